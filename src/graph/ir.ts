@@ -1,0 +1,111 @@
+/**
+ * The graph IR: immutable dataflow over typed tensors. It says what to compute, and knows nothing of
+ * hardware, memory or kernels. Each value is defined once: by an input, a constant or a node.
+ */
+
+/** `ternary`: each element is -1, 0 or 1; how it lies in memory is the constant's `encoding`. */
+export type DType = 'f32' | 'f16' | 'bf16' | 'i8' | 'i32' | 'ternary';
+
+/** A size known at compile time, or one known per step: the tokens of it, or those whose logits are wanted. */
+export type Dim = number | 'tokens' | 'outputs';
+
+export interface TensorType {
+  readonly dtype: DType;
+  /** Outermost first; row-major. */
+  readonly shape: readonly Dim[];
+}
+
+/** A named value and its type. */
+export interface Value {
+  readonly name: string;
+  readonly type: TensorType;
+}
+
+export type AttrValue = number | string | boolean | readonly number[];
+export type Attrs = Readonly<Record<string, AttrValue>>;
+
+/** One operation: `op` names an entry of the operator registry, which fixes inputs, outputs and attributes. */
+export interface Node {
+  readonly op: string;
+  readonly inputs: readonly string[];
+  readonly outputs: readonly Value[];
+  readonly attrs: Attrs;
+}
+
+/**
+ * Where a constant comes from: a recipe over the checkpoint's tensors, evaluated one constant at a time
+ * when weights are packed, so that a model never is in memory as a whole.
+ */
+export type WeightSource =
+  /** A tensor of the checkpoint as stored (f32, f16 or bf16), converted to the constant's dtype. */
+  | { readonly kind: 'tensor'; readonly tensor: string }
+  /** Hugging Face BitNet packing: u8 [out/4, in], bits 2i..2i+1 of byte row r = code + 1 of row r + i (out/4). */
+  | { readonly kind: 'packed-ternary'; readonly tensor: string }
+  /** Master weights quantized on import: s = 1/max(mean|w|, 1e-5), t = clamp(round-half-even(w s), -1, 1). */
+  | { readonly kind: 'absmean-ternary'; readonly tensor: string }
+  /** f32 [rows], each the value (`multiply`) or reciprocal (`divide`) of a one-element tensor. */
+  | {
+      readonly kind: 'scale';
+      readonly tensor: string;
+      readonly direction: 'multiply' | 'divide';
+      readonly rows: number;
+    }
+  /** f32 [rows], each max(mean|w|, 1e-5) of the tensor: what goes with `absmean-ternary`. */
+  | { readonly kind: 'absmean-scale'; readonly tensor: string; readonly rows: number }
+  /** The parts one after the other along the first axis. */
+  | { readonly kind: 'concat'; readonly parts: readonly WeightSource[] }
+  /** f32 [positions, headDim]: cos of the headDim/2 angles position * theta^(-2i/headDim), then their sines. */
+  | {
+      readonly kind: 'rope-table';
+      readonly theta: number;
+      readonly headDim: number;
+      readonly positions: number;
+    }
+  /** Values given in place, row-major. */
+  | { readonly kind: 'data'; readonly values: readonly number[] };
+
+export interface Constant extends Value {
+  readonly source: WeightSource;
+  /** How the weight lies in memory; set by the pass `choose-encodings` on what kernels read packed. */
+  readonly encoding?: string;
+}
+
+/**
+ * A model's forward step. Attention is stateful: it appends to and reads the KV cache of its `layer`;
+ * the absolute position of the first token of the step is implicit.
+ */
+export interface Graph {
+  readonly name: string;
+  readonly inputs: readonly Value[];
+  readonly constants: readonly Constant[];
+  readonly nodes: readonly Node[];
+  /** Names of the values the step returns: the logits, [outputs, vocab]. */
+  readonly outputs: readonly string[];
+}
+
+/*
+Operators (t = 'tokens' or 'outputs'; the registry holds schema, shape rule and float64 reference of each):
+
+as importers write them
+  embedding(tokens i32[tokens], table float[vocab, h]) -> f32[tokens, h]
+  rmsNorm(x f32[t, k], weight f32[k]) {eps} -> f32[t, k]
+  quantize(x f32[t, k]) -> q i8[t, k], scale f32[t], sum i32[t]
+      amax = max(max|x|, 1e-5); q = clamp(round-half-even(x * (127/amax)), -128, 127); scale = amax/127; sum = sum of q
+  lowbit.matmul(q i8[t, k], scale f32[t], sum i32[t], weight ternary[m, k], weightScale f32[m]) -> f32[t, m]
+      y = (sum over k of q * w) * weightScale[row] * scale[token]; `sum` serves kernels with unsigned codes
+  slice(x f32[t, k]) {start, length} -> f32[t, length]                 along the last axis
+  rope(x f32[tokens, heads*headDim], table f32[positions, headDim]) {heads, headDim, style: 'half' | 'interleaved'}
+  attention(q f32[tokens, heads*headDim], k f32[tokens, kvHeads*headDim], v likewise)
+      {layer, heads, kvHeads, headDim} -> f32[tokens, heads*headDim]   causal, scaled by 1/sqrt(headDim)
+  gate(gate f32[t, k], up f32[t, k]) {act: 'relu2' | 'silu'} -> f32[t, k]
+  add(a, b) -> f32[t, k]
+  selectOutputs(x f32[tokens, k]) -> f32[outputs, k]                   the tokens whose logits are wanted
+  matmul(x f32[t, k], table float[m, k]) -> f32[t, m]                  the output head; table may be the embedding
+
+as passes leave them for kernels
+  rmsNorm.quantize(x f32[t, k], weight f32[k]) {eps} -> q, scale, sum
+  lowbit.matmul.add(q, scale, sum, weight, weightScale, residual f32[t, m]) -> f32[t, m]
+  attention.packed(qkv f32[tokens, (heads + 2 kvHeads) * headDim], table f32[positions, headDim])
+      {layer, heads, kvHeads, headDim, style} -> f32[tokens, heads*headDim]   rope on q and k, then attention
+  gate.packed(gateUp f32[t, 2k]) {act} -> f32[t, k]                    gate half first
+*/

@@ -1,0 +1,47 @@
+import type { LoopFunction } from '../loops/ir.ts';
+import type { Machine } from '../loops/machine.ts';
+
+/** Widths of activation rows and of packed weights are padded to a multiple of this many elements. */
+export const ROW_PAD = 64;
+
+/**
+ * One way to compute an operator: (shape, schedule) -> loop IR. `Shape` and `Schedule` are plain JSON, so
+ * that a plan, a tuning record and a manifest can hold them.
+ */
+export interface Kernel<Shape, Schedule> {
+  /** `lowbit.matmul`, ...; with `family` it identifies the kernel in plans and records. */
+  readonly op: string;
+  readonly family: string;
+  /** A good choice that needs no tuning. */
+  defaultSchedule(shape: Shape, machine: Machine): Schedule;
+  /** All choices worth trying on this machine, the default among them. */
+  schedules(shape: Shape, machine: Machine): readonly Schedule[];
+  build(name: string, shape: Shape, schedule: Schedule): LoopFunction;
+}
+
+/*
+The kernels and their parameters, in order (r read, w write). Activations are row-major; the stride of a row
+of k elements is pad(k) = alignUp(k, ROW_PAD), and kernels write the padding as zeros where they write a row
+that a matmul reads. `n` is the number of rows (tokens) of this call. Every kernel has a thread loop.
+
+  embedding      {hidden, elem}                    tokens i32 r, table elem r [vocab, pad(hidden)], out f32 w [n, pad]; n
+  rmsNorm        {k, eps}                          x f32 r, weight f32 r [pad(k)], out f32 w; n
+  rmsNorm.quantize {k, eps}                        x f32 r, weight f32 r, q i8 w, scale f32 w [n], sum i32 w [n]; n
+  quantize       {k}                               x f32 r, q i8 w, scale f32 w, sum i32 w; n
+  lowbit.matmul  {m, k, residual, batch: 'one'|'many', encoding}
+                                                   q i8 r, scale f32 r, sum i32 r, weight u8 r, weightScale f32 r [pad(m)],
+                                                   (residual f32 r [n, pad(m)],) out f32 w [n, pad(m)]; n
+                                                   out may be the same memory as residual
+  rope.store     {heads, kvHeads, headDim, context, style, cacheElem}
+                                                   qkv f32 r [n, pad((heads+2kvHeads)*headDim)], table f32 r [positions, headDim],
+                                                   qOut f32 w [n, pad(heads*headDim)], keys w, values w; n, pos
+  attention      {heads, kvHeads, headDim, context, cacheElem}
+                                                   q f32 r, keys r, values r, out f32 w [n, pad(heads*headDim)]; n, pos
+                 keys of a layer: [kvHeads][ceil(context/16)][headDim][16 positions]
+                 values: [kvHeads][alignUp(context,16)][alignUp(headDim,16)]
+  gate.packed    {k, act}                          gateUp f32 r [n, pad(2k)], out f32 w [n, pad(k)]; n
+  add            {k}                               a f32 r, b f32 r, out f32 w; n
+  selectOutputs  {k}                               x f32 r, out f32 w; first, n      rows first .. first+n of x
+  matmul         {m, k, elem}                      x f32 r [n, pad(k)], table elem r [m, pad(k)] (i8: + rowScale f32 r [pad(m)]),
+                                                   out f32 w [n, pad(m)]; n
+*/

@@ -1,0 +1,51 @@
+/** What every target gives the runtime: a program with its weights, ready to run. */
+
+/** The sizes a loaded program needs, all in bytes. */
+export interface MemoryNeeds {
+  readonly arenaBytes: number;
+  /** Of one session's KV cache. */
+  readonly cacheBytes: number;
+  readonly vocab: number;
+  /** Row stride of the logits, in floats. */
+  readonly logitsStride: number;
+}
+
+/** One forward step of one session. */
+export interface StepRequest {
+  readonly tokens: Int32Array;
+  /** Absolute position of the first token. */
+  readonly position: number;
+  readonly cache: CacheHandle;
+  readonly logits: 'last' | 'all';
+}
+
+/** A session's KV cache in the target's memory. */
+export interface CacheHandle {
+  readonly bytes: number;
+  free(): void;
+}
+
+/** Runs one kernel on given bytes, for self-tests: buffers in parameter order, copied in and out. */
+export interface KernelCall {
+  readonly kernel: string;
+  readonly buffers: readonly Uint8Array[];
+  readonly scalars: readonly number[];
+  /** Range of the thread loop to run. */
+  readonly begin: number;
+  readonly end: number;
+}
+
+/**
+ * A program loaded on a device. Nothing here blocks the event loop: steps run on threads of the target.
+ * Steps are run one at a time; a second call waits for the first.
+ */
+export interface Executable {
+  /** `c:avx2`, `c:scalar`, `wasm:relaxed`, `wasm:baseline`, ... */
+  readonly target: string;
+  readonly threads: number;
+  createCache(): CacheHandle;
+  /** Logits, [1 or tokens.length, vocab], freshly allocated. */
+  step(request: StepRequest): Promise<Float32Array>;
+  callKernel(call: KernelCall): Promise<void>;
+  close(): Promise<void>;
+}
