@@ -147,12 +147,12 @@ export class FunctionBuilder {
     this.#loop('thread', name, int(0), typeof to === 'number' ? int(to) : to, 1, body);
   }
 
-  if(condition: Expr, then: () => void, otherwise?: () => void): void {
+  if(condition: Expr, whenTrue: () => void, whenFalse?: () => void): void {
     this.#block.push({
       kind: 'if',
       condition,
-      then: this.#nested(then),
-      else: otherwise === undefined ? [] : this.#nested(otherwise),
+      whenTrue: this.#nested(whenTrue),
+      whenFalse: whenFalse === undefined ? [] : this.#nested(whenFalse),
     });
   }
 

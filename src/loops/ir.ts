@@ -172,8 +172,8 @@ export type Stmt =
   | {
       readonly kind: 'if';
       readonly condition: Expr;
-      readonly then: readonly Stmt[];
-      readonly else: readonly Stmt[];
+      readonly whenTrue: readonly Stmt[];
+      readonly whenFalse: readonly Stmt[];
     }
   /** A hint: bring the cache line of that element near. Out of range is harmless. */
   | { readonly kind: 'prefetch'; readonly buffer: string; readonly index: Expr }

@@ -12,6 +12,8 @@ export interface Machine {
   readonly vectorBytes: 4 | 16 | 32 | 64;
   readonly vectorRegisters: number;
   readonly native: ReadonlySet<NativeOp>;
+  /** Largest `aMax` that the native dot2 and dot4 take: 127 where the codes are signed bytes underneath. */
+  readonly dotCodeMax: 127 | 255;
   /** Bytes of cache private to a core, for blocking. */
   readonly l1Bytes: number;
   readonly l2Bytes: number;
