@@ -60,9 +60,22 @@ export type WeightSource =
       readonly theta: number;
       readonly headDim: number;
       readonly positions: number;
+      readonly scaling?: RopeScaling;
     }
   /** Values given in place, row-major. */
   | { readonly kind: 'data'; readonly values: readonly number[] };
+
+/**
+ * Llama 3.1's stretching of the rotary frequencies: wavelengths longer than originalContext / lowFactor are
+ * multiplied by `factor`, those shorter than originalContext / highFactor stay, and between the two the
+ * frequency is interpolated linearly.
+ */
+export interface RopeScaling {
+  readonly factor: number;
+  readonly lowFactor: number;
+  readonly highFactor: number;
+  readonly originalContext: number;
+}
 
 export interface Constant extends Value {
   readonly source: WeightSource;
