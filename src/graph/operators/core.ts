@@ -1,0 +1,28 @@
+import { createRegistry, type Registry } from '../registry.ts';
+import { attention, attentionPacked, rope } from './attention.ts';
+import { add, gate, gatePacked } from './elementwise.ts';
+import { embedding } from './embedding.ts';
+import { lowbitMatmul, lowbitMatmulAdd } from './lowbit-matmul.ts';
+import { matmul } from './matmul.ts';
+import { rmsNorm, rmsNormQuantize } from './norm.ts';
+import { quantize } from './quantize.ts';
+import { selectOutputs, slice } from './select.ts';
+
+/** The operators of language models: first those that importers write, then those that passes fuse them into. */
+export const coreOperators: Registry = createRegistry([
+  embedding,
+  rmsNorm,
+  quantize,
+  lowbitMatmul,
+  slice,
+  rope,
+  attention,
+  gate,
+  add,
+  selectOutputs,
+  matmul,
+  rmsNormQuantize,
+  lowbitMatmulAdd,
+  attentionPacked,
+  gatePacked,
+]);

@@ -1,0 +1,42 @@
+import { defineOperator } from '../registry.ts';
+import { input, positiveAttr } from '../schema.ts';
+import type { Numbers } from '../step.ts';
+import { tensor } from '../types.ts';
+import { quantizedTypes, quantizeRows } from './quantize.ts';
+
+const inputs = [input('x', 'f32', 't', 'k'), input('weight', 'f32', 'k')];
+const attrs = { eps: positiveAttr() };
+
+/** Each row of x [rows, k] over its root mean square, times the weight [k]. */
+function normRows(x: Numbers, weight: Numbers, eps: number): Float64Array {
+  const k = weight.length;
+  const out = new Float64Array(x.length);
+  for (let row = 0; row < x.length; row += k) {
+    let squares = 0;
+    for (let i = 0; i < k; i++) squares += x[row + i]! * x[row + i]!;
+    const factor = 1 / Math.sqrt(squares / k + eps);
+    for (let i = 0; i < k; i++) out[row + i] = x[row + i]! * factor * weight[i]!;
+  }
+  return out;
+}
+
+export const rmsNorm = defineOperator({
+  name: 'rmsNorm',
+  doc: 'x / sqrt(mean(x^2) + eps) * weight, row by row.',
+  inputs,
+  attrs,
+  outputs: ['out'],
+  infer: ({ rows, size }) => [tensor('f32', rows, size('k'))],
+  reference: ({ inputs: [x, weight], attrs: { eps } }) => [normRows(x!.data, weight!.data, eps)],
+});
+
+export const rmsNormQuantize = defineOperator({
+  name: 'rmsNorm.quantize',
+  doc: 'rmsNorm, then quantize.',
+  inputs,
+  attrs,
+  outputs: ['q', 'scale', 'sum'],
+  infer: ({ rows, size }) => quantizedTypes(rows, size('k')),
+  reference: ({ inputs: [x, weight], attrs: { eps } }) =>
+    quantizeRows(normRows(x!.data, weight!.data, eps), weight!.data.length),
+});
