@@ -1,0 +1,147 @@
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { type FileHandle, mkdir, open, rename, rm, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { LutraError } from '../common/errors.ts';
+
+export interface FileFacts {
+  readonly bytes: number;
+  readonly sha256: string;
+}
+
+/** Translates what the operating system says while writing into something a user can act on. */
+export function writeFailure(cause: unknown, path: string): LutraError {
+  if (cause instanceof LutraError) return cause;
+  const code = (cause as NodeJS.ErrnoException | undefined)?.code;
+  if (code === 'ENOSPC' || code === 'EDQUOT') {
+    return new LutraError('environment', `the disk is full: cannot write ${path}`, {
+      cause,
+      hint: 'Free some space, or choose another place with -o or LUTRA_CACHE.',
+    });
+  }
+  if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS') {
+    return new LutraError('environment', `no permission to write ${path}`, {
+      cause,
+      hint: 'Choose another place with -o or LUTRA_CACHE.',
+    });
+  }
+  return new LutraError('environment', `cannot write ${path}: ${String(cause)}`, { cause });
+}
+
+/** SHA-256 of a file, read in chunks. */
+export async function hashFile(path: string, signal?: AbortSignal): Promise<string> {
+  const hash = createHash('sha256');
+  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) {
+    signal?.throwIfAborted();
+    hash.update(chunk as Buffer);
+  }
+  return hash.digest('hex');
+}
+
+/** Appends to one file and hashes what it writes. */
+export class HashedWriter {
+  readonly #file: FileHandle;
+  readonly #path: string;
+  readonly #hash = createHash('sha256');
+  #bytes = 0;
+
+  private constructor(file: FileHandle, path: string) {
+    this.#file = file;
+    this.#path = path;
+  }
+
+  static async create(path: string): Promise<HashedWriter> {
+    try {
+      return new HashedWriter(await open(path, 'wx'), path);
+    } catch (cause) {
+      throw writeFailure(cause, path);
+    }
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  async write(chunk: Uint8Array): Promise<void> {
+    this.#hash.update(chunk);
+    this.#bytes += chunk.length;
+    let written = 0;
+    try {
+      while (written < chunk.length) {
+        written += (await this.#file.write(chunk, written, Math.min(chunk.length - written, 1 << 26)))
+          .bytesWritten;
+      }
+    } catch (cause) {
+      throw writeFailure(cause, this.#path);
+    }
+  }
+
+  async padTo(offset: number): Promise<void> {
+    if (offset > this.#bytes) await this.write(new Uint8Array(offset - this.#bytes));
+  }
+
+  async finish(): Promise<FileFacts> {
+    await this.#file.close();
+    return { bytes: this.#bytes, sha256: this.#hash.digest('hex') };
+  }
+
+  async abandon(): Promise<void> {
+    await this.#file.close().catch(() => undefined);
+  }
+}
+
+/**
+ * A folder that appears whole or not at all: it is filled under a temporary name beside its final one and
+ * renamed at the end; on failure nothing stays.
+ */
+export class PendingFolder {
+  readonly path: string;
+  readonly #target: string;
+  readonly files: Record<string, FileFacts> = {};
+
+  private constructor(path: string, target: string) {
+    this.path = path;
+    this.#target = target;
+  }
+
+  static async create(target: string): Promise<PendingFolder> {
+    const path = `${target}.partial-${process.pid}-${Math.random().toString(36).slice(2, 8)}`;
+    try {
+      await mkdir(path, { recursive: true });
+    } catch (cause) {
+      throw writeFailure(cause, path);
+    }
+    return new PendingFolder(path, target);
+  }
+
+  /** Writes a small file and remembers its hash. */
+  async add(name: string, content: string | Uint8Array): Promise<void> {
+    const path = join(this.path, name);
+    const bytes = typeof content === 'string' ? new TextEncoder().encode(content) : content;
+    try {
+      await mkdir(dirname(path), { recursive: true });
+      await writeFile(path, bytes);
+    } catch (cause) {
+      throw writeFailure(cause, path);
+    }
+    this.files[name] = { bytes: bytes.length, sha256: createHash('sha256').update(bytes).digest('hex') };
+  }
+
+  /** Gives the folder its final name, replacing what stood there. */
+  async publish(): Promise<void> {
+    const old = `${this.path}.old`;
+    try {
+      await rename(this.#target, old).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== 'ENOENT') throw error;
+      });
+      await rename(this.path, this.#target);
+      await rm(old, { recursive: true, force: true });
+    } catch (cause) {
+      throw writeFailure(cause, this.#target);
+    }
+  }
+
+  async discard(): Promise<void> {
+    await rm(this.path, { recursive: true, force: true });
+  }
+}

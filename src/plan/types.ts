@@ -1,0 +1,56 @@
+import type { Node } from '../graph/ir.ts';
+import type { LoopFunction } from '../loops/ir.ts';
+
+export type ShapeValue = number | string | boolean;
+
+/** A kernel a model needs: everything but the schedule, which depends on the machine. Plain JSON. */
+export interface KernelUse {
+  /** A C identifier, unique in the plan. */
+  readonly name: string;
+  readonly op: string;
+  readonly family: string;
+  readonly shape: Readonly<Record<string, ShapeValue>>;
+  /** The graph node, where a user-registered operator makes its own kernel from it. */
+  readonly node?: Node;
+}
+
+/** A piece of the weights file. */
+export interface WeightRegion {
+  readonly name: string;
+  /** Byte offset in the weights file, a multiple of LINE. */
+  readonly offset: number;
+  readonly bytes: number;
+}
+
+/** The regions one constant becomes: its packed elements first, then what its encoding adds (row scales). */
+export interface WeightSlot {
+  readonly constant: string;
+  readonly encoding: string;
+  readonly regions: readonly WeightRegion[];
+}
+
+export interface PlanOptions {
+  /** Positions of the KV cache. */
+  readonly context: number;
+  /** Tokens computed at a time during prefill; a multiple of 16. */
+  readonly block: number;
+  readonly cacheElem: 'f32' | 'f16';
+}
+
+/**
+ * A model with every kernel chosen and every buffer placed; how kernels are scheduled is still open.
+ * Plain JSON: a manifest holds it, and any target can be generated from it.
+ */
+export interface Plan {
+  readonly name: string;
+  readonly options: PlanOptions;
+  readonly kernels: readonly KernelUse[];
+  readonly main: LoopFunction;
+  readonly weights: readonly WeightSlot[];
+  readonly weightsBytes: number;
+  readonly arenaBytes: number;
+  readonly cacheBytes: number;
+  readonly vocab: number;
+  /** Row stride of the logits, in floats. */
+  readonly logitsStride: number;
+}

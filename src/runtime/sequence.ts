@@ -1,0 +1,79 @@
+import { LutraError } from '../common/errors.ts';
+import type { CacheHandle, Executable } from '../targets/executable.ts';
+
+/** Tokens per step where every token's logits are wanted, so that they stay a few megabytes. */
+const ALL_LOGITS_STEP = 16;
+/** Tokens per step of a long prompt: the grain at which it can be cancelled. */
+const PREFILL_STEP = 256;
+
+/** One sequence of tokens on a loaded program: its KV cache and how far it is filled. */
+export class Sequence {
+  readonly #executable: Executable;
+  readonly #cache: CacheHandle;
+  readonly #context: number;
+  readonly #vocab: number;
+  readonly #tokens: number[] = [];
+  #freed = false;
+
+  constructor(executable: Executable, context: number, vocab: number) {
+    this.#executable = executable;
+    this.#context = context;
+    this.#vocab = vocab;
+    this.#cache = executable.createCache();
+  }
+
+  /** The tokens whose keys and values are in the cache. */
+  get tokens(): readonly number[] {
+    return this.#tokens;
+  }
+
+  /**
+   * Appends tokens. Returns logits: [vocab] of the last one, or [tokens, vocab] of all. Throws `usage` when
+   * the context cannot hold them or a token is not in the vocabulary, `cancelled` between steps.
+   */
+  async forward(
+    tokens: Int32Array | readonly number[],
+    logits: 'last' | 'all',
+    signal?: AbortSignal,
+  ): Promise<Float32Array> {
+    if (this.#freed) throw new LutraError('usage', 'the session was disposed');
+    if (tokens.length === 0) throw new LutraError('usage', 'forward needs at least one token');
+    if (this.#tokens.length + tokens.length > this.#context) {
+      throw new LutraError(
+        'usage',
+        `${tokens.length} tokens at position ${this.#tokens.length} do not fit the context of ${this.#context}`,
+        { hint: 'Shorten the prompt, or load the model with a larger context.' },
+      );
+    }
+    const wrong = tokens.find((t) => !Number.isInteger(t) || t < 0 || t >= this.#vocab);
+    if (wrong !== undefined) {
+      throw new LutraError('usage', `token ${wrong} is not in the vocabulary of ${this.#vocab}`);
+    }
+    const step = logits === 'all' ? ALL_LOGITS_STEP : PREFILL_STEP;
+    const all = logits === 'all' ? new Float32Array(tokens.length * this.#vocab) : undefined;
+    let last: Float32Array = new Float32Array(0);
+    for (let at = 0; at < tokens.length; at += step) {
+      if (signal?.aborted) throw new LutraError('cancelled', 'cancelled');
+      const chunk = Int32Array.from(tokens.slice(at, at + step));
+      const position = this.#tokens.length;
+      last = await this.#executable.step({ tokens: chunk, position, cache: this.#cache, logits });
+      this.#tokens.push(...chunk);
+      all?.set(last, at * this.#vocab);
+    }
+    return all ?? last;
+  }
+
+  /** Forgets everything after the first `length` tokens. */
+  rewind(length: number): void {
+    if (!Number.isInteger(length) || length < 0 || length > this.#tokens.length) {
+      throw new LutraError('usage', `cannot rewind ${this.#tokens.length} tokens to ${length}`);
+    }
+    this.#tokens.length = length;
+  }
+
+  free(): void {
+    if (this.#freed) return;
+    this.#freed = true;
+    this.#cache.free();
+  }
+}
