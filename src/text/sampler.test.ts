@@ -1,8 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { LutraError } from '../common/errors.ts';
+import { randomUniform } from '../common/random.ts';
 import type { SamplingOptions } from '../runtime/types.ts';
-import { createRandom } from './random.ts';
 import { createSampler, expNegative } from './sampler.ts';
 import { resolveSampling } from './sampling-options.ts';
 
@@ -30,8 +30,8 @@ function exact(logits: readonly number[], options: SamplingOptions): number[] {
 }
 
 function randomLogits(count: number, seed: number, spread: number): Float32Array {
-  const random = createRandom(seed);
-  return Float32Array.from({ length: count }, () => (random.uniform() + random.uniform() - 1) * spread);
+  const random = randomUniform(seed);
+  return Float32Array.from({ length: count }, () => (random() + random() - 1) * spread);
 }
 
 describe('createSampler', () => {
@@ -124,9 +124,9 @@ describe('expNegative', () => {
   it('is e^x to 1e-13, and 0 far below', () => {
     expect(expNegative(0)).toBe(1);
     expect(expNegative(Number.NEGATIVE_INFINITY)).toBe(0);
-    const random = createRandom(3);
+    const random = randomUniform(3);
     for (let i = 0; i < 20_000; i++) {
-      const x = -random.uniform() * (i % 2 === 0 ? 3 : 700);
+      const x = -random() * (i % 2 === 0 ? 3 : 700);
       expect(Math.abs(expNegative(x) / Math.exp(x) - 1)).toBeLessThan(1e-13);
     }
   });
@@ -173,8 +173,9 @@ describe('resolveSampling', () => {
     [{ topP: 1.1 }, 'topP'],
     [{ minP: 1 }, 'minP must be at least 0 and below 1, and is 1'],
     [{ repetitionPenalty: 0 }, 'repetitionPenalty must be a finite number above 0, and is 0'],
-    [{ seed: -1 }, 'seed must be an integer >= 0, and is -1'],
+    [{ seed: -1 }, 'seed must be an integer from 0 to 4294967295, and is -1'],
     [{ seed: 0.5 }, 'seed'],
+    [{ seed: 2 ** 32 }, 'seed'],
   ])('refuses %j', (options, text) => {
     try {
       resolveSampling(options, {});

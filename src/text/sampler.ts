@@ -1,5 +1,5 @@
 import { LutraError } from '../common/errors.ts';
-import { createRandom } from './random.ts';
+import { randomUniform } from '../common/random.ts';
 import type { ResolvedSampling } from './sampling-options.ts';
 import { largest, type Ranked } from './selection.ts';
 
@@ -19,7 +19,7 @@ export interface Sampler {
  * exactly k.
  */
 export function createSampler(options: ResolvedSampling): Sampler {
-  const random = createRandom(options.seed);
+  const uniform = randomUniform(options.seed);
   const seen = new Set<number>();
 
   const penalized = (logits: Float32Array): Float32Array => {
@@ -41,7 +41,7 @@ export function createSampler(options: ResolvedSampling): Sampler {
       const values = penalized(logits);
       const best = argmax(values);
       const id =
-        options.temperature === 0 ? best : draw(candidates(values, values[best]!, options), random.uniform());
+        options.temperature === 0 ? best : draw(candidates(values, values[best]!, options), uniform());
       seen.add(id);
       return id;
     },

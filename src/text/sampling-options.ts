@@ -76,8 +76,8 @@ export function resolveSampling(
   const { do_sample: doSample, temperature: configured } = generationConfig;
   const greedyModel = doSample === false || (typeof doSample !== 'boolean' && typeof configured !== 'number');
   const { seed } = options;
-  if (seed !== undefined && !(Number.isSafeInteger(seed) && seed >= 0)) {
-    throw outOfRange('seed', 'an integer >= 0', seed);
+  if (seed !== undefined && !(Number.isInteger(seed) && seed >= 0 && seed < 2 ** 32)) {
+    throw outOfRange('seed', 'an integer from 0 to 4294967295', seed);
   }
   return {
     temperature: options.temperature === undefined && greedyModel ? 0 : pick('temperature'),
