@@ -21,8 +21,12 @@ export interface Checkpoint {
   readonly generationConfig: Readonly<Record<string, unknown>>;
   /** Texts of tokenizer.json, tokenizer_config.json, chat_template.jinja, ... by file name. */
   readonly textFiles: ReadonlyMap<string, string>;
+  /** The readable tensors. Those of other dtypes (f64, i64, f8, ...) are left out; `read` refuses them by name. */
   readonly tensors: ReadonlyMap<string, TensorInfo>;
-  /** A tensor's bytes; throws `not-found` naming the tensor, or `invalid` when its file is cut short. */
+  /**
+   * A tensor's bytes; throws `not-found` naming the tensor, `unsupported` naming a dtype that is not a
+   * StoredDType, or `invalid` when its file is cut short.
+   */
   read(name: string): Promise<Uint8Array>;
   close(): Promise<void>;
 }
