@@ -111,12 +111,13 @@ export function bindInputs(
   const bound = new Map<string, Dim>();
   for (const [i, schema] of schemas.entries()) {
     const type = types[i]!;
+    if (!schema.dtypes.includes(type.dtype)) reject(`input ${inputText(schema)} cannot be ${typeText(type)}`);
+    // What a name stood for before this input: the reason why it does not fit.
+    const known = [...bound].filter(([name]) => schema.shape.includes(name));
     const ok =
-      schema.dtypes.includes(type.dtype) &&
       type.shape.length === schema.shape.length &&
       schema.shape.every((dim, axis) => fits(dim, type.shape[axis]!, bound));
     if (!ok) {
-      const known = [...bound].filter(([name]) => schema.shape.includes(name));
       const where = known.length === 0 ? '' : ` with ${known.map(([n, d]) => `${n} = ${d}`).join(', ')}`;
       reject(`input ${inputText(schema)} cannot be ${typeText(type)}${where}`);
     }
