@@ -36,6 +36,7 @@ export class FunctionBuilder {
   readonly #scalars: ScalarParam[] = [];
   readonly #locals: StackBuffer[] = [];
   readonly #used = new Map<string, number>();
+  readonly #registers = new Set<string>();
   #block: Stmt[] = [];
 
   constructor(name: string) {
@@ -96,9 +97,12 @@ export class FunctionBuilder {
     this.#block.push({ kind: 'prefetch', buffer: buffer.name, index });
   }
 
-  /** Binds a value to a name and returns the reference; constants and references pass through. */
+  /**
+   * Binds a value to a name and returns the reference. Constants and names that cannot change pass through;
+   * of a register, the result is the value it has now.
+   */
   let(name: string, value: Expr): Expr {
-    if (value.kind === 'const' || value.kind === 'ref') return value;
+    if (value.kind === 'const' || (value.kind === 'ref' && !this.#registers.has(value.name))) return value;
     const unique = this.#fresh(name);
     this.#block.push({ kind: 'let', name: unique, value });
     return ref(unique, value.type);
@@ -107,6 +111,7 @@ export class FunctionBuilder {
   /** A mutable register; assign to it with `set`. */
   var(name: string, init: Expr): Expr {
     const unique = this.#fresh(name);
+    this.#registers.add(unique);
     this.#block.push({ kind: 'var', name: unique, init });
     return ref(unique, init.type);
   }
