@@ -1,0 +1,167 @@
+/**
+ * Runs the loop IR on bytes. This is the definition of what the IR means, bit for bit; only the bits of NaNs
+ * are left open (one NaN may come out as another).
+ *
+ * It checks what targets take on trust and throws a LutraError with the function and the statement: bounds of
+ * every load and store, the promises of dot2, dot4 and lookup16, division, conversions to i32. Local arrays
+ * start as bytes of 0xff, which no kernel should ever see.
+ */
+import { LutraError } from '../common/errors.ts';
+import { scalarCode } from './interpret/expressions.ts';
+import { type BufferSlot, type Frame, newElements, type Register, viewElements } from './interpret/frame.ts';
+import { blockCode, type Surroundings } from './interpret/statements.ts';
+import { type Expr, type LoopFunction, MAIN_BUFFERS, type Program } from './ir.ts';
+import { printStatementHead } from './print.ts';
+import { threadExtent, threadLoop, threadRange } from './thread.ts';
+
+export interface FunctionArguments {
+  /** The memory of the buffers, in parameter order, aligned to their elements. */
+  readonly buffers: readonly Uint8Array[];
+  readonly scalars: readonly number[];
+  /** Limits the thread loop to these iterations; without it the whole loop runs. */
+  readonly range?: { readonly begin: number; readonly end: number };
+}
+
+export interface ProgramArguments {
+  /** By the names of MAIN_BUFFERS, each aligned to 4 bytes. */
+  readonly buffers: Readonly<Record<'weights' | 'arena' | 'cache' | 'tokens' | 'logits', Uint8Array>>;
+  /** Tokens of this step. */
+  readonly n: number;
+  /** Absolute position of the first one. */
+  readonly pos: number;
+  readonly all: 0 | 1;
+  /** How many parts the thread loop of each call is split into; the parts run one after the other. */
+  readonly threads?: number;
+}
+
+type CompiledFunction = (args: FunctionArguments) => void;
+
+function inFunction<T>(frame: Frame, run: () => T): T {
+  try {
+    return run();
+  } catch (error) {
+    if (!(error instanceof LutraError) || error.message.startsWith('interpreter:')) throw error;
+    const where = frame.current === undefined ? '' : `, at "${printStatementHead(frame.current)}"`;
+    throw new LutraError(error.code, `interpreter: in ${frame.fn.name}${where}: ${error.message}`, {
+      cause: error,
+      ...(error.hint === undefined ? {} : { hint: error.hint }),
+    });
+  }
+}
+
+function newFrame(fn: LoopFunction): Frame {
+  const buffers = new Map<string, BufferSlot>();
+  for (const { name, elem } of fn.buffers) buffers.set(name, { kind: elem, memory: newElements(elem, 0) });
+  for (const { name, elem, size } of fn.locals) {
+    buffers.set(name, { kind: elem, memory: newElements(elem, size) });
+  }
+  const registers = new Map<string, Register>();
+  for (const { name } of fn.scalars) registers.set(name, { shape: 'scalar', value: 0 });
+  return { fn, buffers, registers, current: undefined };
+}
+
+function setArguments(frame: Frame, args: FunctionArguments): void {
+  const { fn, buffers, registers } = frame;
+  if (args.buffers.length !== fn.buffers.length || args.scalars.length !== fn.scalars.length) {
+    throw new LutraError(
+      'internal',
+      `${args.buffers.length} buffers and ${args.scalars.length} scalars were passed for ` +
+        `${fn.buffers.length} and ${fn.scalars.length}`,
+    );
+  }
+  fn.buffers.forEach((param, i) => {
+    buffers.get(param.name)!.memory = viewElements(param.elem, args.buffers[i]!);
+  });
+  fn.scalars.forEach((param, i) => {
+    const value = args.scalars[i]!;
+    const register = registers.get(param.name)!;
+    if (register.shape === 'scalar') register.value = param.kind === 'f32' ? Math.fround(value) : value | 0;
+  });
+  for (const local of fn.locals) buffers.get(local.name)!.memory.bytes.fill(0xff);
+}
+
+function compileFunction(fn: LoopFunction, call: Surroundings['call']): CompiledFunction {
+  const frame = newFrame(fn);
+  const around: Surroundings = { range: undefined, call };
+  const splittable = threadLoop(fn) !== undefined;
+  const body = inFunction(frame, () => blockCode(frame, around, fn.body));
+  return (args) => {
+    frame.current = undefined;
+    around.range = args.range;
+    inFunction(frame, () => {
+      if (args.range !== undefined && !splittable) {
+        throw new LutraError('internal', 'a range was given but there is no thread loop');
+      }
+      setArguments(frame, args);
+      body();
+    });
+  };
+}
+
+const compiledFunctions = new WeakMap<LoopFunction, CompiledFunction>();
+
+function compiled(fn: LoopFunction): CompiledFunction {
+  let code = compiledFunctions.get(fn);
+  if (code === undefined) {
+    code = compileFunction(fn, undefined);
+    compiledFunctions.set(fn, code);
+  }
+  return code;
+}
+
+/** Runs one kernel. The buffers are read and written in place. */
+export function runFunction(fn: LoopFunction, args: FunctionArguments): void {
+  compiled(fn)(args);
+}
+
+/** The value of an expression over scalar parameters alone, such as `threadExtent` returns. */
+function extentOf(fn: LoopFunction, extent: Expr): (scalars: readonly number[]) => number {
+  const frame = newFrame({ ...fn, buffers: [], locals: [] });
+  const code = inFunction(frame, () => scalarCode(frame, extent));
+  return (scalars) =>
+    inFunction(frame, () => {
+      setArguments(frame, { buffers: [], scalars });
+      return code();
+    });
+}
+
+type CompiledProgram = (threads: number, args: FunctionArguments) => void;
+
+function compileProgram(program: Program): CompiledProgram {
+  let threads = 1;
+  const kernels = new Map(
+    program.functions.map((fn) => {
+      const extent = threadExtent(fn);
+      return [fn.name, { fn, extent: extent && extentOf(fn, extent) }];
+    }),
+  );
+  const main = compileFunction(program.main, (name, buffers, scalars) => {
+    const kernel = kernels.get(name);
+    if (kernel === undefined) throw new LutraError('internal', `there is no function ${name}`);
+    const { fn, extent } = kernel;
+    if (extent === undefined) throw new LutraError('internal', `${name} has no thread loop`);
+    const total = Math.max(0, extent(scalars));
+    for (let thread = 0; thread < threads; thread++) {
+      runFunction(fn, { buffers, scalars, range: threadRange(total, thread, threads) });
+    }
+  });
+  return (count, args) => {
+    threads = count;
+    main(args);
+  };
+}
+
+const compiledPrograms = new WeakMap<Program, CompiledProgram>();
+
+/** Runs one forward step. Arena, cache and logits are written in place. */
+export function runProgram(program: Program, args: ProgramArguments): void {
+  let code = compiledPrograms.get(program);
+  if (code === undefined) {
+    code = compileProgram(program);
+    compiledPrograms.set(program, code);
+  }
+  code(args.threads ?? 1, {
+    buffers: MAIN_BUFFERS.map(({ name }) => args.buffers[name as keyof typeof args.buffers]),
+    scalars: [args.n, args.pos, args.all],
+  });
+}
