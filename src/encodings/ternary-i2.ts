@@ -1,0 +1,158 @@
+/**
+ * `i2`: two bits a weight, code = trit + 1, for kernels that keep rows in lanes.
+ *
+ * Rows are padded to a multiple of 64 and so are columns, both with code 1 (trit 0). The matrix is stored in
+ * tiles of 16 rows x 16 columns = 64 bytes, [row tile][column tile]. In a tile, byte 4r + j holds four
+ * columns of row r, those with equal k % 4:
+ *
+ * ```
+ * bits     76   54   32   10
+ * column  12+j  8+j  4+j   j
+ * ```
+ *
+ * so that masking one field of the 64 bytes leaves, for each of 16 rows, the codes of 4 adjacent columns:
+ * one `dot4` of a vector whose 32-bit lanes are rows.
+ */
+import { alignUp } from '../common/math.ts';
+import { type TernaryRows, tritsOf } from '../models/ternary.ts';
+import type { TernaryWeight } from '../models/weights.ts';
+
+const PAD = 64;
+const TILE = 16;
+/** Four codes 1. */
+const ZERO_TRITS = 0x55;
+
+/** Bytes of an encoded matrix. */
+export function i2Bytes(rows: number, cols: number): number {
+  return (alignUp(rows, PAD) * alignUp(cols, PAD)) / 4;
+}
+
+/** Where the code of one element lies: its byte, and the lowest bit in it. */
+function position(row: number, col: number, colTiles: number): { byte: number; shift: number } {
+  const tile = (row >> 4) * colTiles + (col >> 4);
+  return { byte: tile * PAD + 4 * (row & 15) + (col & 3), shift: 2 * ((col >> 2) & 3) };
+}
+
+/** Packs columns `from` to `cols` of every row, one element at a time. */
+function packPlain(
+  out: Uint8Array,
+  trits: Int8Array,
+  firstRow: number,
+  rows: number,
+  cols: number,
+  from: number,
+): void {
+  const colTiles = alignUp(cols, PAD) / TILE;
+  for (let r = 0; r < rows; r++) {
+    for (let c = from; c < cols; c++) {
+      const { byte, shift } = position(firstRow + r, c, colTiles);
+      out[byte] = (out[byte]! & ~(3 << shift)) | ((trits[r * cols + c]! + 1) << shift);
+    }
+  }
+}
+
+const viewWords = (bytes: Uint8Array | Int8Array) =>
+  new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2);
+
+/**
+ * Packs the whole tiles of trits. A word of the source is 4 adjacent columns, and so is a field of a word of
+ * the output; `+ 1` and `& 3` turn the bytes -1, 0, 1 into codes without a carry between bytes.
+ */
+function packTrits(out: Int32Array, trits: Int8Array, firstRow: number, rows: number, cols: number): void {
+  const source = viewWords(trits);
+  const tiles = cols >> 4;
+  const colTiles = alignUp(cols, PAD) / TILE;
+  const code = (word: number) => ((word & 0x03030303) + 0x01010101) & 0x03030303;
+  for (let r = 0; r < rows; r++) {
+    const row = firstRow + r;
+    let from = (r * cols) >> 2;
+    let to = (row >> 4) * colTiles * TILE + (row & 15);
+    for (let t = 0; t < tiles; t++) {
+      out[to] =
+        code(source[from]!) |
+        (code(source[from + 1]!) << 2) |
+        (code(source[from + 2]!) << 4) |
+        (code(source[from + 3]!) << 6);
+      from += 4;
+      to += TILE;
+    }
+  }
+}
+
+/**
+ * Packs the whole tiles of Hugging Face's packing, without unpacking it: there, field i of 4 words holds 16
+ * columns of row r + i quarter, here, one word does. That is a transposition of 4 x 4 fields, in two steps
+ * that each swap half of the fields of two words.
+ */
+function transcode(
+  out: Int32Array,
+  bytes: Uint8Array,
+  firstRow: number,
+  quarter: number,
+  cols: number,
+): void {
+  const source = viewWords(bytes);
+  const tiles = cols >> 4;
+  const rowWords = alignUp(cols, PAD);
+  const start = (row: number) => (row >> 4) * rowWords + (row & 15);
+  for (let r = 0; r < quarter; r++) {
+    let from = (r * cols) >> 2;
+    let to0 = start(firstRow + r);
+    let to1 = start(firstRow + r + quarter);
+    let to2 = start(firstRow + r + 2 * quarter);
+    let to3 = start(firstRow + r + 3 * quarter);
+    for (let t = 0; t < tiles; t++) {
+      const w0 = source[from]!;
+      const w1 = source[from + 1]!;
+      const w2 = source[from + 2]!;
+      const w3 = source[from + 3]!;
+      const low02 = (w0 & 0x0f0f0f0f) | ((w2 & 0x0f0f0f0f) << 4);
+      const low13 = (w1 & 0x0f0f0f0f) | ((w3 & 0x0f0f0f0f) << 4);
+      const high02 = ((w0 >>> 4) & 0x0f0f0f0f) | (w2 & ~0x0f0f0f0f);
+      const high13 = ((w1 >>> 4) & 0x0f0f0f0f) | (w3 & ~0x0f0f0f0f);
+      out[to0] = (low02 & 0x33333333) | ((low13 & 0x33333333) << 2);
+      out[to1] = ((low02 >>> 2) & 0x33333333) | (low13 & ~0x33333333);
+      out[to2] = (high02 & 0x33333333) | ((high13 & 0x33333333) << 2);
+      out[to3] = ((high02 >>> 2) & 0x33333333) | (high13 & ~0x33333333);
+      from += 4;
+      to0 += TILE;
+      to1 += TILE;
+      to2 += TILE;
+      to3 += TILE;
+    }
+  }
+}
+
+function packBlock(out: Uint8Array, block: TernaryRows, firstRow: number, cols: number): void {
+  const data = block.form === 'packed' ? block.bytes : block.trits;
+  // Rows start at whole words, which hosts (all little endian) read as 4 columns.
+  const fast = cols % 4 === 0 && data.byteOffset % 4 === 0;
+  const words = viewWords(out);
+  if (fast && block.form === 'packed') transcode(words, block.bytes, firstRow, block.rows / 4, cols);
+  if (fast && block.form === 'trits') packTrits(words, block.trits, firstRow, block.rows, cols);
+  const done = fast ? cols - (cols % TILE) : 0;
+  if (done < cols) packPlain(out, tritsOf(block), firstRow, block.rows, cols, done);
+}
+
+export function packI2({ rows, cols, blocks }: TernaryWeight): Uint8Array {
+  const out = new Uint8Array(i2Bytes(rows, cols)).fill(ZERO_TRITS);
+  let firstRow = 0;
+  for (const block of blocks) {
+    packBlock(out, block, firstRow, cols);
+    firstRow += block.rows;
+  }
+  return out;
+}
+
+/** The plain reading of the layout: trits, [rows, cols]. */
+export function unpackI2(bytes: Uint8Array, rows: number, cols: number): Int8Array {
+  const colTiles = alignUp(cols, PAD) / TILE;
+  const trits = new Int8Array(rows * cols);
+  for (let r = 0; r < rows; r++) {
+    for (let c = 0; c < cols; c++) {
+      const { byte, shift } = position(r, c, colTiles);
+      trits[r * cols + c] = ((bytes[byte]! >> shift) & 3) - 1;
+    }
+  }
+  return trits;
+}
