@@ -12,13 +12,14 @@ function editDistance(a: string, b: string): number {
   return previous[b.length]!;
 }
 
-/** The candidate most like `word`, for "did you mean"; undefined when none is near (over a third differs). */
+/** The candidate most like `word`, for "did you mean"; undefined when all differ in more than 2 letters and a third. */
 export function nearest(word: string, candidates: Iterable<string>): string | undefined {
   let best: string | undefined;
   let bestDistance = Number.POSITIVE_INFINITY;
   for (const candidate of candidates) {
     const distance = editDistance(word.toLowerCase(), candidate.toLowerCase());
-    if (distance < bestDistance && distance <= Math.max(1, candidate.length / 3)) {
+    const limit = Math.min(Math.max(2, candidate.length / 3), candidate.length - 1);
+    if (distance < bestDistance && distance <= limit) {
       best = candidate;
       bestDistance = distance;
     }

@@ -60,15 +60,15 @@ export type AttrSchemas<A extends Attrs> = { readonly [K in keyof A]: AttrSchema
 
 /** Checks attributes against their schemas: none missing, none unknown. */
 export function checkAttrs(attrs: Attrs, schemas: AttrSchemas<Attrs>, reject: (what: string) => never): void {
-  for (const [name, schema] of Object.entries(schemas)) {
-    const value = attrs[name];
-    if (value === undefined) reject(`needs the attribute ${name}, ${schema.expected}`);
-    if (!schema.accepts(value)) reject(`${name} is ${JSON.stringify(value)}, but must be ${schema.expected}`);
-  }
   for (const name of Object.keys(attrs)) {
     if (Object.hasOwn(schemas, name)) continue;
     const known = nearest(name, Object.keys(schemas));
     reject(`has no attribute ${name}${known === undefined ? '' : `; did you mean ${known}?`}`);
+  }
+  for (const [name, schema] of Object.entries(schemas)) {
+    const value = attrs[name];
+    if (value === undefined) reject(`needs the attribute ${name}, ${schema.expected}`);
+    if (!schema.accepts(value)) reject(`${name} is ${JSON.stringify(value)}, but must be ${schema.expected}`);
   }
 }
 
