@@ -52,7 +52,7 @@ function floatText(value: number): string {
   if (!Number.isFinite(value)) return value < 0 ? '-inf' : 'inf';
   if (Object.is(value, -0)) return '-0.0';
   let text = String(value);
-  for (let digits = 1; digits <= 9; digits++) {
+  for (let digits = 1; digits <= 9 && !Number.isInteger(value); digits++) {
     const shorter = String(Number(value.toPrecision(digits)));
     if (Math.fround(Number(shorter)) === value) {
       text = shorter;
