@@ -64,6 +64,10 @@ export class LoadedModel implements Model, SessionModel {
     return this.#template;
   }
 
+  get endOfText(): number | undefined {
+    return this.tokenizer.endOfText;
+  }
+
   createSession(): Session {
     if (this.#disposed) throw new LutraError('usage', `the model ${this.name} was disposed`);
     const sequence = new Sequence(this.#executable, this.context, this.vocab);

@@ -90,6 +90,8 @@ export interface Model extends AsyncDisposable {
   readonly threads: number;
   readonly context: number;
   readonly vocab: number;
+  /** The token that ends a text, where the model has one; `tokenize` does not add it. */
+  readonly endOfText: number | undefined;
   createSession(): Session;
   tokenize(text: string): readonly number[];
   detokenize(ids: readonly number[]): string;
