@@ -1,0 +1,64 @@
+import type { Command } from 'commander';
+import { LutraError } from '../../common/errors.ts';
+import type { ChatMessage } from '../../runtime/types.ts';
+import type { Deps } from '../deps.ts';
+import { interruptible } from '../io.ts';
+import { addModelOptions, loadModel, MODEL_HELP, type ModelOptions } from '../model-options.ts';
+import { createProgressBar } from '../progress.ts';
+import { readPrompt } from '../prompt.ts';
+import { addGenerationOptions, type GenerationFlags, generateOptions } from '../sampling.ts';
+import { speed } from '../speed.ts';
+
+interface RunFlags extends ModelOptions, GenerationFlags {
+  readonly system?: string;
+  readonly raw?: true;
+  readonly json?: true;
+  readonly verbose?: true;
+}
+
+/** `lutra run MODEL PROMPT`: answers one prompt. */
+export function addRunCommand(program: Command, deps: Deps): void {
+  const command = program
+    .command('run')
+    .description('answer one prompt, given as words or on standard input')
+    .argument('[model]', MODEL_HELP, 'embedded')
+    .argument('[prompt...]', 'the prompt; - or nothing reads standard input');
+  addGenerationOptions(addModelOptions(command))
+    .option('--system <text>', 'a system message before the prompt')
+    .option('--raw', 'continue the prompt as plain text, without the chat template')
+    .option('--json', 'print one JSON object at the end instead of streaming')
+    .action((model: string, words: readonly string[], flags: RunFlags) => run(deps, model, words, flags));
+}
+
+async function run(deps: Deps, model: string, words: readonly string[], flags: RunFlags): Promise<void> {
+  const { io } = deps;
+  if (flags.raw && flags.system !== undefined) {
+    throw new LutraError('usage', '--system needs the chat template, which --raw leaves out');
+  }
+  const prompt = await readPrompt(words, io);
+  const result = await interruptible(io, async (signal) => {
+    const bar = createProgressBar(io);
+    await using loaded = await loadModel(deps, model, flags, bar, signal);
+    await using session = loaded.createSession();
+    const options = { ...generateOptions(flags), signal };
+    const generation = flags.raw
+      ? session.generate(prompt, { ...options, raw: true })
+      : session.generate(conversation(prompt, flags.system), options);
+    for await (const piece of generation) if (!flags.json) io.out(piece);
+    const finished = await generation.result;
+    if (flags.verbose) io.error(`\n${loaded.target}, ${loaded.threads} threads: ${speed(finished)}\n`);
+    return finished;
+  });
+  if (flags.json) {
+    const { text, tokens, finishReason, promptTokens, timings } = result;
+    io.out(`${JSON.stringify({ text, tokens, finishReason, promptTokens, timings })}\n`);
+  } else {
+    io.out('\n');
+  }
+  if (result.finishReason === 'cancelled') throw new LutraError('cancelled', 'cancelled');
+}
+
+function conversation(prompt: string, system: string | undefined): readonly ChatMessage[] {
+  const question: ChatMessage = { role: 'user', content: prompt };
+  return system === undefined ? [question] : [{ role: 'system', content: system }, question];
+}

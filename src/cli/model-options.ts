@@ -1,0 +1,68 @@
+import { fileURLToPath } from 'node:url';
+import { type Command, Option } from 'commander';
+import type { LoadOptions, Model } from '../runtime/types.ts';
+import { pick, positiveInteger, threadCount } from './arguments.ts';
+import type { Deps } from './deps.ts';
+import type { ProgressBar } from './progress.ts';
+
+export const MODEL_HELP =
+  'embedded (the default), a checkpoint folder, a compiled folder, or hf:org/name[@revision]';
+
+/** Turns the MODEL argument into what the library takes. */
+export function modelSource(model: string): string {
+  if (model !== 'embedded') return model;
+  // The same place seen from src/cli and from dist/cli.
+  return fileURLToPath(new URL('../../models/tiny-bitnet', import.meta.url));
+}
+
+export interface ModelOptions {
+  readonly target?: string;
+  readonly threads?: number;
+  readonly context?: number;
+}
+
+export function addTargetOption(command: Command): Command {
+  return command.addOption(
+    new Option('--target <name>', 'auto, wasm, c, or one variant such as c:avx2').default('auto'),
+  );
+}
+
+export function addContextOption(command: Command): Command {
+  return command.addOption(
+    new Option('--context <n>', 'positions of the KV cache').argParser(positiveInteger('--context')),
+  );
+}
+
+/** The options of every command that runs a model. */
+export function addModelOptions(command: Command): Command {
+  addTargetOption(command).addOption(
+    new Option('-t, --threads <n>', 'threads (default: physical cores times 0.8)').argParser(
+      threadCount('--threads'),
+    ),
+  );
+  return addContextOption(command);
+}
+
+/** Loads MODEL with a progress bar; warnings go to standard error. */
+export async function loadModel(
+  deps: Deps,
+  model: string,
+  options: ModelOptions,
+  bar: ProgressBar,
+  signal: AbortSignal,
+): Promise<Model> {
+  const loadOptions: LoadOptions = {
+    ...pick(options, ['target', 'threads', 'context']),
+    signal,
+    onProgress: bar.update,
+    onWarning: (message) => {
+      bar.clear();
+      deps.io.error(`lutra: warning: ${message}\n`);
+    },
+  };
+  try {
+    return await deps.load(modelSource(model), loadOptions);
+  } finally {
+    bar.clear();
+  }
+}

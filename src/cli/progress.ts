@@ -1,0 +1,43 @@
+import type { Progress } from '../runtime/types.ts';
+import type { Io } from './io.ts';
+
+/** A bar on standard error while long work goes on; nothing where standard error is not a terminal. */
+export interface ProgressBar {
+  readonly update: (progress: Progress) => void;
+  /** Removes the bar, so that other text can be written. */
+  clear(): void;
+}
+
+const WIDTH = 30;
+const INTERVAL_MS = 100;
+const ERASE_LINE = '\r\x1b[K';
+
+export function createProgressBar(io: Io, now: () => number = () => performance.now()): ProgressBar {
+  let shown = false;
+  let last = Number.NEGATIVE_INFINITY;
+  let stage = '';
+  return {
+    update(progress) {
+      if (!io.errorIsTerminal) return;
+      const time = now();
+      if (progress.stage === stage && progress.done < progress.total && time - last < INTERVAL_MS) return;
+      last = time;
+      stage = progress.stage;
+      shown = true;
+      io.error(`${ERASE_LINE}${renderBar(progress)}`);
+    },
+    clear() {
+      if (shown) io.error(ERASE_LINE);
+      shown = false;
+      last = Number.NEGATIVE_INFINITY;
+    },
+  };
+}
+
+/** `compile  [==========>         ]  37%` */
+export function renderBar({ stage, done, total }: Progress): string {
+  const fraction = total > 0 ? Math.min(Math.max(done / total, 0), 1) : 0;
+  const filled = Math.round(fraction * WIDTH);
+  const bar = filled === WIDTH ? '='.repeat(WIDTH) : `${'='.repeat(filled)}>`.padEnd(WIDTH);
+  return `${stage.padEnd(9)} [${bar}] ${String(Math.floor(fraction * 100)).padStart(3)}%`;
+}

@@ -1,0 +1,9 @@
+import type { GenerationResult } from '../runtime/types.ts';
+
+/** `20 prompt tokens in 0.10 s (200.0/s), 12 new tokens in 0.30 s (40.0/s)` */
+export function speed({ promptTokens, tokens, timings }: GenerationResult): string {
+  const part = (count: number, name: string, seconds: number) =>
+    `${count} ${name} in ${seconds.toFixed(2)} s (${(count / Math.max(seconds, 1e-9)).toFixed(1)}/s)`;
+  const prompt = part(promptTokens, 'prompt tokens', timings.prefillSeconds);
+  return `${prompt}, ${part(tokens.length, 'new tokens', timings.decodeSeconds)}`;
+}
