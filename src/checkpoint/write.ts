@@ -8,7 +8,10 @@ import { fileFailure } from './failure.ts';
 import { PREFIX_BYTES, STORED } from './safetensors.ts';
 import { WEIGHTS, WEIGHTS_INDEX } from './weight-index.ts';
 
-/** A tensor to write; `chunks` gives its little endian bytes, in order, in pieces of any size. */
+/**
+ * A tensor to write; `chunks` gives its little endian bytes, in order, in pieces of any size. A piece is done
+ * with when the next one is asked for.
+ */
 export interface TensorSource {
   readonly name: string;
   readonly dtype: StoredDType;
