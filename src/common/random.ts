@@ -3,7 +3,7 @@
  * same on every machine. Not for secrets.
  */
 export function randomWord(seed: number, index: number): number {
-  const state = (seed + Math.imul(index + 1, 0x6d2b79f5)) | 0;
+  const state = ((seed | 0) + Math.imul(index + 1, 0x6d2b79f5)) | 0;
   let t = Math.imul(state ^ (state >>> 15), state | 1);
   t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
   return (t ^ (t >>> 14)) >>> 0;
