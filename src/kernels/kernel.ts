@@ -1,3 +1,4 @@
+import { alignUp } from '../common/math.ts';
 import type { LoopFunction } from '../loops/ir.ts';
 import type { Machine } from '../loops/machine.ts';
 
@@ -19,10 +20,30 @@ export interface Kernel<Shape, Schedule> {
   build(name: string, shape: Shape, schedule: Schedule): LoopFunction;
 }
 
+/** Schedules to try: the default, then those of `others` that differ from it. */
+export function defaultFirst<Schedule>(chosen: Schedule, others: readonly Schedule[]): readonly Schedule[] {
+  const key = JSON.stringify(chosen);
+  return [chosen, ...others.filter((schedule) => JSON.stringify(schedule) !== key)];
+}
+
+/** A kernel with its types forgotten: what a registry holds. */
+export type AnyKernel = Kernel<PlainRecord, PlainRecord>;
+
+export type PlainRecord = Readonly<Record<string, string | number | boolean>>;
+
+/** Elements from one activation row of `width` elements to the next. */
+export function rowStride(width: number): number {
+  return alignUp(width, ROW_PAD);
+}
+
 /*
 The kernels and their parameters, in order (r read, w write). Activations are row-major; the stride of a row
-of k elements is pad(k) = alignUp(k, ROW_PAD), and kernels write the padding as zeros where they write a row
-that a matmul reads. `n` is the number of rows (tokens) of this call. Every kernel has a thread loop.
+of k elements is pad(k) = rowStride(k). The padding of i8 rows is zeros, written by whoever writes the row; the
+padding of f32 rows is anything, and kernels that reduce over a row leave it out. `n` is the number of rows
+(tokens) of this call. Every kernel has a thread loop.
+
+Float results never depend on the schedule, on the number of threads or on which tokens share a call: every
+reduction has a fixed order (`LANES` partial sums, attention in chunks of `CHUNK` positions).
 
   embedding      {hidden, elem}                    tokens i32 r, table elem r [vocab, pad(hidden)], out f32 w [n, pad]; n
   rmsNorm        {k, eps}                          x f32 r, weight f32 r [pad(k)], out f32 w; n
@@ -39,6 +60,7 @@ that a matmul reads. `n` is the number of rows (tokens) of this call. Every kern
                                                    q f32 r, keys r, values r, out f32 w [n, pad(heads*headDim)]; n, pos
                  keys of a layer: [kvHeads][ceil(context/16)][headDim][16 positions]
                  values: [kvHeads][alignUp(context,16)][alignUp(headDim,16)]
+                 positions that were not stored, and the padding of values, may hold anything, NaN included
   gate.packed    {k, act}                          gateUp f32 r [n, pad(2k)], out f32 w [n, pad(k)]; n
   add            {k}                               a f32 r, b f32 r, out f32 w; n
   selectOutputs  {k}                               x f32 r, out f32 w; first, n      rows first .. first+n of x

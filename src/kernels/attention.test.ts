@@ -1,0 +1,256 @@
+/** rope.store and attention together: what one writes the other reads. */
+import { describe, expect, it } from 'vitest';
+import { widenHalves } from '../common/halves.ts';
+import { alignUp } from '../common/math.ts';
+import { attention, CHUNK } from './attention.ts';
+import type { CacheShape } from './cache.ts';
+import { rowStride } from './kernel.ts';
+import { type RopeShape, ropeStore } from './rope-store.ts';
+import { cropRows, type Elements, padRows, randomFloats, runEverywhere, runSchedules } from './testing.ts';
+
+const SHAPES: readonly RopeShape[] = [
+  { heads: 4, kvHeads: 2, headDim: 32, context: 40, cacheElem: 'f32', style: 'half' },
+  { heads: 3, kvHeads: 1, headDim: 100, context: 37, cacheElem: 'f32', style: 'half' },
+  { heads: 2, kvHeads: 2, headDim: 64, context: 48, cacheElem: 'f16', style: 'interleaved' },
+  { heads: 5, kvHeads: 1, headDim: 128, context: 20, cacheElem: 'f16', style: 'half' },
+  { heads: 2, kvHeads: 1, headDim: 6, context: 33, cacheElem: 'f32', style: 'interleaved' },
+];
+
+/** Angles of positions, as tables of cosines and sines; any values serve the arithmetic. */
+function ropeTable({ headDim, context }: RopeShape): Float32Array {
+  const half = headDim / 2;
+  return Float32Array.from({ length: context * headDim }, (_, i) => {
+    const angle = Math.floor(i / headDim) * 100 ** (-(i % half) / half);
+    return i % headDim < half ? Math.cos(angle) : Math.sin(angle);
+  });
+}
+
+const halves = (length: number, elem: CacheShape['cacheElem']) =>
+  elem === 'f32' ? new Float32Array(length).fill(Number.NaN) : new Uint16Array(length).fill(0xffff);
+
+/** A cache that nothing was stored in: all NaN. */
+function emptyCache({
+  kvHeads,
+  headDim,
+  context,
+  cacheElem,
+}: CacheShape): [keys: Elements, values: Elements] {
+  const positions = kvHeads * alignUp(context, 16);
+  return [halves(positions * headDim, cacheElem), halves(positions * alignUp(headDim, 16), cacheElem)];
+}
+
+const emptyRows = (n: number, width: number) => new Float32Array(n * rowStride(width));
+
+interface Stored {
+  readonly q: Elements;
+  readonly keys: Elements;
+  readonly values: Elements;
+}
+
+function store(shape: RopeShape, qkv: Float32Array, from: number, cache: Stored | undefined): Stored {
+  const width = (shape.heads + 2 * shape.kvHeads) * shape.headDim;
+  const n = qkv.length / width;
+  const [keys, values] = cache === undefined ? emptyCache(shape) : [cache.keys, cache.values];
+  const q = emptyRows(n, shape.heads * shape.headDim);
+  const out = runEverywhere(
+    ropeStore,
+    shape,
+    [padRows(qkv, width), ropeTable(shape), q, keys, values],
+    [n, from],
+  );
+  return { q: out[2]!, keys: out[3]!, values: out[4]! };
+}
+
+const cacheShape = ({ heads, kvHeads, headDim, context, cacheElem }: RopeShape): CacheShape => ({
+  heads,
+  kvHeads,
+  headDim,
+  context,
+  cacheElem,
+});
+
+/** x [n, heads * headDim] rotated, in float64. */
+function rotated(x: readonly number[], shape: RopeShape, from: number, heads: number): number[] {
+  const { headDim, style } = shape;
+  const half = headDim / 2;
+  const table = ropeTable(shape);
+  const y = [...x];
+  for (let start = 0; start < x.length; start += headDim) {
+    const angles = (from + Math.floor(start / (heads * headDim))) * headDim;
+    for (let i = 0; i < half; i++) {
+      const [a, b] = style === 'half' ? [start + i, start + half + i] : [start + 2 * i, start + 2 * i + 1];
+      const [cos, sin] = [table[angles + i]!, table[angles + half + i]!];
+      y[a] = x[a]! * cos - x[b]! * sin;
+      y[b] = x[b]! * cos + x[a]! * sin;
+    }
+  }
+  return y;
+}
+
+/** The columns of qkv that are q, k or v. */
+function columns(qkv: Float32Array, shape: RopeShape, first: number, heads: number): number[] {
+  const width = (shape.heads + 2 * shape.kvHeads) * shape.headDim;
+  const part: number[] = [];
+  for (let row = 0; row < qkv.length; row += width) {
+    part.push(...qkv.subarray(row + first * shape.headDim, row + (first + heads) * shape.headDim));
+  }
+  return part;
+}
+
+/** Softmax attention of all positions over those before, in float64, from what the cache holds. */
+function attend(q: readonly number[], keys: readonly number[], values: readonly number[], shape: CacheShape) {
+  const { heads, kvHeads, headDim } = shape;
+  const out: number[] = [];
+  for (let t = 0; t < q.length / (heads * headDim); t++) {
+    for (let head = 0; head < heads; head++) {
+      const kvHead = Math.floor((head * kvHeads) / heads);
+      const at = (position: number) => (position * kvHeads + kvHead) * headDim;
+      const scores = Array.from({ length: t + 1 }, (_, position) => {
+        let dot = 0;
+        for (let d = 0; d < headDim; d++)
+          dot += q[(t * heads + head) * headDim + d]! * keys[at(position) + d]!;
+        return dot / Math.sqrt(headDim);
+      });
+      const peak = Math.max(...scores);
+      const weights = scores.map((s) => Math.exp(s - peak));
+      const total = weights.reduce((sum, w) => sum + w, 0);
+      for (let d = 0; d < headDim; d++) {
+        out.push(weights.reduce((sum, w, position) => sum + w * values[at(position) + d]!, 0) / total);
+      }
+    }
+  }
+  return out;
+}
+
+const floatsOf = (elements: Elements) =>
+  elements instanceof Uint16Array ? widenHalves(elements, 'f16') : elements;
+
+/** What the cache holds of the first n positions: keys and values, [n, kvHeads * headDim]. */
+function readCache({ keys, values }: Stored, shape: CacheShape, n: number): [number[], number[]] {
+  const { kvHeads, headDim, context } = shape;
+  const [k, v] = [floatsOf(keys), floatsOf(values)];
+  const blocks = Math.ceil(context / 16);
+  const read: [number[], number[]] = [[], []];
+  for (let position = 0; position < n; position++) {
+    for (let head = 0; head < kvHeads; head++) {
+      for (let d = 0; d < headDim; d++) {
+        const block = head * blocks + Math.floor(position / 16);
+        read[0].push(k[(block * headDim + d) * 16 + (position % 16)]!);
+        read[1].push(v[(head * blocks * 16 + position) * alignUp(headDim, 16) + d]!);
+      }
+    }
+  }
+  return read;
+}
+
+const randomQkv = (shape: RopeShape, n: number, seed: number) =>
+  randomFloats(seed, n * (shape.heads + 2 * shape.kvHeads) * shape.headDim).map((x) => x * 3);
+
+const label = (shape: RopeShape) => ({
+  shape,
+  name: `${shape.heads}/${shape.kvHeads} x ${shape.headDim} ${shape.cacheElem}`,
+});
+
+describe('rope.store', () => {
+  it.each(SHAPES.map(label))('rotates and stores $name', ({ shape }) => {
+    const { heads, kvHeads, headDim, cacheElem } = shape;
+    const n = 18;
+    const qkv = randomQkv(shape, n, 1);
+    const width = qkv.length / n;
+    // In two calls, so that the second one starts within a block of keys.
+    const first = store(shape, qkv.subarray(0, 5 * width), 0, undefined);
+    const second = store(shape, qkv.subarray(5 * width), 5, first);
+    const q = [...cropRows(first.q, heads * headDim), ...cropRows(second.q, heads * headDim)];
+    rotated(columns(qkv, shape, 0, heads), shape, 0, heads).forEach((x, i) => {
+      expect(Math.abs(q[i]! - x)).toBeLessThan(1e-6);
+    });
+    const [keys, values] = readCache(second, shape, n);
+    const tolerance = cacheElem === 'f32' ? 1e-6 : 3e-3;
+    rotated(columns(qkv, shape, heads, kvHeads), shape, 0, kvHeads).forEach((x, i) => {
+      expect(Math.abs(keys[i]! - x)).toBeLessThan(tolerance);
+    });
+    columns(qkv, shape, heads + kvHeads, kvHeads).forEach((x, i) => {
+      expect(Math.abs(values[i]! - x)).toBeLessThan(cacheElem === 'f32' ? Number.MIN_VALUE : tolerance);
+    });
+  });
+});
+
+function attentionOf(shape: CacheShape, { q, keys, values }: Stored, from: number): Elements {
+  const n = q.length / rowStride(shape.heads * shape.headDim);
+  const buffers = [q, keys, values, emptyRows(n, shape.heads * shape.headDim)];
+  return runEverywhere(attention, shape, buffers, [n, from])[3]!;
+}
+
+/** Scores here are sums of up to 128 products of up to 9; values are up to 3. */
+const TOLERANCE = 1e-5;
+
+describe('attention', () => {
+  it.each(SHAPES.map(label))(
+    'is close to float64 for $name, with NaN wherever nothing was stored',
+    ({ shape }) => {
+      const width = shape.heads * shape.headDim;
+      for (const n of [1, 2, 17]) {
+        const stored = store(shape, randomQkv(shape, n, n), 0, undefined);
+        const out = cropRows(attentionOf(cacheShape(shape), stored, 0), width);
+        const expected = attend(cropRows(stored.q, width), ...readCache(stored, shape, n), shape);
+        expected.forEach((x, i) => {
+          expect(Math.abs(out[i]! - x)).toBeLessThan(TOLERANCE);
+        });
+      }
+    },
+  );
+
+  it('gives a token the same bits alone and in a batch, beyond the first chunk too', () => {
+    const shape: RopeShape = {
+      heads: 2,
+      kvHeads: 1,
+      headDim: 18,
+      context: CHUNK + 40,
+      cacheElem: 'f32',
+      style: 'half',
+    };
+    const n = CHUNK + 37;
+    const qkv = randomQkv(shape, n, 5);
+    const all = store(shape, qkv, 0, undefined);
+    const width = shape.heads * shape.headDim;
+    const stride = rowStride(width);
+    const together = attentionOf(cacheShape(shape), all, 0);
+    const expected = attend(cropRows(all.q, width), ...readCache(all, shape, n), shape);
+    cropRows(together, width).forEach((x, i) => {
+      expect(Math.abs(x - expected[i]!)).toBeLessThan(TOLERANCE);
+    });
+    let cache: Stored | undefined;
+    let from = 0;
+    for (const count of [200, CHUNK - 200 - 3, 2, 1, 1, 5, n - CHUNK - 6]) {
+      const some = qkv.subarray(from * 72, (from + count) * 72);
+      cache = store(shape, some, from, cache);
+      const apart = attentionOf(cacheShape(shape), cache, from);
+      const rows = together.subarray(from * stride, (from + count) * stride) as Float32Array;
+      expect(cropRows(apart, width)).toEqual(cropRows(rows, width));
+      from += count;
+    }
+    expect(from).toBe(n);
+  });
+
+  it('is the same in every schedule', () => {
+    for (const shape of [SHAPES[1]!, { ...SHAPES[0]!, kvHeads: 1 }]) {
+      const stored = store(shape, randomQkv(shape, 35, 9), 0, undefined);
+      const out = emptyRows(35, shape.heads * shape.headDim);
+      const { q, keys, values } = stored;
+      runSchedules(attention, cacheShape(shape), [q, keys, values, out], [35, 0]);
+    }
+  });
+
+  it('survives scores that differ by hundreds', () => {
+    const shape = SHAPES[0]!;
+    const qkv = randomQkv(shape, 20, 3).map((x) => x * 30);
+    const stored = store(shape, qkv, 0, undefined);
+    const width = shape.heads * shape.headDim;
+    const out = cropRows(attentionOf(cacheShape(shape), stored, 0), width);
+    const expected = attend(cropRows(stored.q, width), ...readCache(stored, shape, 20), shape);
+    // Scores of some 10^4 are known to 10^-3 in f32, and their exponentials no better.
+    expected.forEach((x, i) => {
+      expect(Math.abs(out[i]! - x)).toBeLessThan(0.3);
+    });
+  });
+});

@@ -1,0 +1,131 @@
+import { LutraError } from '../common/errors.ts';
+import { FunctionBuilder } from '../loops/builder.ts';
+import type { Machine } from '../loops/machine.ts';
+import { type Kernel, rowStride } from './kernel.ts';
+import { type LowbitSchedule, type LowbitShape, lowbitParams, TILE } from './lowbit.ts';
+import { writeGemm } from './lowbit-gemm.ts';
+import { writeGemv } from './lowbit-gemv.ts';
+import { writeScalar } from './lowbit-scalar.ts';
+
+/** Largest k for which no i32 accumulator overflows: 16 columns add up to 4 * 128 * 128 to the top field's. */
+const MAX_COLUMNS = (2 ** 31 / (4 * 128 * 128)) * TILE;
+
+type Multiply = LowbitSchedule['multiply'];
+type VectorMultiply = Exclude<Multiply, 'scalar'>;
+
+const SCALAR: LowbitSchedule = {
+  multiply: 'scalar',
+  rows: 1,
+  tokens: 1,
+  rowBlock: TILE,
+  unroll: 1,
+  prefetchBytes: 0,
+  shiftTop: false,
+};
+
+/** The instructions worth trying, the best guess first. */
+function multiplications({ native }: Machine): readonly VectorMultiply[] {
+  const found: VectorMultiply[] = [];
+  if (native.has('dot4')) found.push('dot4');
+  if (native.has('dot2')) found.push('dot2');
+  return found.length > 0 ? found : ['madd'];
+}
+
+/** Accumulators of a stream of rows, in i32 lanes or as many bytes of i16. */
+const GEMV_ACCUMULATORS: Record<VectorMultiply, number> = { dot4: 4, dot2: 2, madd: 2 };
+
+function gemvSchedule(multiply: VectorMultiply, machine: Machine): LowbitSchedule {
+  const rowsPerRegister = machine.vectorBytes / 4;
+  const registers = machine.vectorRegisters / 2 / GEMV_ACCUMULATORS[multiply];
+  return {
+    ...SCALAR,
+    multiply,
+    rows: Math.min(64, rowsPerRegister * registers),
+    unroll: 1,
+    prefetchBytes: 1024,
+    shiftTop: machine.dotCodeMax < 128,
+  };
+}
+
+function gemmSchedule(multiply: VectorMultiply, { k }: LowbitShape, machine: Machine): LowbitSchedule {
+  const rows = (2 * machine.vectorBytes) / 4;
+  const fits = (block: number) => block * rowStride(k) * (multiply === 'madd' ? 2 : 1) <= machine.l2Bytes / 2;
+  const blocks = [64, 32, TILE].filter((block) => block >= rows);
+  return {
+    ...SCALAR,
+    multiply,
+    rows,
+    tokens: machine.vectorRegisters === 32 ? 12 : 4,
+    rowBlock: blocks.find(fits) ?? blocks.at(-1)!,
+    unroll: 2,
+  };
+}
+
+/** All combinations of the given choices with `base`, which is one of them. */
+function variations(
+  base: LowbitSchedule,
+  choices: { readonly [K in keyof LowbitSchedule]?: readonly LowbitSchedule[K][] },
+): readonly LowbitSchedule[] {
+  let all: LowbitSchedule[] = [base];
+  for (const [key, values] of Object.entries(choices)) {
+    const others = values.filter((value) => value !== base[key as keyof LowbitSchedule]);
+    all = all.flatMap((schedule) => [schedule, ...others.map((value) => ({ ...schedule, [key]: value }))]);
+  }
+  return all;
+}
+
+function schedules(shape: LowbitShape, machine: Machine): readonly LowbitSchedule[] {
+  if (machine.vectorBytes === 4) return [SCALAR];
+  return multiplications(machine).flatMap((multiply) => {
+    if (shape.batch === 'one') {
+      return variations(gemvSchedule(multiply, machine), {
+        rows: [8, 16, 32, 64].filter((rows) => rows * 4 >= machine.vectorBytes),
+        unroll: [1, 2, 4],
+        prefetchBytes: [0, 1024, 4096],
+      });
+    }
+    const base = gemmSchedule(multiply, shape, machine);
+    return variations(base, {
+      rows: [base.rows, 2 * base.rows].filter((rows) => rows <= base.rowBlock),
+      tokens: machine.vectorRegisters === 32 ? [6, 8, 12] : [2, 3, 4, 5, 6],
+      unroll: [1, 2, 4],
+    });
+  });
+}
+
+/**
+ * Ternary weights by int8 activations: y = (sum of q * trit) * weightScale * scale (+ residual), the sum exact.
+ * Weights are unsigned codes (`i2`), so that the sum of q is subtracted once per row.
+ */
+export const lowbitMatmul: Kernel<LowbitShape, LowbitSchedule> = {
+  op: 'lowbit.matmul',
+  family: 'mad',
+
+  defaultSchedule: (shape, machine) => schedules(shape, machine)[0]!,
+  schedules,
+
+  build(name, shape, schedule) {
+    if (shape.encoding !== 'i2') {
+      throw new LutraError(
+        'unsupported',
+        `lowbit.matmul mad cannot read weights encoded as ${shape.encoding}`,
+        {
+          hint: 'It reads i2.',
+        },
+      );
+    }
+    if (shape.k > MAX_COLUMNS) {
+      throw new LutraError(
+        'unsupported',
+        `lowbit.matmul mad is exact up to ${MAX_COLUMNS} columns, got ${shape.k}`,
+      );
+    }
+    const b = new FunctionBuilder(name);
+    const params = lowbitParams(b, shape.residual);
+    const { multiply } = schedule;
+    if (multiply === 'scalar') writeScalar(b, params, shape);
+    else if (shape.batch === 'one') writeGemv(b, params, shape, { ...schedule, multiply });
+    else writeGemm(b, params, shape, { ...schedule, multiply });
+    return b.build();
+  },
+};

@@ -1,0 +1,124 @@
+import { type BufferRef, FunctionBuilder } from '../loops/builder.ts';
+import { add, cast, float, int, min, mul, reduce, sub } from '../loops/expr.ts';
+import type { Expr, LoopFunction } from '../loops/ir.ts';
+import type { Machine } from '../loops/machine.ts';
+import { defaultFirst, type Kernel, rowStride } from './kernel.ts';
+import { forGroups, keepFirst, LANES } from './lanes.ts';
+import { forTiles } from './tiles.ts';
+
+export type MatmulShape = {
+  readonly m: number;
+  readonly k: number;
+  readonly elem: 'bf16' | 'f16' | 'f32' | 'i8';
+};
+
+export type MatmulSchedule = {
+  /** Rows of the table in registers at a time; a power of two up to 8. */
+  readonly rows: number;
+  /** Tokens that share the loaded rows. */
+  readonly tokens: number;
+  /** How far ahead the table is prefetched; 0: not at all. */
+  readonly prefetchBytes: number;
+};
+
+/** Rows of one iteration of the thread loop. */
+const ROW_BLOCK = 32;
+
+interface Product {
+  readonly b: FunctionBuilder;
+  readonly shape: MatmulShape;
+  readonly s: MatmulSchedule;
+  readonly x: BufferRef;
+  readonly table: BufferRef;
+  readonly rowScale: BufferRef | undefined;
+  readonly out: BufferRef;
+}
+
+/** Dots of `rows` rows from `row` on with `tokens` tokens from `token` on: 16 partial sums each. */
+function writeDots(
+  { b, shape, s, x, table, rowScale, out }: Product,
+  row: Expr,
+  rows: number,
+  token: Expr,
+  tokens: number,
+): void {
+  const { m, k, elem } = shape;
+  const stride = rowStride(k);
+  const range = (count: number) => Array.from({ length: count }, (_, i) => i);
+  const rowStarts = range(rows).map((r) => b.let('from', mul(add(row, r), stride)));
+  const tokenStarts = range(tokens).map((t) => b.let('x', mul(add(token, t), stride)));
+  const sums = rowStarts.map(() => tokenStarts.map(() => b.var('sums', float(0, LANES))));
+  const ahead = Math.floor(s.prefetchBytes / { f32: 4, f16: 2, bf16: 2, i8: 1 }[elem]);
+  forGroups(b, k, (at, count) => {
+    const inputs = tokenStarts.map((start) =>
+      b.let('input', keepFirst(b.load(x, add(start, at), LANES), count)),
+    );
+    rowStarts.forEach((start, r) => {
+      const from = b.let('at', add(start, at));
+      if (ahead > 0) b.prefetch(table, add(from, ahead));
+      const stored = b.load(table, from, LANES);
+      const weight = b.let('weight', cast(elem === 'i8' ? cast(stored, 'i32') : stored, 'f32'));
+      inputs.forEach((input, t) => {
+        b.set(sums[r]![t]!, add(sums[r]![t]!, mul(weight, input)));
+      });
+    });
+  });
+  sums.forEach((ofRow, r) => {
+    ofRow.forEach((sum, t) => {
+      const dot = reduce('add', sum);
+      const to = add(add(mul(add(token, t), rowStride(m)), row), r);
+      b.store(out, to, rowScale === undefined ? dot : mul(dot, b.load(rowScale, add(row, r))));
+    });
+  });
+}
+
+function build(name: string, shape: MatmulShape, s: MatmulSchedule): LoopFunction {
+  const b = new FunctionBuilder(name);
+  const product: Product = {
+    b,
+    shape,
+    s,
+    x: b.buffer('x', 'f32', 'read'),
+    table: b.buffer('table', shape.elem, 'read'),
+    rowScale: shape.elem === 'i8' ? b.buffer('rowScale', 'f32', 'read') : undefined,
+    out: b.buffer('out', 'f32', 'write'),
+  };
+  const n = b.scalar('n');
+  b.thread('block', Math.ceil(shape.m / ROW_BLOCK), (block) => {
+    const first = b.let('firstRow', mul(block, ROW_BLOCK));
+    const rows = b.let('rows', min(sub(int(shape.m), first), int(ROW_BLOCK)));
+    forTiles(b, rows, s.rows, (inBlock, count) => {
+      const row = b.let('row', add(first, inBlock));
+      forTiles(b, n, s.tokens, (token, size) => writeDots(product, row, count, token, size));
+    });
+  });
+  return b.build();
+}
+
+function defaultSchedule(_: MatmulShape, { vectorBytes, vectorRegisters }: Machine): MatmulSchedule {
+  const accumulators = (vectorRegisters / 2) * (vectorBytes / 64);
+  return {
+    rows: accumulators >= 4 ? 4 : accumulators >= 2 ? 2 : 1,
+    tokens: accumulators >= 8 ? 2 : 1,
+    prefetchBytes: vectorBytes === 4 ? 0 : 1024,
+  };
+}
+
+function schedules(shape: MatmulShape, machine: Machine): readonly MatmulSchedule[] {
+  const all = [1, 2, 4].flatMap((rows) =>
+    [1, 2, 4].flatMap((tokens) => [0, 1024, 4096].map((prefetchBytes) => ({ rows, tokens, prefetchBytes }))),
+  );
+  return defaultFirst(
+    defaultSchedule(shape, machine),
+    all.filter((s) => machine.vectorBytes > 4 || s.rows * s.tokens <= 2),
+  );
+}
+
+/** Rows of floats, or of int8 with a scale each, by f32 activations: the output head. Padding of m is not written. */
+export const matmul: Kernel<MatmulShape, MatmulSchedule> = {
+  op: 'matmul',
+  family: 'default',
+  defaultSchedule,
+  schedules,
+  build,
+};

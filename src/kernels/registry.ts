@@ -1,0 +1,38 @@
+import { LutraError } from '../common/errors.ts';
+import { add } from './add.ts';
+import { attention } from './attention.ts';
+import { embedding } from './embedding.ts';
+import { gatePacked } from './gate-packed.ts';
+import type { AnyKernel } from './kernel.ts';
+import { lowbitMatmul } from './lowbit-matmul.ts';
+import { matmul } from './matmul.ts';
+import { quantize } from './quantize.ts';
+import { rmsNorm } from './rms-norm.ts';
+import { rmsNormQuantize } from './rms-norm-quantize.ts';
+import { ropeStore } from './rope-store.ts';
+import { selectOutputs } from './select-outputs.ts';
+
+/** Every kernel; where an operator has several families, the preferred one first. */
+export const KERNELS: readonly AnyKernel[] = [
+  embedding,
+  rmsNorm,
+  rmsNormQuantize,
+  quantize,
+  lowbitMatmul,
+  ropeStore,
+  attention,
+  gatePacked,
+  add,
+  selectOutputs,
+  matmul,
+];
+
+/** The kernel of an operator, of the given family or the preferred one; throws `unsupported` if there is none. */
+export function kernelFor(op: string, family?: string): AnyKernel {
+  const found = KERNELS.find((kernel) => kernel.op === op && (family ?? kernel.family) === kernel.family);
+  if (found !== undefined) return found;
+  const what = family === undefined ? op : `${op} in family ${family}`;
+  throw new LutraError('unsupported', `no kernel computes ${what}`, {
+    hint: `There are ${KERNELS.map((kernel) => `${kernel.op} (${kernel.family})`).join(', ')}.`,
+  });
+}

@@ -1,0 +1,159 @@
+/** What tests of kernels share: machines, data, and running a kernel in the interpreter in several ways. */
+import { expect } from 'vitest';
+import { narrowFloats } from '../common/halves.ts';
+import { randomUniform } from '../common/random.ts';
+import { runFunction } from '../loops/interpret.ts';
+import type { LoopFunction } from '../loops/ir.ts';
+import type { Machine, NativeOp } from '../loops/machine.ts';
+import { threadExtent, threadRange } from '../loops/thread.ts';
+import { type Kernel, rowStride } from './kernel.ts';
+
+function machine(
+  name: string,
+  vectorBytes: Machine['vectorBytes'],
+  native: readonly NativeOp[],
+  dotCodeMax: Machine['dotCodeMax'] = 255,
+): Machine {
+  return {
+    name,
+    vectorBytes,
+    vectorRegisters: vectorBytes === 64 ? 32 : 16,
+    native: new Set(native),
+    dotCodeMax,
+    l1Bytes: 32 << 10,
+    l2Bytes: 512 << 10,
+  };
+}
+
+/** One of each kind of machine that schedules tell apart. */
+export const MACHINES: readonly Machine[] = [
+  machine('wide', 64, ['dot2', 'madd', 'dot4', 'lookup16', 'averageRound', 'f16']),
+  machine('dot4', 32, ['dot2', 'madd', 'dot4', 'lookup16', 'averageRound', 'f16']),
+  machine('dot2', 32, ['dot2', 'madd', 'lookup16', 'averageRound', 'f16']),
+  machine('narrow', 16, ['dot2', 'madd', 'dot4', 'lookup16', 'averageRound'], 127),
+  machine('narrow without dots', 16, ['madd', 'lookup16', 'averageRound']),
+  machine('scalar', 4, []),
+];
+
+export type Elements = Int8Array | Uint8Array | Uint16Array | Int32Array | Float32Array;
+
+export const bytesOf = (elements: Elements) =>
+  new Uint8Array(elements.buffer, elements.byteOffset, elements.byteLength);
+
+/** Uniform in -1 .. 1, as f32; never 0. */
+export function randomFloats(seed: number, length: number): Float32Array {
+  const random = randomUniform(seed);
+  return Float32Array.from({ length }, () => random() * 2 - 1 || 1);
+}
+
+export function randomInts(seed: number, length: number, min: number, max: number): number[] {
+  const random = randomUniform(seed);
+  return Array.from({ length }, () => min + Math.floor(random() * (max - min + 1)));
+}
+
+/** Activation rows: `values` is [n, width]; the padding is `fill`, NaN unless said otherwise. */
+export function padRows(values: Float32Array, width: number, fill = Number.NaN): Float32Array {
+  const n = values.length / width;
+  const rows = new Float32Array(n * rowStride(width)).fill(fill);
+  for (let r = 0; r < n; r++) rows.set(values.subarray(r * width, (r + 1) * width), r * rowStride(width));
+  return rows;
+}
+
+/** The unpadded part of rows. */
+export function cropRows<T extends Elements>(rows: T, width: number): number[] {
+  const cropped: number[] = [];
+  for (let at = 0; at < rows.length; at += rowStride(width)) {
+    for (let i = 0; i < width; i++) cropped.push(rows[at + i]!);
+  }
+  return cropped;
+}
+
+/** f32 values in the memory of a float kind. */
+export function storeFloats(values: Float32Array, elem: 'f32' | 'f16' | 'bf16'): Elements {
+  return elem === 'f32' ? values : narrowFloats(values, elem);
+}
+
+function extentOf(fn: LoopFunction, scalars: readonly number[]): number {
+  const value = threadExtent(fn);
+  if (value === undefined) throw new Error(`${fn.name} has no thread loop`);
+  const out = new Int32Array(1);
+  const index = { kind: 'const', type: { kind: 'i32', lanes: 1 }, value: 0 } as const;
+  runFunction(
+    {
+      name: 'extent',
+      buffers: [{ name: 'extentOut', elem: 'i32', access: 'write' }],
+      scalars: fn.scalars,
+      locals: [],
+      body: [{ kind: 'store', buffer: 'extentOut', index, value }],
+    },
+    { buffers: [bytesOf(out)], scalars },
+  );
+  return out[0]!;
+}
+
+/** Runs `fn` on copies of the buffers, its thread loop in `threads` parts, and returns the copies. */
+export function runCopies(
+  fn: LoopFunction,
+  buffers: readonly Elements[],
+  scalars: readonly number[],
+  threads = 1,
+): readonly Elements[] {
+  const copies = buffers.map((buffer) => buffer.slice());
+  const total = extentOf(fn, scalars);
+  // Backwards: iterations must not depend on each other.
+  for (let thread = threads - 1; thread >= 0; thread--) {
+    runFunction(fn, { buffers: copies.map(bytesOf), scalars, range: threadRange(total, thread, threads) });
+  }
+  return copies;
+}
+
+/** Every different schedule of the kernel on the machines above. */
+export function allSchedules<Shape, Schedule>(
+  kernel: Kernel<Shape, Schedule>,
+  shape: Shape,
+): readonly Schedule[] {
+  const distinct = new Map<string, Schedule>();
+  for (const m of MACHINES) {
+    for (const s of kernel.schedules(shape, m)) distinct.set(JSON.stringify(s), s);
+  }
+  return [...distinct.values()];
+}
+
+/**
+ * Runs the kernel in its default schedule of every machine, legalized for it, and in parts; all must agree bit
+ * for bit. Returns the buffers.
+ */
+export function runEverywhere<Shape, Schedule>(
+  kernel: Kernel<Shape, Schedule>,
+  shape: Shape,
+  buffers: readonly Elements[],
+  scalars: readonly number[],
+): readonly Elements[] {
+  const results = MACHINES.flatMap((m) => {
+    const fn = kernel.build('kernel', shape, kernel.defaultSchedule(shape, m));
+    const legal = fn;
+    return [runCopies(fn, buffers, scalars), runCopies(legal, buffers, scalars, 3)];
+  });
+  for (const result of results) expectSameBits(result, results[0]!);
+  return results[0]!;
+}
+
+/** Runs the kernel in every schedule there is: all must agree bit for bit. Returns the buffers. */
+export function runSchedules<Shape, Schedule>(
+  kernel: Kernel<Shape, Schedule>,
+  shape: Shape,
+  buffers: readonly Elements[],
+  scalars: readonly number[],
+): readonly Elements[] {
+  const results = allSchedules(kernel, shape).map((s) =>
+    runCopies(kernel.build('kernel', shape, s), buffers, scalars),
+  );
+  for (const result of results) expectSameBits(result, results[0]!);
+  return results[0]!;
+}
+
+function expectSameBits(found: readonly Elements[], expected: readonly Elements[]): void {
+  expected.forEach((elements, i) => {
+    if (!Buffer.from(bytesOf(found[i]!)).equals(bytesOf(elements))) expect(found[i]).toEqual(elements);
+  });
+}

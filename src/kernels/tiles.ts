@@ -1,0 +1,35 @@
+/** Loops over a number of things that is known only at run time, several at a time. */
+import type { FunctionBuilder } from '../loops/builder.ts';
+import { add, div, int, mul, sub } from '../loops/expr.ts';
+import type { Expr } from '../loops/ir.ts';
+
+/** `body` for from, from + step, ... below `to`, `unroll` of them written out at a time; the distance must divide. */
+export function forSteps(
+  b: FunctionBuilder,
+  from: Expr | number,
+  to: Expr | number,
+  step: number,
+  unroll: number,
+  body: (at: Expr) => void,
+): void {
+  b.for('k', from, to, step * unroll, (k) => {
+    for (let u = 0; u < unroll; u++) body(b.let('at', add(k, u * step)));
+  });
+}
+
+/**
+ * `body` for tiles of 0 .. n: full ones of `largest`, then halves of that down to 1 for what is left. The size
+ * of a tile is fixed where its code is written, where it starts is not.
+ */
+export function forTiles(
+  b: FunctionBuilder,
+  n: Expr,
+  largest: number,
+  body: (first: Expr, size: number) => void,
+): void {
+  let done: Expr = int(0);
+  for (let size = largest; size >= 1; size = Math.floor(size / 2)) {
+    b.for('first', done, size === 1 ? n : sub(n, size - 1), size, (first) => body(first, size));
+    if (size > 1) done = b.let('done', add(done, mul(div(sub(n, done), size), size)));
+  }
+}
