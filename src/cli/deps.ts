@@ -1,8 +1,10 @@
 import type { LoadOptions, Model } from '../runtime/types.ts';
+import type { BenchWorker } from './bench/fork.ts';
 import type { Io } from './io.ts';
 
 /** What commands work with; tests give them other streams and models. */
 export interface Deps {
   readonly io: Io;
   readonly load: (source: string, options?: LoadOptions) => Promise<Model>;
+  readonly bench: BenchWorker;
 }

@@ -1,13 +1,15 @@
 import { Command, CommanderError } from 'commander';
 import { LutraError } from '../common/errors.ts';
+import { addBenchCommand } from './commands/bench.ts';
 import { addChatCommand } from './commands/chat.ts';
+import { addEvalCommand } from './commands/eval.ts';
 import { addRunCommand } from './commands/run.ts';
 import type { Deps } from './deps.ts';
 import { reportFailure } from './failure.ts';
 
 const HELP_CODES = new Set(['commander.help', 'commander.helpDisplayed', 'commander.version']);
 
-const COMMANDS = [addRunCommand, addChatCommand] as const;
+const COMMANDS = [addRunCommand, addChatCommand, addBenchCommand, addEvalCommand] as const;
 
 /** Runs one command line, without the program's name; returns the exit code. */
 export async function runCli(args: readonly string[], deps: Deps, version: string): Promise<number> {

@@ -1,0 +1,40 @@
+/** The measuring process: takes one request from its parent, answers, and ends. */
+import { LutraError } from '../../common/errors.ts';
+import { load } from '../../index.ts';
+import type { Progress } from '../../runtime/types.ts';
+import { measureBandwidth } from './bandwidth.ts';
+import type { ChildAnswer, ChildRequest } from './fork.ts';
+import { measure } from './measure.ts';
+
+function send(answer: ChildAnswer): Promise<void> {
+  return new Promise((resolve) => process.send?.(answer, () => resolve()));
+}
+
+async function work(request: ChildRequest): Promise<unknown> {
+  const onProgress = (progress: Progress) => void send({ kind: 'progress', progress });
+  const onWarning = (message: string) => void send({ kind: 'warning', message });
+  switch (request.kind) {
+    case 'prepare':
+      await (await load(request.source, { ...request.options, onProgress, onWarning })).dispose();
+      return null;
+    case 'model':
+      return measure(load, request.request, (done, total) => onProgress({ stage: 'measure', done, total }));
+    case 'bandwidth':
+      return measureBandwidth(request.target, request.threads);
+  }
+}
+
+process.once('message', async (request: ChildRequest) => {
+  try {
+    await send({ kind: 'result', value: await work(request) });
+  } catch (error) {
+    const known = error instanceof LutraError;
+    await send({
+      kind: 'failure',
+      code: known ? error.code : 'internal',
+      message: error instanceof Error ? error.message : String(error),
+      hint: known ? error.hint : undefined,
+    });
+  }
+  process.disconnect();
+});

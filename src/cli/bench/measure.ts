@@ -1,0 +1,104 @@
+import { readFileSync } from 'node:fs';
+import { LutraError } from '../../common/errors.ts';
+import { randomUniform } from '../../common/random.ts';
+import type { LoadOptions, Model, Session } from '../../runtime/types.ts';
+import { createSampler } from '../../text/sampler.ts';
+import { resolveSampling } from '../../text/sampling-options.ts';
+import { pick } from '../arguments.ts';
+
+/** One measurement, done in a process of its own: plain data, so that it can be sent there. */
+export interface BenchRequest {
+  readonly source: string;
+  readonly target?: string;
+  readonly threads?: number;
+  readonly context?: number;
+  /** Tokens of the prompt and tokens generated after it; 0 leaves that test out. */
+  readonly promptTokens: number;
+  readonly newTokens: number;
+  readonly repetitions: number;
+}
+
+export interface BenchMeasurement {
+  readonly model: string;
+  readonly target: string;
+  readonly threads: number;
+  /** Of a model that is already compiled. */
+  readonly loadSeconds: number;
+  /** Tokens per second of each repetition. */
+  readonly prefill: readonly number[];
+  readonly decode: readonly number[];
+  readonly peakMemoryBytes: number;
+}
+
+type Load = (source: string, options?: LoadOptions) => Promise<Model>;
+
+const WARM_UP_TOKENS = 8;
+
+/** Loads the model and measures it; `onProgress` counts repetitions. */
+export async function measure(
+  load: Load,
+  request: BenchRequest,
+  onProgress: (done: number, total: number) => void = () => undefined,
+): Promise<BenchMeasurement> {
+  const { promptTokens, newTokens, repetitions } = request;
+  const start = performance.now();
+  await using model = await load(request.source, pick(request, ['target', 'threads', 'context']));
+  const loadSeconds = secondsSince(start);
+  const needed = promptTokens + Math.max(newTokens, 1);
+  if (needed > model.context) {
+    throw new LutraError('usage', `${needed} tokens are asked for; the context holds ${model.context}`, {
+      hint: 'Ask for fewer with -p and -n, or give a larger --context.',
+    });
+  }
+  await using session = model.createSession();
+  // What is said does not matter, only that tokens differ as those of a text do.
+  const uniform = randomUniform(1);
+  const prompt = Int32Array.from({ length: Math.max(promptTokens, 1) }, () =>
+    Math.floor(uniform() * model.vocab),
+  );
+  await runOnce(session, prompt.subarray(0, WARM_UP_TOKENS), Math.min(newTokens, WARM_UP_TOKENS));
+  const prefill: number[] = [];
+  const decode: number[] = [];
+  for (let done = 0; done < repetitions; done++) {
+    onProgress(done, repetitions);
+    const seconds = await runOnce(session, prompt, newTokens);
+    if (promptTokens > 0) prefill.push(promptTokens / seconds.prefill);
+    if (newTokens > 0) decode.push(newTokens / seconds.decode);
+  }
+  const { name, target, threads } = model;
+  return { model: name, target, threads, loadSeconds, prefill, decode, peakMemoryBytes: peakMemory() };
+}
+
+/** A prompt from an empty context, then greedy tokens one by one, sampling included. */
+async function runOnce(
+  session: Session,
+  prompt: Int32Array,
+  newTokens: number,
+): Promise<{ readonly prefill: number; readonly decode: number }> {
+  const sampler = createSampler(resolveSampling({ temperature: 0 }, {}));
+  session.rewind(0);
+  const start = performance.now();
+  let logits = await session.forward(prompt, 'last');
+  const prefill = secondsSince(start);
+  const middle = performance.now();
+  for (let i = 0; i < newTokens; i++) {
+    logits = await session.forward(Int32Array.of(sampler.sample(logits)), 'last');
+  }
+  return { prefill, decode: secondsSince(middle) };
+}
+
+function secondsSince(start: number): number {
+  return (performance.now() - start) / 1000;
+}
+
+/**
+ * The most memory this process ever had, mapped files included. On Linux from /proc: what resourceUsage
+ * says there includes the process that started this one.
+ */
+function peakMemory(): number {
+  if (process.platform === 'linux') {
+    const match = /^VmHWM:\s*(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8'));
+    if (match !== null) return Number(match[1]) * 1024;
+  }
+  return process.resourceUsage().maxRSS * 1024;
+}

@@ -1,0 +1,172 @@
+import { type Command, Option } from 'commander';
+import { LutraError } from '../../common/errors.ts';
+import { pick, positiveInteger, threadCounts, wholeNumber } from '../arguments.ts';
+import type { ChildHooks } from '../bench/fork.ts';
+import type { BenchMeasurement } from '../bench/measure.ts';
+import type { Deps } from '../deps.ts';
+import { interruptible } from '../io.ts';
+import { addContextOption, addTargetOption, MODEL_HELP, modelSource } from '../model-options.ts';
+import { createProgressBar } from '../progress.ts';
+
+interface BenchFlags {
+  readonly prompt: number;
+  readonly new: number;
+  readonly threads?: readonly number[];
+  readonly repetitions: number;
+  readonly target?: string;
+  readonly context?: number;
+  readonly json?: true;
+}
+
+interface Spread {
+  readonly median: number;
+  readonly min: number;
+  readonly max: number;
+}
+
+interface BenchResult {
+  readonly threads: number;
+  readonly test: 'prefill' | 'decode';
+  readonly tokens: number;
+  readonly tokensPerSecond: Spread;
+}
+
+/** What `--json` prints. */
+interface BenchReport {
+  readonly model: string;
+  readonly target: string;
+  readonly results: readonly BenchResult[];
+  readonly peakMemoryBytes: number;
+  readonly loadSeconds: number;
+  /** GB/s by number of threads. */
+  readonly memoryBandwidth: Readonly<Record<string, number>>;
+}
+
+/** `lutra bench MODEL`: speed, memory and load time, each thread count in a fresh process. */
+export function addBenchCommand(program: Command, deps: Deps): void {
+  const command = program
+    .command('bench')
+    .description('measure speed, memory and load time')
+    .argument('[model]', MODEL_HELP, 'embedded');
+  const option = <T>(flags: string, help: string, parse: (text: string) => T, value?: T) =>
+    command.addOption(new Option(flags, help).default(value).argParser(parse));
+  option('-p, --prompt <n>', 'tokens of the prompt; 0 leaves the test out', wholeNumber('--prompt'), 128);
+  option('-n, --new <n>', 'tokens generated one by one; 0 leaves the test out', wholeNumber('--new'), 64);
+  option('-t, --threads <list>', 'thread counts, as in 1,2', threadCounts('--threads'));
+  option('-r, --repetitions <n>', 'runs of each test', positiveInteger('--repetitions'), 5);
+  addContextOption(addTargetOption(command))
+    .option('--json', 'print one JSON object')
+    .action((model: string, flags: BenchFlags) => bench(deps, model, flags));
+}
+
+async function bench(deps: Deps, model: string, flags: BenchFlags): Promise<void> {
+  if (flags.prompt + flags.new === 0)
+    throw new LutraError('usage', 'nothing to measure: -p and -n are both 0');
+  const bar = createProgressBar(deps.io);
+  const report = await interruptible(deps.io, (signal) => {
+    const onWarning = (message: string) => {
+      bar.clear();
+      deps.io.error(`lutra: warning: ${message}\n`);
+    };
+    return measureAll(deps, modelSource(model), flags, { signal, onProgress: bar.update, onWarning });
+  }).finally(() => bar.clear());
+  deps.io.out(flags.json ? `${JSON.stringify(report)}\n` : render(report));
+}
+
+async function measureAll(
+  deps: Deps,
+  source: string,
+  flags: BenchFlags,
+  hooks: ChildHooks,
+): Promise<BenchReport> {
+  const options = pick(flags, ['target', 'context']);
+  await deps.bench.prepare({ source, options }, hooks);
+  const measured: BenchMeasurement[] = [];
+  const memoryBandwidth: Record<string, number> = {};
+  for (const threads of flags.threads ?? [undefined]) {
+    const one = await deps.bench.measure(
+      {
+        source,
+        ...options,
+        ...(threads === undefined ? {} : { threads }),
+        promptTokens: flags.prompt,
+        newTokens: flags.new,
+        repetitions: flags.repetitions,
+      },
+      hooks,
+    );
+    measured.push(one);
+    const bytesPerSecond = await deps.bench.bandwidth(one.target, one.threads, hooks);
+    memoryBandwidth[one.threads] = round(bytesPerSecond / 1e9, 1);
+  }
+  const first = measured[0]!;
+  return {
+    model: first.model,
+    target: first.target,
+    results: measured.flatMap(({ threads, prefill, decode }) => [
+      ...result(threads, 'prefill', flags.prompt, prefill),
+      ...result(threads, 'decode', flags.new, decode),
+    ]),
+    peakMemoryBytes: Math.max(...measured.map((one) => one.peakMemoryBytes)),
+    loadSeconds: round(spread(measured.map((one) => one.loadSeconds)).median, 3),
+    memoryBandwidth,
+  };
+}
+
+function result(
+  threads: number,
+  test: BenchResult['test'],
+  tokens: number,
+  rates: readonly number[],
+): BenchResult[] {
+  if (rates.length === 0) return [];
+  const { median, min, max } = spread(rates);
+  const tokensPerSecond = { median: round(median, 2), min: round(min, 2), max: round(max, 2) };
+  return [{ threads, test, tokens, tokensPerSecond }];
+}
+
+function spread(values: readonly number[]): Spread {
+  const sorted = [...values].sort((a, b) => a - b);
+  const at = (index: number) => sorted[index]!;
+  const middle = (sorted.length - 1) / 2;
+  return {
+    median: (at(Math.floor(middle)) + at(Math.ceil(middle))) / 2,
+    min: at(0),
+    max: at(sorted.length - 1),
+  };
+}
+
+function round(value: number, digits: number): number {
+  return Number(value.toFixed(digits));
+}
+
+function render(report: BenchReport): string {
+  const { model, target, results, peakMemoryBytes, loadSeconds, memoryBandwidth } = report;
+  const rows = results.map(({ threads, test, tokens, tokensPerSecond }) => {
+    const { median, min, max } = tokensPerSecond;
+    const columns = [
+      String(threads),
+      test,
+      String(tokens),
+      median.toFixed(1),
+      `${min.toFixed(1)} to ${max.toFixed(1)}`,
+    ];
+    return columns;
+  });
+  const table = [['threads', 'test', 'tokens', 'tokens/s', 'range'], ...rows];
+  const widths = table[0]!.map((_, column) => Math.max(...table.map((row) => row[column]!.length)));
+  const lines = table.map((row) =>
+    row
+      .map((cell, column) => cell.padEnd(widths[column]!))
+      .join('  ')
+      .trimEnd(),
+  );
+  const bandwidth = Object.entries(memoryBandwidth).map(([threads, rate]) => `${rate} GB/s with ${threads}`);
+  return [
+    `${model} on ${target}`,
+    ...lines,
+    `load ${loadSeconds.toFixed(2)} s, peak memory ${(peakMemoryBytes / 2 ** 20).toFixed(0)} MiB`,
+    `memory reads: ${bandwidth.join(', ')} threads`,
+    '',
+  ].join('\n');
+}

@@ -1,0 +1,377 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type FakeIo, type FakeIoOptions, fakeIo } from '../../test/support/fake-io.ts';
+import { type FakeModel, type FakeModelOptions, fakeModel } from '../../test/support/fake-model.ts';
+import { LutraError } from '../common/errors.ts';
+import type { ChatMessage, GenerateOptions, LoadOptions } from '../runtime/types.ts';
+import { measure } from './bench/measure.ts';
+import type { Deps } from './deps.ts';
+import { runCli } from './program.ts';
+
+interface Run {
+  readonly code: number;
+  readonly out: string;
+  readonly error: string;
+  readonly loads: { source: string; options: LoadOptions }[];
+  readonly models: FakeModel[];
+}
+
+interface Setting extends FakeIoOptions, FakeModelOptions {
+  readonly load?: (options: LoadOptions) => void;
+  readonly io?: FakeIo;
+  readonly bandwidth?: number;
+}
+
+async function lutra(args: readonly string[], setting: Setting = {}): Promise<Run> {
+  const io = setting.io ?? fakeIo(setting);
+  const loads: Run['loads'] = [];
+  const models: FakeModel[] = [];
+  const load: Deps['load'] = async (source, options = {}) => {
+    loads.push({ source, options });
+    setting.load?.(options);
+    const model = fakeModel(setting);
+    models.push(model);
+    return model;
+  };
+  const deps: Deps = {
+    io,
+    load,
+    bench: {
+      prepare: async ({ source, options }) => (await load(source, options)).dispose(),
+      measure: (request) => measure(load, request),
+      bandwidth: async (_, threads) => (setting.bandwidth ?? 1e9) * threads,
+    },
+  };
+  const code = await runCli(args, deps, '1.2.3');
+  return { code, ...io.written, loads, models };
+}
+
+let folder: string;
+const file = (name: string, content: string | Uint8Array): string => {
+  const path = join(folder, name);
+  writeFileSync(path, content);
+  return path;
+};
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'lutra-cli-'));
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+describe('lutra', () => {
+  it('prints help and version, and takes no command as a mistake', async () => {
+    const help = await lutra(['--help']);
+    expect(help.code).toBe(0);
+    for (const command of ['run', 'chat', 'bench', 'eval']) expect(help.out).toContain(`  ${command} `);
+    expect(await lutra(['--version'])).toMatchObject({ code: 0, out: '1.2.3\n' });
+    const none = await lutra([]);
+    expect(none.code).toBe(2);
+    expect(none.error).toContain('Usage: lutra');
+  });
+
+  it.each([
+    [['rum'], "unknown command 'rum'", '(Did you mean run?)'],
+    [['run', '--nonsense'], "unknown option '--nonsense'", 'See lutra --help'],
+    [['run', '-t', '0', 'embedded', 'hi'], '--threads takes a number of threads from 1 to 1024, not "0"', ''],
+    [['run', '-t', 'NaN', 'embedded', 'hi'], 'not "NaN"', ''],
+    [['run', '-t', '1.5', 'embedded', 'hi'], 'not "1.5"', ''],
+    [['run', '-n', '-3', 'embedded', 'hi'], 'not "-3"', ''],
+    [['run', '--temperature', 'hot', 'embedded', 'hi'], '--temperature takes a number, not "hot"', ''],
+    [['run', '--context', '0', 'embedded', 'hi'], '--context takes a whole number above 0, not "0"', ''],
+    [['run', '--threads'], 'argument missing', ''],
+    [['bench', '-t', '1,0'], 'not "0"', ''],
+    [['bench', '-t', ''], 'not ""', ''],
+    [['bench', '-p', '0', '-n', '0'], 'nothing to measure', ''],
+    [['bench', 'a', 'b'], 'too many arguments', ''],
+    [['eval'], 'nothing to evaluate', ''],
+    [['run', '--raw', '--system', 'x', 'embedded', 'hi'], '--system needs the chat template', ''],
+  ])('takes %j as a mistake in usage', async (args, message, hint) => {
+    const { code, out, error, loads } = await lutra(args);
+    expect(code).toBe(2);
+    expect(out).toBe('');
+    expect(error).toMatch(/^lutra: /);
+    expect(error).toContain(message);
+    expect(error).toContain(hint);
+    expect(loads).toEqual([]);
+  });
+
+  it.each([
+    ['internal', 1],
+    ['usage', 2],
+    ['not-found', 3],
+    ['invalid', 4],
+    ['unsupported', 5],
+    ['environment', 6],
+    ['network', 7],
+    ['cancelled', 130],
+  ] as const)('turns an error of kind %s into exit code %i', async (kind, wanted) => {
+    const load = () => {
+      throw new LutraError(kind, 'what was wrong\nand more of it', { hint: 'What to do.' });
+    };
+    const plain = await lutra(['run', 'some/model', 'hi'], { load });
+    expect(plain).toMatchObject({ code: wanted, out: '', error: 'lutra: what was wrong\n  What to do.\n' });
+    const verbose = await lutra(['run', 'some/model', 'hi', '--verbose'], { load });
+    expect(verbose.code).toBe(wanted);
+    expect(verbose.error).toContain('and more of it');
+    expect(verbose.error).toContain('program.test.ts');
+  });
+
+  it('calls an unexpected error a defect, and an aborted signal a cancellation', async () => {
+    const broken = await lutra(['run', 'm', 'hi'], {
+      load: () => {
+        throw new TypeError('x is not a function');
+      },
+    });
+    expect(broken).toMatchObject({ code: 1 });
+    expect(broken.error).toContain('internal error: x is not a function\n  This is a defect of lutra');
+    const aborted = await lutra(['run', 'm', 'hi'], { load: () => AbortSignal.abort().throwIfAborted() });
+    expect(aborted).toMatchObject({ code: 130, error: 'lutra: cancelled\n' });
+  });
+});
+
+describe('lutra run', () => {
+  it('streams an answer and ends it with a line break', async () => {
+    const seen: (readonly ChatMessage[])[] = [];
+    const answer = (messages: readonly ChatMessage[]) => {
+      seen.push(messages);
+      return '4 + 106 = 110';
+    };
+    const { code, out, error, loads, models } = await lutra(
+      ['run', 'some/model', 'What is', '4 + 106?', '--target', 'wasm', '-t', '2', '--context', '99'],
+      { answer },
+    );
+    expect({ code, out, error }).toEqual({ code: 0, out: '4 + 106 = 110\n', error: '' });
+    expect(seen).toEqual([[{ role: 'user', content: 'What is 4 + 106?' }]]);
+    expect(loads[0]).toMatchObject({
+      source: 'some/model',
+      options: { target: 'wasm', threads: 2, context: 99 },
+    });
+    expect(models[0]!.disposed()).toBe(true);
+    expect(models[0]!.openSessions()).toBe(0);
+  });
+
+  it('prints exactly the documented object with --json', async () => {
+    const { out } = await lutra(['run', 'embedded', 'hi', '--json'], { answer: () => 'ja' });
+    expect(JSON.parse(out)).toEqual({
+      text: 'ja',
+      tokens: [106, 97],
+      finishReason: 'stop',
+      promptTokens: 5,
+      timings: { prefillSeconds: 0.5, decodeSeconds: 0.25 },
+    });
+  });
+
+  it('hands its options to the generation, and no others', async () => {
+    const given: GenerateOptions[] = [];
+    const answer = (_: unknown, options: GenerateOptions) => {
+      given.push(options);
+      return '';
+    };
+    const sampling = '--temperature 0.5 --top-k 3 --top-p .9 --min-p 1e-2 --repetition-penalty 1.1 --seed 7';
+    await lutra(['run', 'm', 'hi', '-n', '12', ...sampling.split(' '), '--stop', 'a', '--stop', 'b'], {
+      answer,
+    });
+    await lutra(['run', 'm', 'hi'], { answer });
+    const { signal, ...options } = given[0]!;
+    expect(options).toEqual({
+      maxTokens: 12,
+      temperature: 0.5,
+      topK: 3,
+      topP: 0.9,
+      minP: 0.01,
+      repetitionPenalty: 1.1,
+      seed: 7,
+      stop: ['a', 'b'],
+    });
+    expect(Object.keys(given[1]!)).toEqual(['signal']);
+    expect(signal).toBeInstanceOf(AbortSignal);
+  });
+
+  it('takes the embedded model by name and by default, and prompts from standard input', async () => {
+    const answer = (messages: readonly ChatMessage[]) =>
+      messages.map((m) => `${m.role}: ${m.content}`).join('|');
+    const piped = await lutra(['run'], { input: 'Grüße\n', answer });
+    expect(piped).toMatchObject({ code: 0, out: 'user: Grüße\n' });
+    expect(piped.loads[0]!.source).toMatch(/models.tiny-bitnet$/);
+    const dash = await lutra(['run', 'embedded', '-', '--system', 'Be brief.'], { input: 'hi', answer });
+    expect(dash.out).toBe('system: Be brief.|user: hi\n');
+  });
+
+  it.each([
+    [['run', 'embedded', ''], {}, 2, 'the prompt is empty'],
+    [['run', 'embedded'], { input: ' \n' }, 2, 'the prompt is empty'],
+    [['run', 'embedded'], { inputIsTerminal: true }, 2, 'no prompt given'],
+    [
+      ['run', 'embedded'],
+      { input: Uint8Array.of(0x68, 0xc3, 0x28) },
+      4,
+      'standard input is not UTF-8: see byte 1',
+    ],
+  ])('refuses the prompt of %j before loading anything', async (args, setting, wanted, message) => {
+    const { code, error, loads } = await lutra(args as string[], setting as Setting);
+    expect(code).toBe(wanted);
+    expect(error).toContain(message);
+    expect(loads).toEqual([]);
+  });
+
+  it('stops on Ctrl-C with what it has, code 130, and everything freed', async () => {
+    const io = fakeIo();
+    let pieces = 0;
+    const { code, out, error, models } = await lutra(['run', 'm', 'hi'], {
+      io,
+      answer: () => 'endless talk',
+      onPiece: () => {
+        if (++pieces === 4) io.interrupt();
+      },
+    });
+    expect({ code, out, error }).toEqual({ code: 130, out: 'end\n', error: 'lutra: cancelled\n' });
+    expect(models[0]!.disposed()).toBe(true);
+  });
+
+  it('shows progress on a terminal only, and warnings always', async () => {
+    const load = (options: LoadOptions) => {
+      options.onProgress?.({ stage: 'compile', done: 1, total: 2 });
+      options.onWarning?.('fell back to wasm');
+    };
+    const piped = await lutra(['run', 'm', 'hi'], { load });
+    expect(piped.error).toBe('lutra: warning: fell back to wasm\n');
+    const terminal = await lutra(['run', 'm', 'hi'], { load, errorIsTerminal: true });
+    expect(terminal.error).toContain('compile   [===============>              ]  50%');
+    expect(terminal.error).toContain('\r\x1b[Klutra: warning: fell back to wasm\n');
+    expect(terminal.out).toBe('yes\n');
+  });
+});
+
+describe('lutra eval', () => {
+  const tests = [
+    { skill: 'add', prompt: '1+1', answer: '2' },
+    { skill: 'add', prompt: '2+2', answer: '4' },
+    { skill: 'spell', prompt: 'cat', answer: 'c a t' },
+  ];
+  const answer = ([question]: readonly ChatMessage[]) =>
+    ({ '1+1': '2', '2+2': '44', cat: 'c a t' })[question!.content] ?? '';
+
+  it('prints the share of exact answers per skill and the perplexity', async () => {
+    const jsonl = file('tests.jsonl', `${tests.map((test) => JSON.stringify(test)).join('\n')}\n\n`);
+    const text = file('text.txt', 'ab\r\n\ncd\n');
+    const { code, out, models } = await lutra(['eval', 'm', '--tests', jsonl, '--text', text, '--json'], {
+      answer,
+    });
+    expect(code).toBe(0);
+    const report = JSON.parse(out);
+    expect(report).toEqual({
+      target: 'fake:scalar',
+      accuracy: { overall: 2 / 3, skills: { add: 0.5, spell: 1 } },
+      perplexity: expect.any(Number),
+    });
+    // begin, a, b, end and begin, c, d, end: three predictions each.
+    const logit = (last: number, next: number) => Math.fround(Math.sin(last * 7 + next * 3) * 4);
+    const loss = (last: number, next: number) => {
+      const all = Array.from({ length: 256 }, (_, id) => Math.exp(logit(last, id)));
+      return Math.log(all.reduce((a, b) => a + b)) - logit(last, next);
+    };
+    const lines = [
+      [1, 97, 98, 2],
+      [1, 99, 100, 2],
+    ];
+    const losses = lines.flatMap((line) => line.slice(1).map((next, i) => loss(line[i]!, next)));
+    const wanted = Math.exp(losses.reduce((a, b) => a + b) / losses.length);
+    expect(report.perplexity / wanted).toBeCloseTo(1, 10);
+    expect(models[0]!.disposed()).toBe(true);
+  });
+
+  it('leaves out as null what was not asked for, and writes a table without --json', async () => {
+    const text = file('one.txt', 'a');
+    const json = await lutra(['eval', 'm', '--text', text, '--json']);
+    expect(JSON.parse(json.out)).toMatchObject({ accuracy: null, perplexity: expect.any(Number) });
+    const jsonl = file('tests.jsonl', tests.map((test) => JSON.stringify(test)).join('\n'));
+    const table = await lutra(['eval', 'm', '--tests', jsonl], { answer });
+    expect(table.out).toBe(
+      'target      fake:scalar\nexact answers\n  add       50.0 %\n  spell    100.0 %\n  overall   66.7 %\n',
+    );
+  });
+
+  it('counts an answer that does not end as wrong, and stops there', async () => {
+    const jsonl = file('endless.jsonl', JSON.stringify({ skill: 's', prompt: 'p', answer: 'aa' }));
+    let pieces = 0;
+    const { out } = await lutra(['eval', 'm', '--tests', jsonl, '--json'], {
+      answer: () => 'a'.repeat(1000),
+      onPiece: () => pieces++,
+    });
+    expect(JSON.parse(out).accuracy.overall).toBe(0);
+    expect(pieces).toBeLessThan(6);
+  });
+
+  it.each([
+    ['', 'has no tests'],
+    ['{"skill": "a"', 'line 1: not JSON'],
+    ['\n{"skill": "a", "prompt": 3, "answer": "b"}', 'line 2: needs the texts skill, prompt and answer'],
+    ['[]', 'line 1: needs the texts'],
+  ])('refuses the tests %j', async (content, message) => {
+    const { code, error, loads } = await lutra(['eval', 'm', '--tests', file('bad.jsonl', content)]);
+    expect(code).toBe(4);
+    expect(error).toContain(message);
+    expect(loads).toEqual([]);
+  });
+
+  it('names files that are missing, not UTF-8, empty, or have a line too long', async () => {
+    const missing = await lutra(['eval', 'm', '--text', join(folder, 'missing')]);
+    expect(missing.code).toBe(3);
+    expect(missing.error).toContain('missing: there is no such file');
+    const binary = await lutra(['eval', 'm', '--text', file('binary', Uint8Array.of(97, 255))]);
+    expect(binary.code).toBe(4);
+    expect(binary.error).toContain('binary is not UTF-8: see byte 1');
+    expect((await lutra(['eval', 'm', '--text', file('empty', '\n')])).code).toBe(4);
+    const long = await lutra(['eval', 'm', '--text', file('long', `ok\n${'x'.repeat(8)}`)], { context: 8 });
+    expect(long.code).toBe(2);
+    expect(long.error).toContain('line 2 has 9 tokens to read; the context holds 8');
+  });
+});
+
+describe('lutra bench', () => {
+  it('prints exactly the documented object with --json', async () => {
+    const { code, out, loads, models } = await lutra(
+      ['bench', 'm', '-p', '16', '-n', '4', '-t', '1,2', '-r', '3', '--json', '--target', 'wasm'],
+      { bandwidth: 20.04e9 },
+    );
+    expect(code).toBe(0);
+    const rate = { median: expect.any(Number), min: expect.any(Number), max: expect.any(Number) };
+    // The fake model always says that it has one thread.
+    expect(JSON.parse(out)).toEqual({
+      model: 'fake',
+      target: 'fake:scalar',
+      results: [
+        { threads: 1, test: 'prefill', tokens: 16, tokensPerSecond: rate },
+        { threads: 1, test: 'decode', tokens: 4, tokensPerSecond: rate },
+        { threads: 1, test: 'prefill', tokens: 16, tokensPerSecond: rate },
+        { threads: 1, test: 'decode', tokens: 4, tokensPerSecond: rate },
+      ],
+      peakMemoryBytes: expect.any(Number),
+      loadSeconds: expect.any(Number),
+      memoryBandwidth: { 1: 20 },
+    });
+    expect(loads.map(({ options }) => options.threads)).toEqual([undefined, 1, 2]);
+    expect(loads.every(({ options }) => options.target === 'wasm')).toBe(true);
+    expect(models.every((model) => model.disposed())).toBe(true);
+    const { results, peakMemoryBytes } = JSON.parse(out);
+    for (const { tokensPerSecond: t } of results) expect(t.min <= t.median && t.median <= t.max).toBe(true);
+    expect(peakMemoryBytes).toBeGreaterThan(1e7);
+  });
+
+  it('writes a table, and leaves out a test of no tokens', async () => {
+    const { out, loads } = await lutra(['bench', 'm', '-p', '0', '-n', '3', '-r', '1']);
+    expect(out).toMatch(
+      /^fake on fake:scalar\nthreads {2}test {4}tokens {2}tokens\/s\s+range\n1\s+decode\s+3\s/,
+    );
+    expect(out).not.toContain('prefill');
+    expect(out).toMatch(/load \d+\.\d\d s, peak memory \d+ MiB\nmemory reads: 1 GB\/s with 1 threads\n$/);
+    expect(loads.at(-1)!.options).not.toHaveProperty('threads');
+  });
+
+  it('says when the context cannot hold what is asked for', async () => {
+    const { code, error } = await lutra(['bench', 'm', '-p', '100', '-n', '29']);
+    expect(code).toBe(2);
+    expect(error).toContain('129 tokens are asked for; the context holds 128');
+  });
+});
