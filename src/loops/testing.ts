@@ -84,7 +84,10 @@ export function randomFunction(seed: number): RandomCase {
     if (type.kind === 'f32') return x.constant(type, pick([0, -0, 1, 0.1, -3.5, 1e-30, 1e30]));
     const value = chance(0.5) ? below(4) : below(2 ** kindBits(type.kind));
     const signed = type.kind === 'i8' || type.kind === 'i16' || type.kind === 'i32';
-    return x.constant(type, signed && value >= 2 ** (kindBits(type.kind) - 1) ? -value / 2 : value);
+    return x.constant(
+      type,
+      signed && value >= 2 ** (kindBits(type.kind) - 1) ? value - 2 ** kindBits(type.kind) : value,
+    );
   };
 
   /** Any place in an array of AREA elements. */
