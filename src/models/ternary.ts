@@ -62,8 +62,8 @@ function sumOfHalves(bits: Uint16Array, magnitudeOf: (bits: number) => number): 
 
 const VALUE_OF: Readonly<Record<HalfFormat, (bits: number) => number>> = { f16: f16ToF32, bf16: bf16ToF32 };
 
-/** max(mean|w|, 1e-5), in float64. Throws `invalid` for weights that are not finite. */
-export function absMean(weights: StoredFloats, tensor: string): number {
+/** s = 1/max(mean|w|, 1e-5), an f32, the sum in float64. Throws `invalid` for weights that are not finite. */
+export function inverseAbsMean(weights: StoredFloats, tensor: string): number {
   let sum = 0;
   let count: number;
   if (weights.dtype === 'f32') {
@@ -76,15 +76,14 @@ export function absMean(weights: StoredFloats, tensor: string): number {
   }
   if (!Number.isFinite(sum))
     throw new LutraError('invalid', `tensor ${tensor} has weights that are not finite`);
-  return Math.max(sum / count, 1e-5);
+  return Math.fround(1 / Math.fround(Math.max(sum / count, 1e-5)));
 }
 
 /**
- * t = clamp(round-half-even(w s), -1, 1) with s = 1/mean, in f32 as in transformers' `WeightQuant`.
+ * t = clamp(round-half-even(w s), -1, 1) with s of `inverseAbsMean`, in f32 as transformers' `WeightQuant`.
  * Since that rounds to 0 up to |w s| = 0.5, it is a comparison; for 16-bit floats, one of their bits.
  */
-export function quantizeAbsMean(weights: StoredFloats, mean: number): Int8Array {
-  const s = Math.fround(1 / Math.fround(mean));
+export function quantizeAbsMean(weights: StoredFloats, s: number): Int8Array {
   const isZero = (magnitude: number) => Math.fround(magnitude * s) <= 0.5;
   if (weights.dtype === 'f32') {
     return Int8Array.from(weights.values, (w) => (isZero(Math.abs(w)) ? 0 : Math.sign(w)));

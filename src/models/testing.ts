@@ -66,3 +66,72 @@ export function randomPacked(rows: number, cols: number, seed: number): MemoryTe
   );
   return u8Tensor([rows / 4, cols], bytes);
 }
+
+/** A decoder small enough to write out: two layers with grouped heads and odd widths. */
+export const SMALL = { hidden: 24, intermediate: 20, layers: 2, heads: 6, kvHeads: 2, headDim: 4, vocab: 18 };
+
+export const SMALL_CONFIG: Readonly<Record<string, unknown>> = {
+  hidden_size: SMALL.hidden,
+  intermediate_size: SMALL.intermediate,
+  num_hidden_layers: SMALL.layers,
+  num_attention_heads: SMALL.heads,
+  num_key_value_heads: SMALL.kvHeads,
+  vocab_size: SMALL.vocab,
+  max_position_embeddings: 32,
+  rms_norm_eps: 1e-5,
+  hidden_act: 'silu',
+  rope_theta: 10000,
+  tie_word_embeddings: false,
+  bos_token_id: 1,
+  eos_token_id: 2,
+};
+
+export interface SmallTensorsOptions {
+  /** Master weights, or packed ones with this `weight_scale`. */
+  readonly weights: 'masters' | { readonly packedScale: number };
+  readonly subNorms?: { readonly attention: string; readonly feedForward: string };
+  readonly tied?: boolean;
+}
+
+/** Random tensors for `SMALL`, the same for the same options. */
+export function smallTensors({ weights, subNorms, tied = false }: SmallTensorsOptions): MemoryTensors {
+  const { hidden, intermediate, layers, heads, kvHeads, headDim, vocab } = SMALL;
+  const tensors: Record<string, MemoryTensor> = {};
+  let seed = 0;
+  const table = (name: string) => {
+    tensors[name] = bf16Tensor([vocab, hidden], randomValues(vocab * hidden, ++seed));
+  };
+  const norm = (name: string, width: number) => {
+    const values = randomValues(width, ++seed, 0.5).map((v) => v + 1);
+    tensors[`${name}.weight`] = bf16Tensor([width], values);
+  };
+  const linear = (name: string, rows: number, cols: number) => {
+    seed++;
+    if (weights === 'masters') {
+      tensors[`${name}.weight`] = bf16Tensor([rows, cols], randomValues(rows * cols, seed, 0.3));
+    } else {
+      tensors[`${name}.weight`] = randomPacked(rows, cols, seed);
+      tensors[`${name}.weight_scale`] = bf16Tensor([1], [weights.packedScale]);
+    }
+  };
+  table('model.embed_tokens.weight');
+  for (let i = 0; i < layers; i++) {
+    const [layer, attention, mlp] = ['', '.self_attn', '.mlp'].map((part) => `model.layers.${i}${part}`);
+    norm(`${layer}.input_layernorm`, hidden);
+    norm(`${layer}.post_attention_layernorm`, hidden);
+    linear(`${attention}.q_proj`, heads * headDim, hidden);
+    linear(`${attention}.k_proj`, kvHeads * headDim, hidden);
+    linear(`${attention}.v_proj`, kvHeads * headDim, hidden);
+    linear(`${attention}.o_proj`, hidden, heads * headDim);
+    linear(`${mlp}.gate_proj`, intermediate, hidden);
+    linear(`${mlp}.up_proj`, intermediate, hidden);
+    linear(`${mlp}.down_proj`, hidden, intermediate);
+    if (subNorms !== undefined) {
+      norm(`${attention}.${subNorms.attention}`, heads * headDim);
+      norm(`${mlp}.${subNorms.feedForward}`, intermediate);
+    }
+  }
+  norm('model.norm', hidden);
+  if (!tied) table('lm_head.weight');
+  return tensors;
+}

@@ -8,7 +8,7 @@ import { narrowFloats } from '../common/halves.ts';
 import type { Constant, WeightSource } from '../graph/ir.ts';
 import { ropeTable } from './rope.ts';
 import { readFloats, readU8, type StoredFloats, toF32 } from './tensors.ts';
-import { absMean, checkCodes, quantizeAbsMean, type TernaryRows, tritsOf } from './ternary.ts';
+import { checkCodes, inverseAbsMean, quantizeAbsMean, type TernaryRows, tritsOf } from './ternary.ts';
 
 /** A matrix of trits, [rows, cols]: its blocks of rows from the first to the last. */
 export interface TernaryWeight {
@@ -38,19 +38,23 @@ function storedRows(checkpoint: Checkpoint, tensor: string): number {
   return checkpoint.tensors.get(tensor)?.shape[0] ?? 0;
 }
 
-/** Means of tensors already read, as both the trits and the scale of a matrix need them. */
-const knownMeans = new WeakMap<Checkpoint, Map<string, number>>();
+/** s of tensors already read, as both the trits and the scale of a matrix need it. */
+const knownInverses = new WeakMap<Checkpoint, Map<string, number>>();
 
-/** max(mean|w|, 1e-5) of a tensor; `weights` are its values where they are at hand. */
-async function readAbsMean(checkpoint: Checkpoint, tensor: string, weights?: StoredFloats): Promise<number> {
-  const means = knownMeans.get(checkpoint) ?? new Map<string, number>();
-  knownMeans.set(checkpoint, means);
-  const known = means.get(tensor);
+/** s of `inverseAbsMean` for a tensor; `weights` are its values where they are at hand. */
+async function readInverseAbsMean(
+  checkpoint: Checkpoint,
+  tensor: string,
+  weights?: StoredFloats,
+): Promise<number> {
+  const inverses = knownInverses.get(checkpoint) ?? new Map<string, number>();
+  knownInverses.set(checkpoint, inverses);
+  const known = inverses.get(tensor);
   if (known !== undefined) return known;
   const shape = checkpoint.tensors.get(tensor)?.shape ?? [];
-  const mean = absMean(weights ?? (await readFloats(checkpoint, tensor, [shape])), tensor);
-  means.set(tensor, mean);
-  return mean;
+  const inverse = inverseAbsMean(weights ?? (await readFloats(checkpoint, tensor, [shape])), tensor);
+  inverses.set(tensor, inverse);
+  return inverse;
 }
 
 async function readTernary(
@@ -69,7 +73,7 @@ async function readTernary(
     case 'absmean-ternary': {
       const height = rows ?? storedRows(checkpoint, source.tensor);
       const weights = await readFloats(checkpoint, source.tensor, [[height, cols]]);
-      const trits = quantizeAbsMean(weights, await readAbsMean(checkpoint, source.tensor, weights));
+      const trits = quantizeAbsMean(weights, await readInverseAbsMean(checkpoint, source.tensor, weights));
       return [{ form: 'trits', rows: height, trits }];
     }
     case 'concat': {
@@ -129,7 +133,7 @@ async function readExact(
     case 'scale':
       return new Float64Array(source.rows).fill(await readScale(source, checkpoint));
     case 'absmean-scale':
-      return new Float64Array(source.rows).fill(await readAbsMean(checkpoint, source.tensor));
+      return new Float64Array(source.rows).fill(1 / (await readInverseAbsMean(checkpoint, source.tensor)));
     case 'rope-table':
       return ropeTable(source);
     case 'data':

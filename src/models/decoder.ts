@@ -1,0 +1,229 @@
+/**
+ * The graph that all supported models share: a Llama-shaped decoder with ternary projections.
+ *
+ * ```
+ * h = x + Wo subNorm(attention(rope(Wq n), rope(Wk n), Wv n))      n = norm(x)
+ * y = h + Wdown subNorm(act(Wgate n) * (Wup n))                    n = norm(h)
+ * ```
+ *
+ * Every projection quantizes its input; the passes find out that some inputs are the same.
+ */
+import type { Checkpoint } from '../checkpoint/checkpoint.ts';
+import { LutraError } from '../common/errors.ts';
+import { GraphBuilder } from '../graph/builder.ts';
+import type { Graph, WeightSource } from '../graph/ir.ts';
+import { tensor } from '../graph/types.ts';
+import type { DecoderConfig } from './config.ts';
+import type { ModelInfo, ParameterCounts, Quantization } from './info.ts';
+import { demandTensor, FLOAT_DTYPES, type StoredFloats } from './tensors.ts';
+
+/** Where one architecture differs from another. */
+export interface DecoderForm {
+  readonly architecture: string;
+  readonly quantization: Quantization;
+  /** Names of the norms before o_proj and down_proj, under `self_attn` and `mlp`. */
+  readonly subNorms?: { readonly attention: string; readonly feedForward: string };
+}
+
+export interface ImportedModel {
+  readonly graph: Graph;
+  readonly info: ModelInfo;
+}
+
+/** Writes the parts of the graph, taking each tensor from the checkpoint only after a look at its header. */
+class DecoderWriter {
+  readonly #checkpoint: Checkpoint;
+  readonly #config: DecoderConfig;
+  readonly #form: DecoderForm;
+  readonly #g: GraphBuilder;
+  readonly #used = new Set<string>();
+  readonly #counts = { ternary: 0, tables: 0, norms: 0 };
+
+  constructor(checkpoint: Checkpoint, config: DecoderConfig, form: DecoderForm, name: string) {
+    this.#checkpoint = checkpoint;
+    this.#config = config;
+    this.#form = form;
+    this.#g = new GraphBuilder(name);
+  }
+
+  get counts(): ParameterCounts {
+    return this.#counts;
+  }
+
+  #demand(name: string, dtypes: Parameters<typeof demandTensor>[2]['dtypes'], shapes: readonly number[][]) {
+    this.#used.add(name);
+    return demandTensor(this.#checkpoint, name, { dtypes, shapes });
+  }
+
+  #table(name: string, stored: string): string {
+    const { vocab, hidden } = this.#config;
+    const info = this.#demand(stored, FLOAT_DTYPES, [[vocab, hidden]]);
+    this.#counts.tables += vocab * hidden;
+    const type = tensor(info.dtype as StoredFloats['dtype'], vocab, hidden);
+    return this.#g.constant(name, type, { kind: 'tensor', tensor: stored });
+  }
+
+  #norm(x: string, stored: string, width: number, name: string): string {
+    const from = `${stored}.weight`;
+    this.#demand(from, FLOAT_DTYPES, [[width]]);
+    this.#counts.norms += width;
+    const weight = this.#g.constant(`${name}.weight`, tensor('f32', width), { kind: 'tensor', tensor: from });
+    return this.#g.op('rmsNorm', [x, weight], { eps: this.#config.normEps }, name);
+  }
+
+  /** The sources of a projection's trits and of their scale. */
+  #ternary(stored: string, rows: number, cols: number): readonly [WeightSource, WeightSource] {
+    const weight = `${stored}.weight`;
+    const { quantization } = this.#form;
+    if (quantization.form === 'online') {
+      this.#demand(weight, FLOAT_DTYPES, [[rows, cols]]);
+      return [
+        { kind: 'absmean-ternary', tensor: weight },
+        { kind: 'absmean-scale', tensor: weight, rows },
+      ];
+    }
+    if (rows % 4 !== 0) {
+      throw new LutraError('unsupported', `${weight} has ${rows} rows: packed weights have a multiple of 4`);
+    }
+    const scale = `${stored}.weight_scale`;
+    this.#demand(weight, ['u8'], [[rows / 4, cols]]);
+    this.#demand(scale, FLOAT_DTYPES, [[1], [], [1, 1]]);
+    return [
+      { kind: 'packed-ternary', tensor: weight },
+      { kind: 'scale', tensor: scale, direction: quantization.direction, rows },
+    ];
+  }
+
+  #linear(x: string, stored: string, rows: number, cols: number, name: string): string {
+    const g = this.#g;
+    const [trits, scales] = this.#ternary(stored, rows, cols);
+    this.#counts.ternary += rows * cols;
+    const weight = g.constant(`${name}.weight`, tensor('ternary', rows, cols), trits);
+    const weightScale = g.constant(`${name}.weightScale`, tensor('f32', rows), scales);
+    const quantized = g.opAll('quantize', [x], {}, `${name}.in`);
+    return g.op('lowbit.matmul', [...quantized, weight, weightScale], {}, name);
+  }
+
+  #attention(x: string, table: string, layer: number, prefix: string): string {
+    const g = this.#g;
+    const { hidden, heads, kvHeads, headDim } = this.#config;
+    const stored = `model.layers.${layer}.self_attn`;
+    const subNorm = this.#form.subNorms?.attention;
+    const [width, kvWidth] = [heads * headDim, kvHeads * headDim];
+    const q = this.#linear(x, `${stored}.q_proj`, width, hidden, `${prefix}.q`);
+    const k = this.#linear(x, `${stored}.k_proj`, kvWidth, hidden, `${prefix}.k`);
+    const v = this.#linear(x, `${stored}.v_proj`, kvWidth, hidden, `${prefix}.v`);
+    const turn = (value: string, count: number, name: string) =>
+      g.op('rope', [value, table], { heads: count, headDim, style: 'half' }, name);
+    const turned = [turn(q, heads, `${prefix}.qRope`), turn(k, kvHeads, `${prefix}.kRope`)];
+    const mixed = g.op(
+      'attention',
+      [...turned, v],
+      { layer, heads, kvHeads, headDim },
+      `${prefix}.attention`,
+    );
+    const normed =
+      subNorm === undefined
+        ? mixed
+        : this.#norm(mixed, `${stored}.${subNorm}`, width, `${prefix}.attnSubNorm`);
+    return this.#linear(normed, `${stored}.o_proj`, hidden, width, `${prefix}.o`);
+  }
+
+  #feedForward(x: string, layer: number, prefix: string): string {
+    const { hidden, intermediate, activation } = this.#config;
+    const stored = `model.layers.${layer}.mlp`;
+    const subNorm = this.#form.subNorms?.feedForward;
+    const gate = this.#linear(x, `${stored}.gate_proj`, intermediate, hidden, `${prefix}.gate`);
+    const up = this.#linear(x, `${stored}.up_proj`, intermediate, hidden, `${prefix}.up`);
+    const gated = this.#g.op('gate', [gate, up], { act: activation }, `${prefix}.gated`);
+    const normed =
+      subNorm === undefined
+        ? gated
+        : this.#norm(gated, `${stored}.${subNorm}`, intermediate, `${prefix}.ffnSubNorm`);
+    return this.#linear(normed, `${stored}.down_proj`, hidden, intermediate, `${prefix}.down`);
+  }
+
+  /** `positions`: rows of the rotation table. */
+  write(positions: number): Graph {
+    const g = this.#g;
+    const { hidden, headDim, ropeTheta, ropeScaling, tied, layers } = this.#config;
+    const tokens = g.input('tokens', 'i32', ['tokens']);
+    const embed = this.#table('embed', 'model.embed_tokens.weight');
+    const table = g.constant('rope', tensor('f32', positions, headDim), {
+      kind: 'rope-table',
+      theta: ropeTheta,
+      headDim,
+      positions,
+      ...(ropeScaling === undefined ? {} : { scaling: ropeScaling }),
+    });
+    let x = g.op('embedding', [tokens, embed], {}, 'embedded');
+    for (let layer = 0; layer < layers; layer++) {
+      const prefix = `l${layer}`;
+      const stored = `model.layers.${layer}`;
+      const attnIn = this.#norm(x, `${stored}.input_layernorm`, hidden, `${prefix}.attnNorm`);
+      x = g.op('add', [this.#attention(attnIn, table, layer, prefix), x], {}, `${prefix}.h`);
+      const ffnIn = this.#norm(x, `${stored}.post_attention_layernorm`, hidden, `${prefix}.ffnNorm`);
+      x = g.op('add', [this.#feedForward(ffnIn, layer, prefix), x], {}, `${prefix}.out`);
+    }
+    const last = g.op('selectOutputs', [x], {}, 'selected');
+    const normed = this.#norm(last, 'model.norm', hidden, 'norm');
+    const head = tied ? embed : this.#table('head', 'lm_head.weight');
+    return g.build([g.op('matmul', [normed, head], {}, 'logits')]);
+  }
+
+  /** Refuses tensors that the graph does not use: the model is not what its config says, or more than that. */
+  checkLeftovers(): void {
+    const harmless = (name: string) =>
+      name.endsWith('.rotary_emb.inv_freq') || (this.#config.tied && name === 'lm_head.weight');
+    const left = [...this.#checkpoint.tensors.keys()].filter(
+      (name) => !this.#used.has(name) && !harmless(name),
+    );
+    if (left.length === 0) return;
+    const shown = left.slice(0, 3).join(', ');
+    const more = left.length > 3 ? ` and ${left.length - 3} more` : '';
+    const what = left.some((name) => name.endsWith('.bias')) ? 'biases' : 'tensors';
+    throw new LutraError(
+      'unsupported',
+      `${this.#checkpoint.path} has ${what} that a model of the architecture ${this.#form.architecture} has not: ${shown}${more}`,
+      {
+        hint: 'The model differs from what lutra knows by that name; ignoring these would give wrong answers.',
+      },
+    );
+  }
+}
+
+/** `org/name` from a path inside a Hugging Face cache, else the last part of the path. */
+function modelName(path: string): string {
+  const parts = path.split(/[\\/]/).filter((part) => part !== '');
+  const cached = parts.findLast((part) => part.startsWith('models--'));
+  return cached === undefined
+    ? (parts.at(-1) ?? 'model')
+    : cached.slice('models--'.length).replace('--', '/');
+}
+
+/** Writes the graph of a decoder; `context` limits the positions it can compute. */
+export function importDecoder(
+  checkpoint: Checkpoint,
+  config: DecoderConfig,
+  form: DecoderForm,
+  context: number | undefined,
+): ImportedModel {
+  const name = modelName(checkpoint.path);
+  const writer = new DecoderWriter(checkpoint, config, form, name);
+  const graph = writer.write(Math.min(config.maxContext, context ?? config.maxContext));
+  writer.checkLeftovers();
+  const { ropeScaling: _, ...shape } = config;
+  const head = graph.constants.find((constant) => constant.name === (config.tied ? 'embed' : 'head'))!;
+  return {
+    graph,
+    info: {
+      architecture: form.architecture,
+      name,
+      ...shape,
+      subNorms: form.subNorms !== undefined,
+      quantization: form.quantization,
+      parameters: { ...writer.counts },
+      headDType: head.type.dtype as ModelInfo['headDType'],
+    },
+  };
+}

@@ -1,0 +1,60 @@
+/**
+ * Says how every constant lies in memory; src/encodings has the layouts.
+ *
+ * ```
+ * const w: ternary[768, 256] = ...          const w: ternary[768, 256] @i2 = ...
+ * const n: f32[256] = ...             ->    const n: f32[256] @padded-rows = ...
+ * const embed: bf16[1024, 256] = ...        const embed: bf16[1024, 256] @padded-rows = ...
+ * const rope: f32[512, 32] = ...            const rope: f32[512, 32] @rows = ...
+ *
+ * and with the option head = 'int8', where a head shares its table with the embedding, which stays:
+ * y = matmul(x, embed)                ->    const embed.int8: bf16[1024, 256] @int8-rows = ...
+ *                                           y = matmul(x, embed.int8)
+ * ```
+ */
+import type { Constant, Graph, Node } from '../graph/ir.ts';
+import { freshNames, indexGraph } from '../graph/rewrite.ts';
+import type { Pass, PassOptions } from './pass.ts';
+
+function defaultEncoding(constant: Constant): string {
+  if (constant.type.dtype === 'ternary') return 'i2';
+  return constant.source.kind === 'rope-table' ? 'rows' : 'padded-rows';
+}
+
+/** Gives every output head a table of int8 rows: the one it has, if nothing but heads reads that. */
+function quantizeHeads(graph: Graph): Graph {
+  const index = indexGraph(graph);
+  const fresh = freshNames(graph);
+  const readsAsHead = (node: Node, name: string) => node.op === 'matmul' && node.inputs[1] === name;
+  const int8 = new Map<string, Constant>();
+  for (const node of graph.nodes) {
+    const table = node.op === 'matmul' ? index.constants.get(node.inputs[1]!) : undefined;
+    if (table === undefined || table.encoding !== undefined || int8.has(table.name)) continue;
+    const shared = index.usersOf(table.name).some((user) => !readsAsHead(user, table.name));
+    const name = shared ? fresh(`${table.name}.int8`) : table.name;
+    int8.set(table.name, { ...table, name, encoding: 'int8-rows' });
+  }
+  const kept = graph.constants.map((constant) => {
+    const head = int8.get(constant.name);
+    return head?.name === constant.name ? head : constant;
+  });
+  return {
+    ...graph,
+    constants: [...kept, ...[...int8].filter(([name, head]) => head.name !== name).map(([, head]) => head)],
+    nodes: graph.nodes.map((node) => {
+      const head = node.op === 'matmul' ? int8.get(node.inputs[1]!) : undefined;
+      return head === undefined ? node : { ...node, inputs: [node.inputs[0]!, head.name] };
+    }),
+  };
+}
+
+function run(graph: Graph, { head }: PassOptions): Graph {
+  if (graph.constants.every((constant) => constant.encoding !== undefined)) return graph;
+  const withHeads = head === 'int8' ? quantizeHeads(graph) : graph;
+  const constants = withHeads.constants.map((constant) =>
+    constant.encoding === undefined ? { ...constant, encoding: defaultEncoding(constant) } : constant,
+  );
+  return { ...withHeads, constants };
+}
+
+export const chooseEncodings: Pass = { name: 'choose-encodings', run };
