@@ -50,7 +50,7 @@ export type WeightSource =
       readonly direction: 'multiply' | 'divide';
       readonly rows: number;
     }
-  /** f32 [rows], each max(mean|w|, 1e-5) of the tensor: what goes with `absmean-ternary`. */
+  /** f32 [rows], each 1/s of the tensor: what goes with `absmean-ternary`. */
   | { readonly kind: 'absmean-scale'; readonly tensor: string; readonly rows: number }
   /** The parts one after the other along the first axis. */
   | { readonly kind: 'concat'; readonly parts: readonly WeightSource[] }
