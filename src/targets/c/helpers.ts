@@ -1,0 +1,77 @@
+/** The small inline functions that generated code is written with; only those in use appear in a file. */
+import { typeName, type ValueType } from '../../loops/ir.ts';
+import type { Isa } from './machines.ts';
+import { cType, fullType, registerBytes, unsignedType, vectorTypedef } from './types.ts';
+
+const ISA_MACRO: Record<Exclude<Isa, 'scalar'>, string> = {
+  avx2: 'AVX2',
+  avxvnni: 'AVXVNNI',
+  avx512vnni: 'AVX512',
+};
+
+/** The macro that marks a function as compiled for an instruction set: `AVX2 `, or nothing. */
+export function isaMacro(isa: Isa): string {
+  return isa === 'scalar' ? '' : `${ISA_MACRO[isa]} `;
+}
+
+/** The least instruction set with registers that hold all these vectors. */
+export function isaOf(...types: readonly ValueType[]): Isa {
+  if (types.every((t) => t.lanes === 1)) return 'scalar';
+  return types.some((t) => t.lanes > 1 && registerBytes(t) === 64) ? 'avx512vnni' : 'avx2';
+}
+
+/** The helpers and vector types that a file needs, in order of first use. */
+export class Helpers {
+  readonly #texts = new Map<string, { readonly isa: Isa; readonly text: string }>();
+  readonly #types = new Map<string, string>();
+
+  /** The C name of a type; a vector type is declared in the file. */
+  type(type: ValueType): string {
+    if (type.lanes > 1) {
+      const full = fullType(type);
+      for (const t of [full, type]) this.#types.set(typeName(t), vectorTypedef(t));
+    }
+    return cType(type);
+  }
+
+  /** The type of the same register with unsigned lanes. */
+  unsigned(type: ValueType): string {
+    return this.type(unsignedType(type));
+  }
+
+  /**
+   * Makes sure that a helper is in the file and returns its name. `parameters` are types, named a, b, c, d
+   * in this order, or C declarations; `body` is the value returned, or statements.
+   */
+  define(
+    name: string,
+    isa: Isa,
+    result: ValueType | 'void',
+    parameters: readonly (ValueType | string)[],
+    body: string,
+  ): string {
+    if (this.#texts.has(name)) return name;
+    const list = parameters
+      .map((p, i) => (typeof p === 'string' ? p : `${this.type(p)} ${'abcd'[i]}`))
+      .join(', ');
+    const type = result === 'void' ? 'void' : this.type(result);
+    const code = body.includes(';') ? `{\n${indent(body)}\n}` : `{ return ${body}; }`;
+    this.#texts.set(name, { isa, text: `INLINE ${isaMacro(isa)}${type} ${name}(${list}) ${code}` });
+    return name;
+  }
+
+  /** Declarations of all vector types in use. */
+  types(): string {
+    const order = (line: string) => (line.includes('vector_size') ? 0 : 1);
+    return [...this.#types.values()].sort((a, b) => order(a) - order(b) || (a < b ? -1 : 1)).join('\n');
+  }
+
+  /** The helpers written for one instruction set. */
+  text(isa: Isa): string {
+    return [...this.#texts.values()].flatMap((h) => (h.isa === isa ? [h.text] : [])).join('\n');
+  }
+}
+
+export function indent(text: string): string {
+  return text.replace(/^(?=.)/gm, '  ');
+}
