@@ -1,0 +1,201 @@
+/** What is being written while one function is emitted: its code so far, its locals, the loops around. */
+import { LutraError } from '../../common/errors.ts';
+import type { Expr, ValueType } from '../../loops/ir.ts';
+import type { Linear } from './linear.ts';
+import type { Instr, ValType, WasmLocal } from './module.ts';
+import type { OpName } from './opcodes.ts';
+
+/** How a value lives in WebAssembly: small scalars extended to an i32, vectors in the low bytes of a v128. */
+export function valType(type: ValueType): ValType {
+  if (type.lanes > 1) return 'v128';
+  return type.kind === 'f32' ? 'f32' : 'i32';
+}
+
+/** A name of the loop IR in scope. */
+export interface Binding {
+  readonly local: number;
+  readonly type: ValueType;
+  /** Loops around its definition. */
+  readonly depth: number;
+  readonly mutable: boolean;
+  /** The value as a sum over immutable names, where it is one. */
+  readonly linear: Linear | undefined;
+}
+
+/** A buffer: a local with a byte address, and a constant distance from it. */
+export interface BufferBase {
+  readonly local: number;
+  readonly offset: number;
+}
+
+interface Loop {
+  /** Code that runs once, before the loop. */
+  readonly preheader: Instr[];
+  /** Locals that the preheader sets, by what they hold. */
+  readonly hoisted: Map<string, number>;
+  readonly locals: { readonly local: number; readonly type: ValType }[];
+}
+
+/** Emits expressions; handed in, because expressions of all kinds contain one another. */
+export interface ExprEmitter {
+  /** Pushes the value as `valType` says. */
+  value(ctx: FunctionContext, e: Expr): void;
+  /** Pushes the value as a v128; a scalar in every lane. */
+  vector(ctx: FunctionContext, e: Expr): void;
+}
+
+export class FunctionContext {
+  readonly params: readonly WasmLocal[];
+  /** Whether relaxed SIMD may be used. */
+  readonly relaxed: boolean;
+  readonly names = new Map<string, Binding>();
+  readonly buffers = new Map<string, BufferBase>();
+  readonly locals: WasmLocal[] = [];
+  readonly #emitter: ExprEmitter;
+  readonly #addressOf: (constant: readonly number[]) => number;
+  readonly #prologue: Instr[] = [];
+  readonly #pooled = new Map<string, number>();
+  readonly #free: Record<ValType, number[]> = { i32: [], i64: [], f32: [], v128: [] };
+  #scope: { readonly local: number; readonly type: ValType }[] = [];
+  #loops: Loop[] = [];
+  #code: Instr[] = [];
+
+  /** `addressOf` places a v128 constant in the module's pool. */
+  constructor(
+    params: readonly WasmLocal[],
+    emitter: ExprEmitter,
+    options: { relaxed: boolean; addressOf: (constant: readonly number[]) => number },
+  ) {
+    this.params = params;
+    this.relaxed = options.relaxed;
+    this.#emitter = emitter;
+    this.#addressOf = options.addressOf;
+  }
+
+  push(op: OpName, ...args: number[]): void {
+    this.#code.push([op, ...args]);
+  }
+
+  value(e: Expr): void {
+    this.#emitter.value(this, e);
+  }
+
+  vector(e: Expr): void {
+    this.#emitter.vector(this, e);
+  }
+
+  /** Loops around the current point. */
+  get depth(): number {
+    return this.#loops.length;
+  }
+
+  binding(name: string): Binding {
+    const found = this.names.get(name);
+    if (found === undefined) throw new LutraError('internal', `wasm: ${name} is not bound`);
+    return found;
+  }
+
+  buffer(name: string): BufferBase {
+    const found = this.buffers.get(name);
+    if (found === undefined) throw new LutraError('internal', `wasm: no buffer ${name}`);
+    return found;
+  }
+
+  #fresh(name: string, type: ValType): number {
+    this.locals.push({ name, type });
+    return this.params.length + this.locals.length - 1;
+  }
+
+  /** A local until the scope ends; perhaps one that an ended scope has left. */
+  local(name: string, type: ValType): number {
+    const local = this.#free[type].pop() ?? this.#fresh(name, type);
+    this.#scope.push({ local, type });
+    return local;
+  }
+
+  /** Runs `write`, then gives its locals back. */
+  scope(write: () => void): void {
+    const outer = this.#scope;
+    this.#scope = [];
+    write();
+    for (const { local, type } of this.#scope) this.#free[type].push(local);
+    this.#scope = outer;
+  }
+
+  /** Binds a name to a local of its own until the scope ends. */
+  bind(
+    name: string,
+    type: ValueType,
+    options: { mutable?: boolean; linear?: Linear | undefined } = {},
+  ): number {
+    const local = this.local(name, valType(type));
+    const { mutable = false, linear } = options;
+    this.names.set(name, { local, type, depth: this.depth, mutable, linear });
+    return local;
+  }
+
+  /** A WebAssembly loop around what `body` writes, after whatever the body hoists out of itself. */
+  loop(body: () => void): void {
+    const loop: Loop = { preheader: [], hoisted: new Map(), locals: [] };
+    const outer = this.#code;
+    this.#code = [];
+    this.#loops.push(loop);
+    this.scope(body);
+    this.#loops.pop();
+    for (const instr of loop.preheader) outer.push(instr);
+    outer.push(['loop']);
+    for (const instr of this.#code) outer.push(instr);
+    outer.push(['end']);
+    this.#code = outer;
+    for (const { local, type } of loop.locals) this.#free[type].push(local);
+  }
+
+  /**
+   * A local that holds what `write` pushes, computed before the loop at `depth` (0 is the outermost).
+   * `key` identifies the value within that loop.
+   */
+  hoist(depth: number, key: string, type: ValType, write: () => void): number {
+    const loop = this.#loops[depth]!;
+    const known = loop.hoisted.get(key);
+    if (known !== undefined) return known;
+    // Never a local that the loop's body has used before: each iteration would overwrite it.
+    const local = this.#fresh('hoisted', type);
+    loop.hoisted.set(key, local);
+    loop.locals.push({ local, type });
+    const code = this.#code;
+    const loops = this.#loops;
+    this.#code = loop.preheader;
+    this.#loops = loops.slice(0, depth);
+    this.scope(write);
+    this.push('local.set', local);
+    this.#code = code;
+    this.#loops = loops;
+    return local;
+  }
+
+  /**
+   * Pushes a v128 constant. Engines build one in several instructions, each time a loop comes by; within
+   * loops it is therefore a local, loaded from the constant pool when the function is entered.
+   */
+  constant(bytes: readonly number[]): void {
+    const uniform = bytes.every((byte) => byte === bytes[0]);
+    const cheap = uniform && (bytes[0] === 0 || bytes[0] === 0xff);
+    if (this.depth === 0 || cheap) {
+      this.push('v128.const', ...bytes);
+      return;
+    }
+    const key = bytes.join(' ');
+    let local = this.#pooled.get(key);
+    if (local === undefined) {
+      local = this.#fresh('constant', 'v128');
+      this.#pooled.set(key, local);
+      this.#prologue.push(['i32.const', this.#addressOf(bytes)], ['v128.load', 4, 0], ['local.set', local]);
+    }
+    this.push('local.get', local);
+  }
+
+  /** All the code, loads of pooled constants first. */
+  body(): readonly Instr[] {
+    return [...this.#prologue, ...this.#code];
+  }
+}

@@ -1,0 +1,205 @@
+/**
+ * A program in WebAssembly with its weights, ready to run. Memory, after the fixed part (layout.ts):
+ * scratch of every thread | weights | arena | heap: caches, tokens and logits of a step.
+ */
+import { LutraError } from '../../common/errors.ts';
+import { alignUp } from '../../common/math.ts';
+import { LINE } from '../../loops/ir.ts';
+import type { Platform } from '../../platform/platform.ts';
+import type { CacheHandle, Executable, KernelCall, MemoryNeeds, StepRequest } from '../executable.ts';
+import { type CompiledModule, engine } from './engine.ts';
+import { Heap } from './heap.ts';
+import { BUFFERS_AT, FACTS_SECTION, type ModuleFacts } from './layout.ts';
+import { MAX_PAGES, PAGE } from './module.ts';
+import { startSharedTeam } from './shared-team.ts';
+import type { Job, Team } from './team.ts';
+import { startUnsharedTeam } from './unshared-team.ts';
+
+export interface WasmExecutableOptions {
+  /** What `emitWasm` gave, for shared memory if the platform has it. */
+  readonly module: Uint8Array;
+  /** Name of the machine it was emitted for. */
+  readonly target: string;
+  readonly needs: MemoryNeeds;
+  readonly weights: {
+    readonly bytes: number;
+    /** Fills `into` from byte `offset` on. It may be a view of shared memory. */
+    read(offset: number, into: Uint8Array): Promise<void>;
+  };
+  /** Without shared memory there is one, whatever this says. */
+  readonly threads: number;
+  readonly platform: Platform;
+}
+
+const LIMIT = MAX_PAGES * PAGE;
+
+async function compile(options: WasmExecutableOptions): Promise<CompiledModule> {
+  options.platform.unlockEngine();
+  try {
+    return await engine.compile(options.module);
+  } catch (cause) {
+    throw new LutraError('environment', `this JavaScript engine does not take code for ${options.target}`, {
+      hint: 'Use --target wasm:baseline, or a newer engine.',
+      cause,
+    });
+  }
+}
+
+function factsOf(module: CompiledModule, platform: Platform): ModuleFacts {
+  const [section] = engine.Module.customSections(module, FACTS_SECTION);
+  if (section === undefined) throw new LutraError('invalid', 'wasm: the module was not emitted by lutra');
+  const facts = JSON.parse(new TextDecoder().decode(section)) as ModuleFacts;
+  if (facts.shared && !platform.sharedMemory) {
+    throw new LutraError('environment', 'this page may not share memory among threads', {
+      hint: 'Serve it cross-origin isolated (COOP and COEP headers), or use code for unshared memory.',
+    });
+  }
+  return facts;
+}
+
+/** Places stretches of memory one after the other, each at a multiple of 64. */
+function stacked(
+  from: number,
+  sizes: readonly number[],
+): { readonly at: readonly number[]; readonly end: number } {
+  let end = from;
+  const at = sizes.map((bytes) => {
+    const start = end;
+    end = alignUp(end + bytes, LINE);
+    return start;
+  });
+  return { at, end };
+}
+
+/**
+ * Loads a program: compiles the module, starts its threads, reads the weights. Throws `environment` when the
+ * engine cannot run it or the memory does not suffice.
+ */
+export async function createWasmExecutable(options: WasmExecutableOptions): Promise<Executable> {
+  const { needs, weights, platform, target } = options;
+  const module = await compile(options);
+  const facts = factsOf(module, platform);
+  const threads = facts.shared ? options.threads : 1;
+  const { at, end } = stacked(BUFFERS_AT, [threads * facts.scratchBytes, weights.bytes, needs.arenaBytes]);
+  const [scratchAt, weightsAt, arenaAt] = at as [number, number, number];
+  if (end + needs.cacheBytes > LIMIT) {
+    const gibibytes = ((end + needs.cacheBytes) / 2 ** 30).toFixed(1);
+    throw new LutraError('environment', `the model needs ${gibibytes} GiB, WebAssembly has 4 GiB`, {
+      hint: 'Use native code (--target c), a shorter context or a smaller model.',
+    });
+  }
+  const scratch = (tid: number) => scratchAt + tid * facts.scratchBytes;
+  const team = facts.shared
+    ? await startSharedTeam({ platform, module, threads, scratch, end })
+    : await startUnsharedTeam({ platform, module, scratch: scratch(0) });
+  try {
+    team.ensure(end);
+    await team.fill(weightsAt, weights.bytes, weights.read);
+  } catch (error) {
+    await team.close();
+    throw error;
+  }
+  return loaded({ team, target, needs, weightsAt, arenaAt, heap: new Heap(end, LIMIT, team.ensure) });
+}
+
+interface Loaded {
+  readonly team: Team;
+  readonly target: string;
+  readonly needs: MemoryNeeds;
+  readonly weightsAt: number;
+  readonly arenaAt: number;
+  readonly heap: Heap;
+}
+
+const bytesOf = (array: Int32Array | Float32Array) =>
+  new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+
+function loaded({ team, target, needs, weightsAt, arenaAt, heap }: Loaded): Executable {
+  const caches = new Map<CacheHandle, number>();
+  let last: Promise<unknown> = Promise.resolve();
+
+  /** After whatever was asked before, successful or not. */
+  const queued = <T>(work: () => Promise<T>): Promise<T> => {
+    const result = last.then(work);
+    last = result.catch(() => {});
+    return result;
+  };
+
+  /** Runs a job whose first buffers are allocated for it alone, of these sizes. */
+  const withBuffers = async (
+    sizes: readonly number[],
+    job: (at: readonly number[]) => Job,
+  ): Promise<void> => {
+    const blocks = [];
+    try {
+      for (const size of sizes) blocks.push(heap.allocate(size));
+      await team.run(job(blocks.map(({ at }) => at)));
+    } finally {
+      for (const block of blocks) heap.release(block);
+    }
+  };
+
+  const step = async (request: StepRequest, cacheAt: number): Promise<Float32Array> => {
+    const { tokens, position, logits } = request;
+    const { vocab, logitsStride } = needs;
+    const rows = logits === 'all' ? tokens.length : 1;
+    const result = new Float32Array(rows * vocab);
+    await withBuffers([tokens.byteLength, rows * logitsStride * 4], ([tokensAt, logitsAt]) => ({
+      fn: 'main',
+      team: true,
+      args: [
+        weightsAt,
+        arenaAt,
+        cacheAt,
+        tokensAt!,
+        logitsAt!,
+        tokens.length,
+        position,
+        logits === 'all' ? 1 : 0,
+      ],
+      inputs: [{ at: tokensAt!, bytes: bytesOf(tokens) }],
+      outputs: Array.from({ length: rows }, (_, row) => ({
+        at: logitsAt! + row * logitsStride * 4,
+        into: bytesOf(result.subarray(row * vocab, (row + 1) * vocab)),
+      })),
+    }));
+    return result;
+  };
+
+  const callKernel = ({ kernel, buffers, scalars, begin, end }: KernelCall): Promise<void> =>
+    withBuffers(
+      buffers.map(({ length }) => length),
+      (at) => ({
+        fn: kernel,
+        team: false,
+        args: [...at, ...scalars, begin, end],
+        inputs: buffers.map((bytes, i) => ({ at: at[i]!, bytes })),
+        outputs: buffers.map((into, i) => ({ at: at[i]!, into })),
+      }),
+    );
+
+  return {
+    target,
+    threads: team.threads,
+    createCache: () => {
+      const block = heap.allocate(needs.cacheBytes);
+      if (block.usedBefore > 0) team.clear(block.at, block.usedBefore);
+      const handle: CacheHandle = {
+        bytes: needs.cacheBytes,
+        free: () => {
+          // Steps asked for before may still use it.
+          if (caches.delete(handle)) void queued(async () => heap.release(block));
+        },
+      };
+      caches.set(handle, block.at);
+      return handle;
+    },
+    step: async (request) => {
+      const cacheAt = caches.get(request.cache);
+      if (cacheAt === undefined) throw new LutraError('internal', 'wasm: the cache of this step was freed');
+      return queued(() => step(request, cacheAt));
+    },
+    callKernel: (call) => queued(() => callKernel(call)),
+    close: () => team.close(),
+  };
+}

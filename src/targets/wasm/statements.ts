@@ -1,0 +1,203 @@
+/** Statements of the loop IR as WebAssembly. */
+import { LutraError } from '../../common/errors.ts';
+import { I32 } from '../../loops/expr.ts';
+import { type Expr, kindBytes, LINE, type LoopFunction, type Stmt, typeBits } from '../../loops/ir.ts';
+import { threadExtent } from '../../loops/thread.ts';
+import { mapOperands } from '../../loops/walk.ts';
+import { linearIndex, pushAddress } from './address.ts';
+import type { FunctionContext } from './context.ts';
+import type { Linear } from './linear.ts';
+
+type Of<K extends Stmt['kind']> = Extract<Stmt, { kind: K }>;
+
+/** What statements need to know beyond their function. */
+export interface Surroundings {
+  /** Locals with the part of the thread loop to run, in a kernel that has one. */
+  readonly range?: { readonly begin: number; readonly end: number };
+  /** In `main`: its team, and the functions that it calls. */
+  readonly team?: {
+    readonly tid: number;
+    readonly threads: number;
+    /** Absent when the team is always one thread. */
+    readonly barrier: number | undefined;
+    readonly kernels: ReadonlyMap<string, { readonly fn: LoopFunction; readonly index: number }>;
+  };
+}
+
+/** The value as a sum of immutable names, if it is one: addresses then see through the name. */
+function linearValue(ctx: FunctionContext, value: Expr): Linear | undefined {
+  if (value.type.lanes !== 1 || value.type.kind !== 'i32') return undefined;
+  const linear = linearIndex(ctx, value);
+  const names = [...linear.terms.values()].every(
+    ({ expr }) => expr.kind === 'ref' && !ctx.binding(expr.name).mutable,
+  );
+  return names ? linear : undefined;
+}
+
+function store(ctx: FunctionContext, { buffer, index, value }: Of<'store'>): void {
+  const { kind, lanes } = value.type;
+  const size = kindBytes(kind);
+  const align = Math.log2(size);
+  const offset = pushAddress(ctx, buffer, index, size);
+  ctx.value(value);
+  if (lanes === 1) {
+    if (kind === 'f32') ctx.push('f32.store', align, offset);
+    else ctx.push(size === 4 ? 'i32.store' : size === 2 ? 'i32.store16' : 'i32.store8', align, offset);
+    return;
+  }
+  const bits = typeBits(value.type);
+  if (bits === 128) ctx.push('v128.store', align, offset);
+  else ctx.push(`v128.store${bits as 16 | 32 | 64}_lane`, align, offset, 0);
+}
+
+function loop(ctx: FunctionContext, around: Surroundings, s: Of<'for'>): void {
+  ctx.scope(() => {
+    const { from, to, step, body } = s;
+    const range = s.binding === 'thread' ? around.range : undefined;
+    let pushEnd: () => void;
+    if (range !== undefined) pushEnd = () => ctx.push('local.get', range.end);
+    else if (to.kind === 'const') pushEnd = () => ctx.push('i32.const', to.value);
+    else {
+      const end = ctx.local('end', 'i32');
+      ctx.value(to);
+      ctx.push('local.set', end);
+      pushEnd = () => ctx.push('local.get', end);
+    }
+    if (range === undefined) ctx.value(from);
+    else ctx.push('local.get', range.begin);
+    // The variable belongs to the loop: its depth is one more than where we are.
+    const variable = ctx.local(s.variable, 'i32');
+    ctx.push('local.set', variable);
+    const certain =
+      range === undefined && from.kind === 'const' && to.kind === 'const' && from.value < to.value;
+    if (!certain) {
+      ctx.push('local.get', variable);
+      pushEnd();
+      ctx.push('i32.lt_s');
+      ctx.push('if');
+    }
+    ctx.loop(() => {
+      ctx.names.set(s.variable, {
+        local: variable,
+        type: I32,
+        depth: ctx.depth,
+        mutable: false,
+        linear: undefined,
+      });
+      emitBlock(ctx, around, body);
+      ctx.push('local.get', variable);
+      ctx.push('i32.const', step);
+      ctx.push('i32.add');
+      ctx.push('local.tee', variable);
+      pushEnd();
+      ctx.push('i32.lt_s');
+      ctx.push('br_if', 0);
+    });
+    if (!certain) ctx.push('end');
+  });
+}
+
+/** Pushes floor(total * part / threads), in 64 bits as the product may not fit. */
+function pushShare(ctx: FunctionContext, total: number, pushPart: () => void, threads: number): void {
+  ctx.push('local.get', total);
+  ctx.push('i64.extend_i32_s');
+  pushPart();
+  ctx.push('i64.extend_i32_s');
+  ctx.push('i64.mul');
+  ctx.push('local.get', threads);
+  ctx.push('i64.extend_i32_s');
+  ctx.push('i64.div_s');
+  ctx.push('i32.wrap_i64');
+}
+
+function call(ctx: FunctionContext, { team }: Surroundings, s: Of<'call'>): void {
+  const kernel = team?.kernels.get(s.fn);
+  if (team === undefined || kernel === undefined) {
+    throw new LutraError('internal', `wasm: ${s.fn} cannot be called here`);
+  }
+  const extent = threadExtent(kernel.fn);
+  if (extent === undefined) throw new LutraError('internal', `wasm: ${s.fn} has no thread loop`);
+  ctx.scope(() => {
+    // Scalars are used twice: as arguments and in the extent.
+    const scalars = new Map(
+      kernel.fn.scalars.map(({ name, kind }, i) => {
+        const local = ctx.bind(`${s.fn}.${name}`, { kind, lanes: 1 });
+        ctx.value(s.scalars[i]!);
+        ctx.push('local.set', local);
+        return [name, local] as const;
+      }),
+    );
+    const inCaller = (e: Expr): Expr =>
+      e.kind === 'ref' ? { ...e, name: `${s.fn}.${e.name}` } : mapOperands(e, inCaller);
+    const total = ctx.local('total', 'i32');
+    ctx.value(inCaller(extent));
+    ctx.push('local.set', total);
+
+    for (const { buffer, offset } of s.buffers) {
+      const rest = pushAddress(ctx, buffer, offset, LINE);
+      ctx.push('i32.const', rest);
+      ctx.push('i32.add');
+    }
+    for (const local of scalars.values()) ctx.push('local.get', local);
+    pushShare(ctx, total, () => ctx.push('local.get', team.tid), team.threads);
+    const next = () => {
+      ctx.push('local.get', team.tid);
+      ctx.push('i32.const', 1);
+      ctx.push('i32.add');
+    };
+    pushShare(ctx, total, next, team.threads);
+    ctx.push('call', kernel.index);
+  });
+}
+
+function statement(ctx: FunctionContext, around: Surroundings, s: Stmt): void {
+  switch (s.kind) {
+    case 'let': {
+      const linear = linearValue(ctx, s.value);
+      ctx.value(s.value);
+      ctx.push('local.set', ctx.bind(s.name, s.value.type, { linear }));
+      break;
+    }
+    case 'var':
+      ctx.value(s.init);
+      ctx.push('local.set', ctx.bind(s.name, s.init.type, { mutable: true }));
+      break;
+    case 'assign':
+      ctx.value(s.value);
+      ctx.push('local.set', ctx.binding(s.name).local);
+      break;
+    case 'store':
+      store(ctx, s);
+      break;
+    case 'for':
+      loop(ctx, around, s);
+      break;
+    case 'if':
+      ctx.value(s.condition);
+      ctx.push('if');
+      emitBlock(ctx, around, s.whenTrue);
+      if (s.whenFalse.length > 0) {
+        ctx.push('else');
+        emitBlock(ctx, around, s.whenFalse);
+      }
+      ctx.push('end');
+      break;
+    case 'prefetch':
+      // WebAssembly has no such instruction.
+      return;
+    case 'call':
+      call(ctx, around, s);
+      break;
+    case 'barrier':
+      if (around.team?.barrier === undefined) return;
+      ctx.push('local.get', around.team.threads);
+      ctx.push('call', around.team.barrier);
+      break;
+  }
+}
+
+export function emitBlock(ctx: FunctionContext, around: Surroundings, body: readonly Stmt[]): void {
+  ctx.scope(() => {
+    for (const s of body) statement(ctx, around, s);
+  });
+}
