@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { type FileHandle, mkdir, open, rename, rm, writeFile } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { LutraError } from '../common/errors.ts';
 
@@ -125,6 +125,12 @@ export class PendingFolder {
       throw writeFailure(cause, path);
     }
     this.files[name] = { bytes: bytes.length, sha256: createHash('sha256').update(bytes).digest('hex') };
+  }
+
+  /** Remembers the hash of a file that something else wrote into the folder. */
+  async adopt(name: string): Promise<void> {
+    const path = join(this.path, name);
+    this.files[name] = { bytes: (await stat(path)).size, sha256: await hashFile(path) };
   }
 
   /** Gives the folder its final name, replacing what stood there. */

@@ -121,10 +121,7 @@ export function planModel(graph: Graph, options: PlanOptions, custom: ReadonlySe
   const arena = placeArena(steps, options.block, logits);
   const cache = placeCache(graph, options);
   const used = new Set(graph.nodes.flatMap((node) => node.inputs));
-  const weights = placeWeights(
-    graph.constants.filter((c) => used.has(c.name)),
-    options.context,
-  );
+  const weights = placeWeights(graph.constants.filter((c) => used.has(c.name)));
   const slots = new Map(weights.slots.map((slot) => [slot.constant, slot]));
   const names = nameKernels(steps);
   const main = buildMain(steps, options.block, {

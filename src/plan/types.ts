@@ -16,7 +16,6 @@ export interface KernelUse {
 
 /** A piece of the weights file. */
 export interface WeightRegion {
-  readonly name: string;
   /** Byte offset in the weights file, a multiple of LINE. */
   readonly offset: number;
   readonly bytes: number;

@@ -1,0 +1,129 @@
+import { createHash } from 'node:crypto';
+import { join, resolve } from 'node:path';
+import { buildArtifact, type Draft } from '../artifact/build.ts';
+import { cacheFolder, fingerprintFolder } from '../artifact/cache.ts';
+import { memoryNeeds } from '../artifact/manifest.ts';
+import { isArtifact } from '../artifact/open.ts';
+import { runSteps } from '../artifact/self-test.ts';
+import { resolveModel } from '../checkpoint/resolve.ts';
+import { LutraError } from '../common/errors.ts';
+import { VERSION } from '../common/version.ts';
+import type { Graph } from '../graph/ir.ts';
+import type { OperatorKernels } from '../plan/lower.ts';
+import { detectHost, startFirstSound } from '../runtime/load.ts';
+import { candidates, checkTarget, defaultThreads, type Host, nativeMachines } from '../runtime/targets.ts';
+import type { Progress } from '../runtime/types.ts';
+import { hasCompiler } from '../targets/c/compile.ts';
+import { C_MACHINES } from '../targets/c/machines.ts';
+
+export interface CompileOptions {
+  /** Folder to write; default: a place in the cache, reused when nothing changed. */
+  readonly output?: string;
+  /** `auto` (default): native code where a C compiler is found, and WebAssembly. */
+  readonly target?: string;
+  readonly context?: number;
+  /** Elements of the KV cache; f16 halves its size and rounds keys and values. Default f32. */
+  readonly cache?: 'f32' | 'f16';
+  /** `stored` keeps the output head as the checkpoint has it (default); `int8` rounds it per row. */
+  readonly head?: 'stored' | 'int8';
+  /** Threads of the run that records what the artifact computes. */
+  readonly threads?: number;
+  /** Kernels of operators that the user registered. */
+  readonly kernels?: OperatorKernels;
+  /** Changes the imported graph before the passes. */
+  readonly transform?: (graph: Graph) => Graph;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: Progress) => void;
+  readonly onWarning?: (message: string) => void;
+}
+
+/** C machines to compile for: all of this architecture for an artifact that may travel, else those of this CPU. */
+async function chooseNative(target: string, host: Host, travels: boolean): Promise<readonly string[]> {
+  const here = nativeMachines(target, host.cpu);
+  if (here.length === 0) return [];
+  if (target === 'auto' && !(await hasCompiler())) return [];
+  if (target.startsWith('c:') || !travels || host.cpu.arch !== 'x64') return here;
+  return C_MACHINES.map((machine) => machine.name);
+}
+
+/** Runs a draft on the best of its code that passes the kernel tests. */
+async function digestSteps(
+  draft: Draft,
+  steps: readonly (readonly number[])[],
+  host: Host,
+  options: CompileOptions,
+): Promise<string> {
+  const { path, plan, code, selfTest } = draft;
+  const runnable = { path, needs: memoryNeeds(plan), code };
+  const { kernels: custom, onWarning } = options;
+  const executable = await startFirstSound(
+    candidates(options.target ?? 'auto', code, host),
+    { runnable, plan, kernels: selfTest, ...(custom === undefined ? {} : { custom }) },
+    {
+      threads: options.threads ?? defaultThreads(host.cpu),
+      ...(onWarning === undefined ? {} : { onWarning }),
+    },
+    { isTrusted: async () => false, passed: async () => undefined },
+  );
+  try {
+    return await runSteps(executable, steps);
+  } finally {
+    await executable.close();
+  }
+}
+
+/** Where a compiled checkpoint is kept: named by everything its content depends on. */
+async function cachePath(
+  folder: string,
+  native: readonly string[],
+  options: CompileOptions,
+): Promise<string> {
+  const { target, context, cache, head } = options;
+  const facts = [VERSION, await fingerprintFolder(folder), native, target, context, cache, head];
+  const key = createHash('sha256').update(JSON.stringify(facts)).digest('hex').slice(0, 32);
+  return join(cacheFolder(), 'models', key);
+}
+
+/**
+ * Compiles a model and returns the folder of the artifact. `source` is a checkpoint folder, `hf:org/name`
+ * or `org/name`. Throws what is wrong with the checkpoint, the options or the machine, by name; leaves
+ * nothing half-written, also when cancelled.
+ */
+export async function compile(source: string, options: CompileOptions = {}): Promise<string> {
+  const { target = 'auto', signal, onProgress } = options;
+  checkTarget(target);
+  const folder = await resolveModel(source, {
+    ...(signal === undefined ? {} : { signal }),
+    ...(onProgress === undefined
+      ? {}
+      : { onProgress: ({ done, total }) => onProgress({ stage: 'download', done, total }) }),
+  });
+  if (await isArtifact(folder)) {
+    throw new LutraError('usage', `${folder} is already compiled`, {
+      hint: 'Give the checkpoint it was made from.',
+    });
+  }
+  const host = await detectHost();
+  const native = await chooseNative(target, host, options.output !== undefined);
+  // What a user's functions compute has no name that a cache could go by.
+  const cacheable = options.kernels === undefined && options.transform === undefined;
+  if (options.output === undefined && !cacheable) {
+    throw new LutraError('usage', 'custom operators need an output folder', { hint: 'Set `output`.' });
+  }
+  const output =
+    options.output === undefined ? await cachePath(folder, native, options) : resolve(options.output);
+  if (options.output === undefined && (await isArtifact(output))) return output;
+  await buildArtifact(folder, output, {
+    target,
+    nativeMachines: native,
+    cacheElem: options.cache ?? 'f32',
+    head: options.head ?? 'stored',
+    ...(options.context === undefined ? {} : { context: options.context }),
+    ...(options.kernels === undefined ? {} : { kernels: options.kernels }),
+    ...(options.transform === undefined ? {} : { transform: options.transform }),
+    ...(signal === undefined ? {} : { signal }),
+    digestSteps: (draft, steps) => digestSteps(draft, steps, host, options),
+    onProgress: (stage, done, total) => onProgress?.({ stage, done, total }),
+  });
+  return output;
+}

@@ -1,0 +1,58 @@
+import { isArtifact, openArtifact } from '../artifact/open.ts';
+import { LutraError } from '../common/errors.ts';
+import type { OperatorKernels } from '../plan/lower.ts';
+import { startArtifact } from '../runtime/load.ts';
+import { checkTarget } from '../runtime/targets.ts';
+import type { LoadOptions, Model } from '../runtime/types.ts';
+import { type CompileOptions, compile } from './compile.ts';
+import { LoadedModel } from './model.ts';
+
+function parseObject(text: string | undefined): Readonly<Record<string, unknown>> {
+  return text === undefined ? {} : (JSON.parse(text) as Record<string, unknown>);
+}
+
+function checkThreads(threads: number | undefined): void {
+  if (threads !== undefined && (!Number.isInteger(threads) || threads < 1 || threads > 256)) {
+    throw new LutraError('usage', `threads must be an integer from 1 to 256, got ${threads}`);
+  }
+}
+
+/**
+ * Loads a model: an artifact as it is, a checkpoint after compiling it into the cache. `source` is the
+ * folder of either, `hf:org/name` or `org/name`.
+ */
+export async function load(
+  source: string,
+  options: LoadOptions & Pick<CompileOptions, 'cache' | 'head'> & { readonly kernels?: OperatorKernels } = {},
+): Promise<Model> {
+  const { target = 'auto', threads, context, kernels, signal, onWarning } = options;
+  checkTarget(target);
+  checkThreads(threads);
+  const compiled = await isArtifact(source);
+  if (compiled && context !== undefined) {
+    throw new LutraError('usage', `${source} is compiled: its context is fixed`, {
+      hint: 'Compile it again with another --context.',
+    });
+  }
+  const { kernels: _, ...forCompile } = options;
+  const artifact = await openArtifact(compiled ? source : await compile(source, forCompile));
+  const executable = await startArtifact(artifact, {
+    ...(target === 'auto' ? {} : { target }),
+    ...(threads === undefined ? {} : { threads }),
+    ...(kernels === undefined ? {} : { custom: kernels }),
+    ...(onWarning === undefined ? {} : { onWarning }),
+    ...(signal === undefined ? {} : { signal }),
+  });
+  const { manifest, path, textFiles } = artifact;
+  return new LoadedModel(executable, {
+    name: manifest.name,
+    context: manifest.context,
+    vocab: manifest.needs.vocab,
+    text: {
+      path,
+      textFiles,
+      config: parseObject(textFiles.get('config.json')),
+      generationConfig: parseObject(textFiles.get('generation_config.json')),
+    },
+  });
+}

@@ -1,0 +1,222 @@
+import { join } from 'node:path';
+import type { Checkpoint } from '../checkpoint/checkpoint.ts';
+import { openCheckpoint } from '../checkpoint/open.ts';
+import { LutraError } from '../common/errors.ts';
+import { VERSION } from '../common/version.ts';
+import type { Graph } from '../graph/ir.ts';
+import { importModel } from '../models/import.ts';
+import type { ModelInfo } from '../models/info.ts';
+import { runPasses } from '../passes/pipeline.ts';
+import { lowerProgram, type OperatorKernels, scheduleProgram } from '../plan/lower.ts';
+import { planModel } from '../plan/plan.ts';
+import type { Plan } from '../plan/types.ts';
+import { compileC, findCompiler } from '../targets/c/compile.ts';
+import { emitC } from '../targets/c/emit.ts';
+import { C_MACHINES } from '../targets/c/machines.ts';
+import { emitWasm } from '../targets/wasm/emit.ts';
+import { WASM_MACHINES } from '../targets/wasm/machines.ts';
+import { PendingFolder } from './files.ts';
+import {
+  ARTIFACT_VERSION,
+  C_FILE,
+  type CodeEntry,
+  MANIFEST_FILE,
+  type Manifest,
+  memoryNeeds,
+  PLAN_FILE,
+  SELF_TEST_FILE,
+  TEXT_FOLDER,
+  WEIGHTS_FILE,
+} from './manifest.ts';
+import { expectKernels, type SelfTest, stepTokens } from './self-test.ts';
+import { writeWeights } from './weights.ts';
+
+/** Tokens computed at a time in prefill: enough to pay for unpacking weights, few enough to stay in cache. */
+const BLOCK = 128;
+const DEFAULT_CONTEXT = 2048;
+const SELF_TEST_SEED = 20;
+
+export interface BuildOptions {
+  /** Recorded in the manifest: what the artifact runs on unless told otherwise. */
+  readonly target: string;
+  /** C machines to generate native code for, best first; empty for none. */
+  readonly nativeMachines: readonly string[];
+  readonly context?: number;
+  readonly cacheElem: 'f32' | 'f16';
+  readonly head: 'stored' | 'int8';
+  readonly kernels?: OperatorKernels;
+  /** Changes the imported graph before the passes: to insert a user's operators. */
+  readonly transform?: (graph: Graph) => Graph;
+  /** Runs the draft, kernels tested first, on these steps; the digest of their logits. */
+  readonly digestSteps: (draft: Draft, steps: readonly (readonly number[])[]) => Promise<string>;
+  readonly onProgress?: (stage: string, done: number, total: number) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** An artifact under construction: complete but for what it must compute. */
+export interface Draft {
+  readonly path: string;
+  readonly info: ModelInfo;
+  readonly plan: Plan;
+  readonly code: readonly CodeEntry[];
+  readonly selfTest: Omit<SelfTest, 'steps'>;
+}
+
+/** A model after import, passes and planning: everything about it but weights and code. */
+export interface PlannedModel {
+  readonly imported: Graph;
+  readonly graph: Graph;
+  readonly info: ModelInfo;
+  readonly plan: Plan;
+}
+
+/** Positions an artifact is made for. Throws `usage` when more are asked for than the model has. */
+function chooseContext(asked: number | undefined, info: ModelInfo): number {
+  if (asked === undefined) return Math.min(DEFAULT_CONTEXT, info.maxContext);
+  if (!Number.isInteger(asked) || asked < 1 || asked > info.maxContext) {
+    throw new LutraError('usage', `context must be 1 to ${info.maxContext} for ${info.name}, got ${asked}`);
+  }
+  return asked;
+}
+
+/** Imports a checkpoint and plans it, reading headers only. */
+export function planCheckpoint(
+  checkpoint: Checkpoint,
+  options: Pick<BuildOptions, 'context' | 'cacheElem' | 'head' | 'kernels' | 'transform'>,
+): PlannedModel {
+  const context = chooseContext(options.context, importModel(checkpoint).info);
+  const { graph, info } = importModel(checkpoint, { context });
+  const imported = options.transform?.(graph) ?? graph;
+  const fused = runPasses(imported, { head: options.head });
+  const custom = new Set(options.kernels?.keys());
+  const plan = planModel(fused, { context, block: BLOCK, cacheElem: options.cacheElem }, custom);
+  return { imported, graph: fused, info, plan };
+}
+
+/** The C file of a plan, for these machines. */
+export function generateC(plan: Plan, machines: readonly string[], kernels?: OperatorKernels): string {
+  const variants = C_MACHINES.filter((machine) => machines.includes(machine.name)).map((machine) => ({
+    machine,
+    program: lowerProgram(plan, machine, kernels),
+  }));
+  return emitC(variants, { name: plan.name, needs: memoryNeeds(plan), weightsBytes: plan.weightsBytes });
+}
+
+async function addNative(folder: PendingFolder, plan: Plan, options: BuildOptions): Promise<CodeEntry[]> {
+  const machines = options.nativeMachines;
+  if (machines.length === 0) return [];
+  const source = generateC(plan, machines, options.kernels);
+  await folder.add(C_FILE, source);
+  const platform = `${process.platform}-${process.arch}`;
+  const file = `code/native-${platform}.so`;
+  await compileC({
+    compiler: await findCompiler(),
+    source: join(folder.path, C_FILE),
+    output: join(folder.path, file),
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
+  });
+  await folder.adopt(file);
+  return [{ file, machines: [...machines], platform }];
+}
+
+async function addWasm(folder: PendingFolder, plan: Plan, kernels?: OperatorKernels): Promise<CodeEntry[]> {
+  const entries: CodeEntry[] = [];
+  for (const machine of WASM_MACHINES) {
+    const file = `code/${machine.name.replace(':', '-')}.wasm`;
+    await folder.add(file, emitWasm(lowerProgram(plan, machine, kernels), machine, { shared: true }));
+    entries.push({ file, machines: [machine.name] });
+  }
+  return entries;
+}
+
+/** The files a model's text needs at run time. */
+async function addTexts(folder: PendingFolder, checkpoint: Checkpoint): Promise<void> {
+  for (const [name, text] of checkpoint.textFiles) await folder.add(`${TEXT_FOLDER}/${name}`, text);
+}
+
+/** Expectations by the interpreter, scheduled for the plainest machine: the schedule must not matter. */
+function expectations(plan: Plan, kernels?: OperatorKernels): Record<string, string> {
+  const { functions } = scheduleProgram(plan, C_MACHINES.at(-1)!, kernels);
+  return expectKernels(plan, functions, SELF_TEST_SEED);
+}
+
+/** Everything of an artifact but the record of what it must compute and the manifest. */
+async function writeContents(
+  folder: PendingFolder,
+  checkpoint: Checkpoint,
+  options: BuildOptions,
+): Promise<Draft> {
+  const { info, graph, plan } = planCheckpoint(checkpoint, options);
+  // A C compiler works in its own process while weights are packed in this one.
+  const stop = new AbortController();
+  const signal = AbortSignal.any([stop.signal, ...(options.signal ? [options.signal] : [])]);
+  const native = addNative(folder, plan, { ...options, signal });
+  let nativeFailure: unknown;
+  native.catch((cause) => {
+    nativeFailure = cause;
+    stop.abort();
+  });
+  try {
+    const wasm = await addWasm(folder, plan, options.kernels);
+    folder.files[WEIGHTS_FILE] = await writeWeights(
+      join(folder.path, WEIGHTS_FILE),
+      plan,
+      graph.constants,
+      checkpoint,
+      (done, total) => options.onProgress?.('compile', done, total),
+      signal,
+    );
+    await addTexts(folder, checkpoint);
+    await folder.add(PLAN_FILE, JSON.stringify(plan));
+    const kernels = expectations(plan, options.kernels);
+    const selfTest = { seed: SELF_TEST_SEED, kernels };
+    return { path: folder.path, info, plan, code: [...(await native), ...wasm], selfTest };
+  } catch (error) {
+    // The compiler's own failure, if it is what stopped the rest, says more than "cancelled".
+    const cause = nativeFailure ?? error;
+    stop.abort();
+    await native.catch(() => undefined);
+    throw cause;
+  }
+}
+
+/**
+ * Compiles the checkpoint in a folder into an artifact at `output`, which appears whole or not at all.
+ * Throws what reading, importing and compiling throw; `cancelled` when the signal says so.
+ */
+export async function buildArtifact(source: string, output: string, options: BuildOptions): Promise<void> {
+  const checkpoint = await openCheckpoint(source);
+  try {
+    const folder = await PendingFolder.create(output);
+    try {
+      const draft = await writeContents(folder, checkpoint, options);
+      const { info, plan } = draft;
+      const tokens = stepTokens(plan.vocab, plan.options.context);
+      const selfTest: SelfTest = {
+        ...draft.selfTest,
+        steps: { tokens, digest: await options.digestSteps(draft, tokens) },
+      };
+      await folder.add(SELF_TEST_FILE, JSON.stringify(selfTest));
+      const manifest: Manifest = {
+        format: 'lutra-artifact',
+        version: ARTIFACT_VERSION,
+        compiler: VERSION,
+        name: info.name,
+        model: { ...info },
+        needs: memoryNeeds(plan),
+        context: plan.options.context,
+        target: options.target,
+        code: [...draft.code],
+        files: folder.files,
+      };
+      await folder.add(MANIFEST_FILE, `${JSON.stringify(manifest, null, 2)}\n`);
+      if (options.signal?.aborted) throw new LutraError('cancelled', 'compilation was cancelled');
+      await folder.publish();
+    } catch (error) {
+      await folder.discard();
+      throw error;
+    }
+  } finally {
+    await checkpoint.close();
+  }
+}

@@ -1,0 +1,126 @@
+import { type Artifact, verifyHashes } from '../artifact/open.ts';
+import { findWrongKernels, runSteps, type SelfTest } from '../artifact/self-test.ts';
+import { LutraError } from '../common/errors.ts';
+import type { LoopFunction } from '../loops/ir.ts';
+import { type OperatorKernels, scheduleProgram } from '../plan/lower.ts';
+import type { Plan } from '../plan/types.ts';
+import { nodePlatform } from '../platform/node.ts';
+import { C_MACHINES } from '../targets/c/machines.ts';
+import { detectCpu } from '../targets/cpu.ts';
+import type { Executable } from '../targets/executable.ts';
+import { detectWasmMachines, WASM_MACHINES } from '../targets/wasm/machines.ts';
+import { type Runnable, startExecutable } from './start.ts';
+import { type Candidate, candidates, defaultThreads, type Host } from './targets.ts';
+import { isVerified, rememberVerified, verificationKey } from './verified.ts';
+
+export async function detectHost(): Promise<Host> {
+  return { cpu: await detectCpu(), wasm: detectWasmMachines(nodePlatform) };
+}
+
+/** A program, what it must compute, and the kernels a user brought. */
+export interface Testable {
+  readonly runnable: Runnable;
+  readonly plan: Plan;
+  readonly kernels: Pick<SelfTest, 'seed' | 'kernels'>;
+  readonly steps?: SelfTest['steps'];
+  readonly custom?: OperatorKernels;
+}
+
+function kernelFunctions(test: Testable, machine: string): readonly LoopFunction[] {
+  const found = [...C_MACHINES, ...WASM_MACHINES].find(({ name }) => name === machine);
+  if (found === undefined) throw new LutraError('internal', `no machine ${machine}`);
+  return scheduleProgram(test.plan, found, test.custom).functions;
+}
+
+/** What is wrong with an executable, in words; undefined when it computes what it must. */
+async function findFault(executable: Executable, test: Testable): Promise<string | undefined> {
+  const functions = kernelFunctions(test, executable.target);
+  const wrong = await findWrongKernels(executable, test.plan, functions, test.kernels);
+  if (wrong.length > 0) return `wrong results from ${wrong.join(', ')}`;
+  if (test.steps === undefined) return undefined;
+  if ((await runSteps(executable, test.steps.tokens)) !== test.steps.digest) return 'wrong logits';
+  return undefined;
+}
+
+export interface StartOptions {
+  readonly threads: number;
+  readonly onWarning?: (message: string) => void;
+}
+
+/**
+ * Starts the first of the candidates that passes the self-test; says what was wrong with those before it.
+ * `trusted` and `remember` let a machine test an artifact only once.
+ */
+export async function startFirstSound(
+  chain: readonly Candidate[],
+  test: Testable,
+  options: StartOptions,
+  trust: { isTrusted(candidate: Candidate): Promise<boolean>; passed(candidate: Candidate): Promise<void> },
+): Promise<Executable> {
+  const faults: string[] = [];
+  for (const candidate of chain) {
+    let executable: Executable | undefined;
+    let fault: string | undefined;
+    try {
+      executable = await startExecutable(test.runnable, candidate, options.threads);
+      if (await trust.isTrusted(candidate)) return executable;
+      fault = await findFault(executable, test);
+      if (fault === undefined) {
+        await trust.passed(candidate);
+        return executable;
+      }
+    } catch (error) {
+      // A model that does not fit, a library that does not load: the next target may do better.
+      fault = error instanceof Error ? error.message : String(error);
+    }
+    await executable?.close();
+    faults.push(`${candidate.machine}: ${fault}`);
+    options.onWarning?.(
+      `${candidate.machine} failed its self-test (${fault}); falling back to the next target`,
+    );
+  }
+  throw new LutraError('environment', `no target runs this model correctly here: ${faults.join('; ')}`, {
+    hint: 'The artifact or the machine is damaged: compile the model again, and report it if that does not help.',
+  });
+}
+
+/**
+ * Starts an artifact: hashes and self-test are checked the first time on this machine, then remembered.
+ * Throws `invalid` for changed files, `environment` when nothing of it runs here.
+ */
+export async function startArtifact(
+  artifact: Artifact,
+  options: {
+    readonly target?: string;
+    readonly threads?: number;
+    readonly onWarning?: (message: string) => void;
+    readonly custom?: OperatorKernels;
+    readonly signal?: AbortSignal;
+  },
+): Promise<Executable> {
+  const host = await detectHost();
+  const { manifest, path, plan, selfTest } = artifact;
+  const chain = candidates(options.target ?? manifest.target, manifest.code, host);
+  const cpu = `${host.cpu.model} ${[...host.cpu.features].join()}`;
+  const key = (what: string) => verificationKey(path, manifest, what, cpu);
+  if (!(await isVerified(await key('files')))) {
+    await verifyHashes(artifact, options.signal);
+    await rememberVerified(await key('files'));
+  }
+  const { custom, onWarning } = options;
+  return startFirstSound(
+    chain,
+    {
+      runnable: { path, needs: manifest.needs, code: manifest.code },
+      plan,
+      kernels: selfTest,
+      steps: selfTest.steps,
+      ...(custom === undefined ? {} : { custom }),
+    },
+    { threads: options.threads ?? defaultThreads(host.cpu), ...(onWarning === undefined ? {} : { onWarning }) },
+    {
+      isTrusted: async ({ machine }) => isVerified(await key(machine)),
+      passed: async ({ machine }) => rememberVerified(await key(machine)),
+    },
+  );
+}
