@@ -1,21 +1,23 @@
 import { Command, CommanderError } from 'commander';
 import { LutraError } from '../common/errors.ts';
+import { VERSION } from '../common/version.ts';
 import { addBenchCommand } from './commands/bench.ts';
 import { addChatCommand } from './commands/chat.ts';
 import { addEvalCommand } from './commands/eval.ts';
 import { addRunCommand } from './commands/run.ts';
+import { addSynthCommand } from './commands/synth.ts';
 import type { Deps } from './deps.ts';
 import { reportFailure } from './failure.ts';
 
 const HELP_CODES = new Set(['commander.help', 'commander.helpDisplayed', 'commander.version']);
 
-const COMMANDS = [addRunCommand, addChatCommand, addBenchCommand, addEvalCommand] as const;
+const COMMANDS = [addRunCommand, addChatCommand, addBenchCommand, addEvalCommand, addSynthCommand] as const;
 
 /** Runs one command line, without the program's name; returns the exit code. */
-export async function runCli(args: readonly string[], deps: Deps, version: string): Promise<number> {
+export async function runCli(args: readonly string[], deps: Deps): Promise<number> {
   const program = new Command('lutra')
     .description('Compiles low-bit language models into fast code for this machine, and runs them.')
-    .version(version)
+    .version(VERSION)
     .exitOverride()
     .configureOutput({
       writeOut: (text) => deps.io.out(text),

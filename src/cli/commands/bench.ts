@@ -7,6 +7,7 @@ import type { Deps } from '../deps.ts';
 import { interruptible } from '../io.ts';
 import { addContextOption, addTargetOption, MODEL_HELP, modelSource } from '../model-options.ts';
 import { createProgressBar } from '../progress.ts';
+import { byteSize, table } from '../render.ts';
 
 interface BenchFlags {
   readonly prompt: number;
@@ -142,31 +143,18 @@ function round(value: number, digits: number): number {
 
 function render(report: BenchReport): string {
   const { model, target, results, peakMemoryBytes, loadSeconds, memoryBandwidth } = report;
-  const rows = results.map(({ threads, test, tokens, tokensPerSecond }) => {
-    const { median, min, max } = tokensPerSecond;
-    const columns = [
-      String(threads),
-      test,
-      String(tokens),
-      median.toFixed(1),
-      `${min.toFixed(1)} to ${max.toFixed(1)}`,
-    ];
-    return columns;
-  });
-  const table = [['threads', 'test', 'tokens', 'tokens/s', 'range'], ...rows];
-  const widths = table[0]!.map((_, column) => Math.max(...table.map((row) => row[column]!.length)));
-  const lines = table.map((row) =>
-    row
-      .map((cell, column) => cell.padEnd(widths[column]!))
-      .join('  ')
-      .trimEnd(),
-  );
+  const rows = results.map(({ threads, test, tokens, tokensPerSecond: { median, min, max } }) => [
+    threads,
+    test,
+    tokens,
+    median.toFixed(1),
+    `${min.toFixed(1)} to ${max.toFixed(1)}`,
+  ]);
   const bandwidth = Object.entries(memoryBandwidth).map(([threads, rate]) => `${rate} GB/s with ${threads}`);
   return [
-    `${model} on ${target}`,
-    ...lines,
-    `load ${loadSeconds.toFixed(2)} s, peak memory ${(peakMemoryBytes / 2 ** 20).toFixed(0)} MiB`,
-    `memory reads: ${bandwidth.join(', ')} threads`,
-    '',
-  ].join('\n');
+    `${model} on ${target}\n`,
+    table([['threads', 'test', 'tokens', 'tokens/s', 'range'], ...rows]),
+    `load ${loadSeconds.toFixed(2)} s, peak memory ${byteSize(peakMemoryBytes)}\n`,
+    `memory reads: ${bandwidth.join(', ')} threads\n`,
+  ].join('');
 }

@@ -1,0 +1,60 @@
+import type { Command } from 'commander';
+import { SYNTH_PRESETS, type SynthPreset } from '../../checkpoint/synth/presets.ts';
+import { synthesize } from '../../checkpoint/synth.ts';
+import { LutraError } from '../../common/errors.ts';
+import { wholeNumber } from '../arguments.ts';
+import type { Deps } from '../deps.ts';
+import { interruptible } from '../io.ts';
+import { createProgressBar } from '../progress.ts';
+
+interface SynthFlags {
+  readonly output: string;
+  readonly seed: number;
+  readonly json?: true;
+}
+
+/** `lutra synth MODEL -o DIR`: a checkpoint of a published model's shape with random weights. */
+export function addSynthCommand(program: Command, deps: Deps): void {
+  const presets = Object.keys(SYNTH_PRESETS);
+  program
+    .command('synth')
+    .description("write a checkpoint of a published model's true shape with random weights")
+    .argument('<model>', presets.join(', '))
+    .requiredOption('-o, --output <dir>', 'the folder to write, empty or new')
+    .option('--seed <n>', 'other weights', wholeNumber('--seed'), 0)
+    .option('--json', 'print one JSON object')
+    .action(async (model: string, flags: SynthFlags) => {
+      if (!isPreset(model)) {
+        throw new LutraError('usage', `there is no shape named ${model}`, {
+          hint: `There are ${presets.join(', ')}.`,
+        });
+      }
+      await synth(deps, model, flags);
+    });
+}
+
+function isPreset(model: string): model is SynthPreset {
+  return Object.hasOwn(SYNTH_PRESETS, model);
+}
+
+async function synth(deps: Deps, preset: SynthPreset, { output, seed, json }: SynthFlags): Promise<void> {
+  const start = performance.now();
+  const bar = createProgressBar(deps.io);
+  let bytes = 0;
+  await interruptible(deps.io, (signal) =>
+    synthesize(preset, output, {
+      seed,
+      signal,
+      onProgress: (done, total) => {
+        bytes = total;
+        bar.update({ stage: 'write', done, total });
+      },
+    }),
+  ).finally(() => bar.clear());
+  const seconds = Number(((performance.now() - start) / 1000).toFixed(3));
+  deps.io.out(
+    json
+      ? `${JSON.stringify({ model: preset, output, bytes, seconds })}\n`
+      : `${preset} in ${output}: ${(bytes / 1e9).toFixed(2)} GB of random weights, ${seconds.toFixed(1)} s\n`,
+  );
+}

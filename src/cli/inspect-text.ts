@@ -1,0 +1,68 @@
+/** What `lutra inspect` writes for people. */
+import { printFunction } from '../loops/print.ts';
+import type { ModelInfo } from '../models/info.ts';
+import type { Plan } from '../plan/types.ts';
+import { byteSize, count, table } from './render.ts';
+
+/** The facts of a model as two columns; `more` are lines of the caller's. */
+export function summaryText(
+  info: ModelInfo,
+  plan: Plan,
+  more: readonly (readonly [string, string])[],
+): string {
+  const { parameters, quantization } = info;
+  const form =
+    quantization.form === 'online'
+      ? 'quantized on import from master weights'
+      : `packed, outputs ${quantization.direction === 'multiply' ? 'multiplied' : 'divided'} by weight_scale`;
+  return table([
+    ['model', info.name],
+    ['architecture', info.architecture],
+    [
+      'parameters',
+      `${count(parameters.ternary)} ternary, ${count(parameters.tables)} in tables (${info.headDType}), ${count(parameters.norms)} in norms`,
+    ],
+    ['weights', form],
+    [
+      'layers',
+      `${info.layers} of width ${info.hidden}, feed-forward ${info.intermediate} (${info.activation})`,
+    ],
+    ['attention', `${info.heads} heads of ${info.headDim}, ${info.kvHeads} for keys and values`],
+    ['vocabulary', `${info.vocab}, output head ${info.tied ? 'tied to the embedding' : 'of its own'}`],
+    ['context', `${plan.options.context} of ${info.maxContext} positions`],
+    ['memory', memoryText(plan)],
+    ...more,
+  ]);
+}
+
+function memoryText(plan: Plan): string {
+  const { weightsBytes, arenaBytes, cacheBytes } = plan;
+  return `${byteSize(weightsBytes)} weights, ${byteSize(arenaBytes)} arena, ${byteSize(cacheBytes)} KV cache a session`;
+}
+
+/** Kernels, where weights lie, and the forward step. */
+export function planText(plan: Plan): string {
+  const kernels = plan.kernels.map(({ name, op, family, shape }) => [
+    name,
+    `${op} (${family})`,
+    Object.entries(shape)
+      .map(([key, value]) => `${key}=${value}`)
+      .join(' '),
+  ]);
+  const regions = plan.weights.flatMap(({ constant, encoding, regions }) =>
+    regions.map(({ offset, bytes }, i) => [
+      offset,
+      bytes,
+      i === 0 ? encoding : `${encoding} +${i}`,
+      constant,
+    ]),
+  );
+  const { context, block, cacheElem } = plan.options;
+  return [
+    `plan ${plan.name}: context ${context}, blocks of ${block} tokens, KV cache in ${cacheElem}\n`,
+    `${memoryText(plan)}\n`,
+    `\nkernels\n${table(kernels)}`,
+    `\nweights: offset, bytes, encoding, constant\n${table(regions)}`,
+    `\n${printFunction(plan.main)}\n`,
+  ].join('');
+}

@@ -1,0 +1,13 @@
+#!/usr/bin/env node
+import { load } from '../index.ts';
+import { forkedWorker } from './bench/fork.ts';
+import { processIo } from './io.ts';
+import { runCli } from './program.ts';
+
+// A reader that closes early, as `| head` does, ends the program without a complaint.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0);
+  throw error;
+});
+
+process.exitCode = await runCli(process.argv.slice(2), { io: processIo(), load, bench: forkedWorker });
