@@ -11,11 +11,12 @@ import {
   type MemoryTensors,
   memoryCheckpoint,
   SMALL,
-  SMALL_CONFIG,
+  smallConfig,
   smallTensors,
 } from './testing.ts';
 import { exactValues } from './weights.ts';
 
+const { head_dim: _, ...SMALL_CONFIG } = smallConfig(SMALL);
 const BITNET_NORMS = { attention: 'attn_sub_norm', feedForward: 'ffn_sub_norm' };
 const ONEBIT_NORMS = { attention: 'inner_attn_ln', feedForward: 'ffn_layernorm' };
 

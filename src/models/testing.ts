@@ -67,35 +67,60 @@ export function randomPacked(rows: number, cols: number, seed: number): MemoryTe
   return u8Tensor([rows / 4, cols], bytes);
 }
 
-/** A decoder small enough to write out: two layers with grouped heads and odd widths. */
-export const SMALL = { hidden: 24, intermediate: 20, layers: 2, heads: 6, kvHeads: 2, headDim: 4, vocab: 18 };
+export interface DecoderShape {
+  readonly hidden: number;
+  readonly intermediate: number;
+  readonly layers: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly vocab: number;
+}
 
-export const SMALL_CONFIG: Readonly<Record<string, unknown>> = {
-  hidden_size: SMALL.hidden,
-  intermediate_size: SMALL.intermediate,
-  num_hidden_layers: SMALL.layers,
-  num_attention_heads: SMALL.heads,
-  num_key_value_heads: SMALL.kvHeads,
-  vocab_size: SMALL.vocab,
-  max_position_embeddings: 32,
-  rms_norm_eps: 1e-5,
-  hidden_act: 'silu',
-  rope_theta: 10000,
-  tie_word_embeddings: false,
-  bos_token_id: 1,
-  eos_token_id: 2,
+/** A decoder small enough to write out: two layers with grouped heads and odd widths. */
+export const SMALL: DecoderShape = {
+  hidden: 24,
+  intermediate: 20,
+  layers: 2,
+  heads: 6,
+  kvHeads: 2,
+  headDim: 4,
+  vocab: 18,
 };
+
+/** config.json of such a decoder, but for what makes it one architecture or another. */
+export function smallConfig(shape: DecoderShape): Readonly<Record<string, unknown>> {
+  return {
+    hidden_size: shape.hidden,
+    intermediate_size: shape.intermediate,
+    num_hidden_layers: shape.layers,
+    num_attention_heads: shape.heads,
+    num_key_value_heads: shape.kvHeads,
+    head_dim: shape.headDim,
+    vocab_size: shape.vocab,
+    max_position_embeddings: 32,
+    rms_norm_eps: 1e-5,
+    hidden_act: 'silu',
+    rope_theta: 10000,
+    tie_word_embeddings: false,
+    bos_token_id: 1,
+    eos_token_id: 2,
+  };
+}
 
 export interface SmallTensorsOptions {
   /** Master weights, or packed ones with this `weight_scale`. */
   readonly weights: 'masters' | { readonly packedScale: number };
   readonly subNorms?: { readonly attention: string; readonly feedForward: string };
   readonly tied?: boolean;
+  /** Default: `SMALL`. */
+  readonly shape?: DecoderShape;
 }
 
-/** Random tensors for `SMALL`, the same for the same options. */
-export function smallTensors({ weights, subNorms, tied = false }: SmallTensorsOptions): MemoryTensors {
-  const { hidden, intermediate, layers, heads, kvHeads, headDim, vocab } = SMALL;
+/** Random tensors of a small decoder, the same for the same options. */
+export function smallTensors(options: SmallTensorsOptions): MemoryTensors {
+  const { weights, subNorms, tied = false, shape = SMALL } = options;
+  const { hidden, intermediate, layers, heads, kvHeads, headDim, vocab } = shape;
   const tensors: Record<string, MemoryTensor> = {};
   let seed = 0;
   const table = (name: string) => {

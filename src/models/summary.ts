@@ -1,0 +1,41 @@
+import type { Checkpoint } from '../checkpoint/checkpoint.ts';
+import type { ModelInfo } from './info.ts';
+
+/** Sizes that tell what a model needs, before it is compiled. All in bytes unless said otherwise. */
+export interface ModelSummary extends ModelInfo {
+  readonly totalParameters: number;
+  /** Of the checkpoint's tensors. */
+  readonly checkpointBytes: number;
+  /** Of the weights as kernels read them: two bits a ternary weight, tables as stored, or an int8 head. */
+  readonly weightBytes: number;
+  /** Weights read for each generated token: what decoding speed is bound by. */
+  readonly bytesPerToken: number;
+  /** Of the KV cache for each position, with f32 and with f16 elements. */
+  readonly cacheBytesPerPosition: { readonly f32: number; readonly f16: number };
+}
+
+const ELEMENT_BYTES = { f32: 4, f16: 2, bf16: 2 } as const;
+
+/** Estimates from a model's shape; padding is left out. `head` is what the option of that name says. */
+export function summarizeModel(
+  checkpoint: Checkpoint,
+  info: ModelInfo,
+  head: 'stored' | 'int8' = 'stored',
+): ModelSummary {
+  const { parameters, vocab, hidden, layers, kvHeads, headDim, tied } = info;
+  const stored = ELEMENT_BYTES[info.headDType];
+  const table = vocab * hidden;
+  const headBytes = head === 'int8' ? table + vocab * 4 : table * stored;
+  const body = parameters.ternary / 4 + parameters.norms * 4;
+  // A tied table serves both ends, unless the head gets int8 rows of its own.
+  const embedBytes = tied && head === 'stored' ? 0 : table * stored;
+  const cached = 2 * layers * kvHeads * headDim;
+  return {
+    ...info,
+    totalParameters: parameters.ternary + parameters.tables + parameters.norms,
+    checkpointBytes: [...checkpoint.tensors.values()].reduce((sum, { bytes }) => sum + bytes, 0),
+    weightBytes: body + headBytes + embedBytes,
+    bytesPerToken: body + headBytes + hidden * stored,
+    cacheBytesPerPosition: { f32: cached * 4, f16: cached * 2 },
+  };
+}

@@ -1,0 +1,340 @@
+import { describe, expect, it } from 'vitest';
+import type { Graph } from '../graph/ir.ts';
+import { parseGraph } from '../graph/parse.ts';
+import { printGraph } from '../graph/print.ts';
+import { verifyGraph } from '../graph/verify.ts';
+import { absorbSlices } from './absorb-slices.ts';
+import { chooseEncodings } from './choose-encodings.ts';
+import { dropDead } from './drop-dead.ts';
+import { foldConstants } from './fold-constants.ts';
+import { fuseNormQuantize } from './fuse-norm-quantize.ts';
+import { fuseProjections } from './fuse-projections.ts';
+import { fuseResidual } from './fuse-residual.ts';
+import type { Pass, PassOptions } from './pass.ts';
+import { shareQuantize } from './share-quantize.ts';
+
+/** Indentation and blank lines do not matter. */
+const lines = (text: string) =>
+  text
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => line !== '');
+
+const graphText = (body: string) => `graph g {\n${body}\n}`;
+
+/** Runs a pass on the text of a graph's body; what it makes must be valid, and nothing must be left to do. */
+function apply(pass: Pass, body: string, options: PassOptions = { head: 'stored' }): Graph {
+  const before = parseGraph(graphText(body));
+  verifyGraph(before);
+  const after = pass.run(before, options);
+  verifyGraph(after);
+  expect(pass.run(after, options)).toBe(after);
+  return after;
+}
+
+function expectRewrite(pass: Pass, before: string, after: string, options?: PassOptions): void {
+  expect(lines(printGraph(apply(pass, before, options)))).toEqual(lines(graphText(after)));
+}
+
+function expectUntouched(pass: Pass, body: string): void {
+  const graph = parseGraph(graphText(body));
+  verifyGraph(graph);
+  expect(pass.run(graph, { head: 'stored' })).toBe(graph);
+}
+
+const TOKENS = 'input tokens: i32[tokens]';
+const EMBED = `
+  ${TOKENS}
+  const embed: f32[9, 8] = tensor("embed")`;
+const X = 'x: f32[tokens, 8] = embedding(tokens, embed)';
+const QUANTIZED = 'q: i8[tokens, 8], scale: f32[tokens], sum: i32[tokens] = quantize(x)';
+
+describe('share-quantize', () => {
+  it('computes the same quantization once, by way of the same norm', () => {
+    expectRewrite(
+      shareQuantize,
+      `${EMBED}
+      const w: f32[8] = tensor("norm")
+      const t: ternary[4, 8] = packed-ternary("t")
+      const s: f32[4] = scale("s", multiply, rows = 4)
+      ${X}
+      n: f32[tokens, 8] = rmsNorm(x, w) {eps = 0.5}
+      n2: f32[tokens, 8] = rmsNorm(x, w) {eps = 0.5}
+      n3: f32[tokens, 8] = rmsNorm(x, w) {eps = 0.25}
+      a: i8[tokens, 8], b: f32[tokens], c: i32[tokens] = quantize(n)
+      d: i8[tokens, 8], e: f32[tokens], f: i32[tokens] = quantize(n2)
+      g: i8[tokens, 8], h: f32[tokens], i: i32[tokens] = quantize(n3)
+      y: f32[tokens, 4] = lowbit.matmul(a, b, c, t, s)
+      z: f32[tokens, 4] = lowbit.matmul(d, e, f, t, s)
+      v: f32[tokens, 4] = lowbit.matmul(g, h, i, t, s)
+      return y, z, v`,
+      `${EMBED}
+      const w: f32[8] = tensor("norm")
+      const t: ternary[4, 8] = packed-ternary("t")
+      const s: f32[4] = scale("s", multiply, rows = 4)
+      ${X}
+      n: f32[tokens, 8] = rmsNorm(x, w) {eps = 0.5}
+      n3: f32[tokens, 8] = rmsNorm(x, w) {eps = 0.25}
+      a: i8[tokens, 8], b: f32[tokens], c: i32[tokens] = quantize(n)
+      g: i8[tokens, 8], h: f32[tokens], i: i32[tokens] = quantize(n3)
+      y: f32[tokens, 4] = lowbit.matmul(a, b, c, t, s)
+      z: f32[tokens, 4] = lowbit.matmul(a, b, c, t, s)
+      v: f32[tokens, 4] = lowbit.matmul(g, h, i, t, s)
+      return y, z, v`,
+    );
+  });
+});
+
+describe('fuse-projections', () => {
+  const constants = `
+      const wq: ternary[8, 8] = packed-ternary("q")
+      const wk: ternary[4, 8] = absmean-ternary("k")
+      const sq: f32[8] = scale("qs", divide, rows = 8)
+      const sk: f32[4] = absmean-scale("k", rows = 4)`;
+
+  it('joins weights and scales, and slices the result', () => {
+    expectRewrite(
+      fuseProjections,
+      `${EMBED}${constants}
+      ${X}
+      ${QUANTIZED}
+      l.q: f32[tokens, 8] = lowbit.matmul(q, scale, sum, wq, sq)
+      l.k: f32[tokens, 4] = lowbit.matmul(q, scale, sum, wk, sk)
+      return l.q, l.k`,
+      `${EMBED}${constants}
+      const l.q_k.weight: ternary[12, 8] = concat(packed-ternary("q"), absmean-ternary("k"))
+      const l.q_k.weightScale: f32[12] = concat(scale("qs", divide, rows = 8), absmean-scale("k", rows = 4))
+      ${X}
+      ${QUANTIZED}
+      l.q_k: f32[tokens, 12] = lowbit.matmul(q, scale, sum, l.q_k.weight, l.q_k.weightScale)
+      l.q: f32[tokens, 8] = slice(l.q_k) {start = 0, length = 8}
+      l.k: f32[tokens, 4] = slice(l.q_k) {start = 8, length = 4}
+      return l.q, l.k`,
+    );
+  });
+
+  it('leaves products of different inputs apart', () => {
+    expectUntouched(
+      fuseProjections,
+      `${EMBED}${constants}
+      ${X}
+      ${QUANTIZED}
+      y: f32[tokens, 8] = lowbit.matmul(q, scale, sum, wq, sq)
+      q2: i8[tokens, 8], scale2: f32[tokens], sum2: i32[tokens] = quantize(y)
+      z: f32[tokens, 4] = lowbit.matmul(q2, scale2, sum2, wk, sk)
+      return z`,
+    );
+  });
+});
+
+describe('absorb-slices', () => {
+  /** q: 2 heads of 2, k and v: 1 head of 2, in a projection of 8. */
+  const attention = (vStart: number, kStyle = 'half') => `
+      ${EMBED}
+      const table: f32[5, 2] = rope-table(theta = 100, headDim = 2, positions = 5)
+      ${X}
+      q: f32[tokens, 4] = slice(x) {start = 0, length = 4}
+      k: f32[tokens, 2] = slice(x) {start = 4, length = 2}
+      v: f32[tokens, 2] = slice(x) {start = ${vStart}, length = 2}
+      qr: f32[tokens, 4] = rope(q, table) {heads = 2, headDim = 2, style = "half"}
+      kr: f32[tokens, 2] = rope(k, table) {heads = 1, headDim = 2, style = "${kStyle}"}
+      y: f32[tokens, 4] = attention(qr, kr, v) {layer = 3, heads = 2, kvHeads = 1, headDim = 2}
+      return y`;
+
+  it('packs rope and attention', () => {
+    const graph = dropDead.run(apply(absorbSlices, attention(6)), { head: 'stored' });
+    expect(lines(printGraph(graph))).toEqual(
+      lines(
+        graphText(`${EMBED}
+      const table: f32[5, 2] = rope-table(theta = 100, headDim = 2, positions = 5)
+      ${X}
+      y: f32[tokens, 4] = attention.packed(x, table) {layer = 3, heads = 2, kvHeads = 1, headDim = 2, style = "half"}
+      return y`),
+      ),
+    );
+  });
+
+  it('leaves attention that reads another order, or turns q and k differently', () => {
+    expectUntouched(absorbSlices, attention(4));
+    expectUntouched(absorbSlices, attention(6, 'interleaved'));
+  });
+
+  const gate = (upStart: number) => `${EMBED}
+      ${X}
+      g: f32[tokens, 4] = slice(x) {start = 0, length = 4}
+      u: f32[tokens, 4] = slice(x) {start = ${upStart}, length = 4}
+      y: f32[tokens, 4] = gate(g, u) {act = "silu"}
+      return y`;
+
+  it('packs gates', () => {
+    const text = printGraph(apply(absorbSlices, gate(4)));
+    expect(text).toContain('y: f32[tokens, 4] = gate.packed(x) {act = "silu"}');
+  });
+
+  it('leaves gates of other slices', () => {
+    expectUntouched(absorbSlices, gate(2));
+    expectUntouched(absorbSlices, gate(0));
+  });
+});
+
+describe('fold-constants', () => {
+  it('flattens concatenations, joins data, and makes equal constants one', () => {
+    expectRewrite(
+      foldConstants,
+      `${EMBED}
+      const a: f32[8] = concat(concat(data(1, 2), data(3)), concat(data(4, 5), scale("s", multiply, rows = 3)))
+      const b: f32[8] = concat(data(1, 2, 3, 4, 5), scale("s", multiply, rows = 3))
+      const c: f32[8] = concat(concat(scale("s", multiply, rows = 8)))
+      ${X}
+      n: f32[tokens, 8] = rmsNorm(x, a) {eps = 0.5}
+      m: f32[tokens, 8] = rmsNorm(n, b) {eps = 0.5}
+      l: f32[tokens, 8] = rmsNorm(m, c) {eps = 0.5}
+      return l`,
+      `${EMBED}
+      const a: f32[8] = concat(data(1, 2, 3, 4, 5), scale("s", multiply, rows = 3))
+      const c: f32[8] = scale("s", multiply, rows = 8)
+      ${X}
+      n: f32[tokens, 8] = rmsNorm(x, a) {eps = 0.5}
+      m: f32[tokens, 8] = rmsNorm(n, a) {eps = 0.5}
+      l: f32[tokens, 8] = rmsNorm(m, c) {eps = 0.5}
+      return l`,
+    );
+  });
+
+  it('drops slices of everything and takes slices of slices at once', () => {
+    expectRewrite(
+      foldConstants,
+      `${EMBED}
+      ${X}
+      all: f32[tokens, 8] = slice(x) {start = 0, length = 8}
+      half: f32[tokens, 4] = slice(all) {start = 4, length = 4}
+      end: f32[tokens, 2] = slice(half) {start = 2, length = 2}
+      return all, half, end`,
+      `${EMBED}
+      ${X}
+      half: f32[tokens, 4] = slice(x) {start = 4, length = 4}
+      end: f32[tokens, 2] = slice(x) {start = 6, length = 2}
+      return x, half, end`,
+    );
+  });
+});
+
+describe('fuse-norm-quantize', () => {
+  const norm = `${EMBED}
+      const w: f32[8] = tensor("norm")
+      const t: ternary[4, 8] = packed-ternary("t")
+      const s: f32[4] = scale("s", multiply, rows = 4)
+      ${X}
+      n: f32[tokens, 8] = rmsNorm(x, w) {eps = 0.5}
+      q: i8[tokens, 8], scale: f32[tokens], sum: i32[tokens] = quantize(n)
+      y: f32[tokens, 4] = lowbit.matmul(q, scale, sum, t, s)`;
+
+  it('makes one node of the two', () => {
+    const text = printGraph(apply(fuseNormQuantize, `${norm}\nreturn y`));
+    expect(text).toContain('scale: f32[tokens], sum: i32[tokens] = rmsNorm.quantize(x, w) {eps = 0.5}');
+    expect(text).not.toContain('n: ');
+  });
+
+  it('leaves a norm that others read', () => {
+    expectUntouched(fuseNormQuantize, `${norm}\nreturn y, n`);
+    expectUntouched(fuseNormQuantize, `${norm}\nz: f32[tokens, 8] = add(n, x)\nreturn y, z`);
+  });
+});
+
+describe('fuse-residual', () => {
+  const product = `${EMBED}
+      const t: ternary[8, 8] = packed-ternary("t")
+      const s: f32[8] = scale("s", multiply, rows = 8)
+      ${X}
+      ${QUANTIZED}
+      y: f32[tokens, 8] = lowbit.matmul(q, scale, sum, t, s)`;
+
+  it.each(['y, x', 'x, y'])('adds at the end of the product: add(%s)', (inputs) => {
+    const graph = apply(fuseResidual, `${product}\nh: f32[tokens, 8] = add(${inputs})\nreturn h`);
+    expect(printGraph(graph)).toContain('h: f32[tokens, 8] = lowbit.matmul.add(q, scale, sum, t, s, x)');
+  });
+
+  it('leaves a product that others read', () => {
+    expectUntouched(fuseResidual, `${product}\nh: f32[tokens, 8] = add(y, x)\nreturn h, y`);
+    expectUntouched(fuseResidual, `${product}\nh: f32[tokens, 8] = add(y, y)\nreturn h`);
+  });
+});
+
+describe('drop-dead', () => {
+  it('drops what no output needs', () => {
+    expectRewrite(
+      dropDead,
+      `${EMBED}
+      const w: f32[8] = tensor("norm")
+      ${X}
+      n: f32[tokens, 8] = rmsNorm(x, w) {eps = 0.5}
+      y: f32[tokens, 8] = add(x, x)
+      return y`,
+      `${EMBED}
+      ${X}
+      y: f32[tokens, 8] = add(x, x)
+      return y`,
+    );
+  });
+});
+
+describe('choose-encodings', () => {
+  const model = `
+      ${X}
+      ${QUANTIZED}
+      y: f32[tokens, 8] = lowbit.matmul(q, scale, sum, t, s)
+      last: f32[outputs, 8] = selectOutputs(y)`;
+  const rest = `
+      const t: ternary[8, 8]@ENC = packed-ternary("t")
+      const s: f32[8]@VEC = scale("s", multiply, rows = 8)`;
+  const named = (text: string) => text.replace('@ENC', ' @i2').replace('@VEC', ' @padded-rows');
+  const plain = (text: string) => text.replace(/@\w+/g, '');
+
+  it('keeps tables as stored', () => {
+    expectRewrite(
+      chooseEncodings,
+      `${EMBED}${plain(rest)}${model}
+      logits: f32[outputs, 9] = matmul(last, embed)
+      return logits`,
+      `${TOKENS}
+      const embed: f32[9, 8] @padded-rows = tensor("embed")${named(rest)}${model}
+      logits: f32[outputs, 9] = matmul(last, embed)
+      return logits`,
+    );
+  });
+
+  it('gives a tied head an int8 table of its own', () => {
+    expectRewrite(
+      chooseEncodings,
+      `${EMBED}${plain(rest)}${model}
+      logits: f32[outputs, 9] = matmul(last, embed)
+      return logits`,
+      `${TOKENS}
+      const embed: f32[9, 8] @padded-rows = tensor("embed")${named(rest)}
+      const embed.int8: f32[9, 8] @int8-rows = tensor("embed")${model}
+      logits: f32[outputs, 9] = matmul(last, embed.int8)
+      return logits`,
+      { head: 'int8' },
+    );
+  });
+
+  it('turns an untied head where it is', () => {
+    const graph = apply(
+      chooseEncodings,
+      `${EMBED}
+      const head: f32[9, 8] = tensor("head")
+      const table: f32[5, 2] = rope-table(theta = 100, headDim = 2, positions = 5)
+      ${X}
+      turned: f32[tokens, 8] = rope(x, table) {heads = 4, headDim = 2, style = "half"}
+      last: f32[outputs, 8] = selectOutputs(turned)
+      logits: f32[outputs, 9] = matmul(last, head)
+      return logits`,
+      { head: 'int8' },
+    );
+    expect(graph.constants.map(({ name, encoding }) => [name, encoding])).toEqual([
+      ['embed', 'padded-rows'],
+      ['head', 'int8-rows'],
+      ['table', 'rows'],
+    ]);
+  });
+});
