@@ -13,7 +13,7 @@ import type { OperatorKernels } from '../plan/lower.ts';
 import { detectHost, startFirstSound } from '../runtime/load.ts';
 import { candidates, checkTarget, defaultThreads, type Host, nativeMachines } from '../runtime/targets.ts';
 import type { Progress } from '../runtime/types.ts';
-import { hasCompiler } from '../targets/c/compile.ts';
+import { findCompiler } from '../targets/c/compile.ts';
 import { C_MACHINES } from '../targets/c/machines.ts';
 
 export interface CompileOptions {
@@ -41,7 +41,11 @@ export interface CompileOptions {
 async function chooseNative(target: string, host: Host, travels: boolean): Promise<readonly string[]> {
   const here = nativeMachines(target, host.cpu);
   if (here.length === 0) return [];
-  if (target === 'auto' && !(await hasCompiler())) return [];
+  const hasCompiler = await findCompiler().then(
+    () => true,
+    () => false,
+  );
+  if (target === 'auto' && !hasCompiler) return [];
   if (target.startsWith('c:') || !travels || host.cpu.arch !== 'x64') return here;
   return C_MACHINES.map((machine) => machine.name);
 }
@@ -96,7 +100,7 @@ export async function compile(source: string, options: CompileOptions = {}): Pro
     ...(signal === undefined ? {} : { signal }),
     ...(onProgress === undefined
       ? {}
-      : { onProgress: ({ done, total }) => onProgress({ stage: 'download', done, total }) }),
+      : { onProgress: (done, total) => onProgress({ stage: 'download', done, total }) }),
   });
   if (await isArtifact(folder)) {
     throw new LutraError('usage', `${folder} is already compiled`, {
