@@ -13,12 +13,19 @@
  * ```
  */
 import type { Constant, Graph, Node } from '../graph/ir.ts';
-import { freshNames, indexGraph } from '../graph/rewrite.ts';
+import { freshNames, type GraphIndex, indexGraph } from '../graph/rewrite.ts';
 import type { Pass, PassOptions } from './pass.ts';
 
-function defaultEncoding(constant: Constant): string {
+/** Whether it is a table of angles, whatever its source: what attention reads without padding. */
+function isRopeTable({ name, source }: Constant, { usersOf }: GraphIndex): boolean {
+  const turnsBy = ({ op, inputs }: Node) =>
+    (op === 'rope' || op === 'attention.packed') && inputs[1] === name;
+  return source.kind === 'rope-table' || usersOf(name).some(turnsBy);
+}
+
+function defaultEncoding(constant: Constant, index: GraphIndex): string {
   if (constant.type.dtype === 'ternary') return 'i2';
-  return constant.source.kind === 'rope-table' ? 'rows' : 'padded-rows';
+  return isRopeTable(constant, index) ? 'rows' : 'padded-rows';
 }
 
 /** Gives every output head a table of int8 rows: the one it has, if nothing but heads reads that. */
@@ -51,8 +58,9 @@ function quantizeHeads(graph: Graph): Graph {
 function run(graph: Graph, { head }: PassOptions): Graph {
   if (graph.constants.every((constant) => constant.encoding !== undefined)) return graph;
   const withHeads = head === 'int8' ? quantizeHeads(graph) : graph;
+  const index = indexGraph(withHeads);
   const constants = withHeads.constants.map((constant) =>
-    constant.encoding === undefined ? { ...constant, encoding: defaultEncoding(constant) } : constant,
+    constant.encoding === undefined ? { ...constant, encoding: defaultEncoding(constant, index) } : constant,
   );
   return { ...withHeads, constants };
 }

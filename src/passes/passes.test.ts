@@ -337,4 +337,15 @@ describe('choose-encodings', () => {
       ['table', 'rows'],
     ]);
   });
+
+  it('leaves a table of angles unpadded, whatever its source', () => {
+    const graph = apply(
+      chooseEncodings,
+      `input x: f32[tokens, 8]
+      const table: f32[2, 2] = data(1, 0.5, 0, 0.8)
+      turned: f32[tokens, 8] = rope(x, table) {heads = 4, headDim = 2, style = "half"}
+      return turned`,
+    );
+    expect(graph.constants.map(({ name, encoding }) => [name, encoding])).toEqual([['table', 'rows']]);
+  });
 });
