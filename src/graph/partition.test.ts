@@ -81,18 +81,18 @@ test('each match becomes a node of one operator for all equal subgraphs, and the
   expect(cut.nodes.some((node) => node.op === 'rmsNorm' || node.op === 'quantize')).toBe(false);
   expect(cut.nodes.filter((node) => node.op === 'external.acme.0')).toHaveLength(8);
   expect(nodeLine(cut.nodes[1]!)).toBe(
-    'quantize.q: i8[tokens, 8], quantize.scale: f32[tokens], quantize.sum: i32[tokens] = external.acme.0(embedding, norm)',
+    'quantize.q: i8[tokens, 16], quantize.scale: f32[tokens], quantize.sum: i32[tokens] = external.acme.0(embedding, norm)',
   );
   expect(regions.map((region) => [region.op, region.codegen, printGraph(region.graph)])).toEqual([
     [
       'external.acme.0',
       'acme',
       `graph region {
-  input in0: f32[tokens, 8]
-  input in1: f32[8]
+  input in0: f32[tokens, 16]
+  input in1: f32[16]
 
-  v0: f32[tokens, 8] = rmsNorm(in0, in1) {eps = 0.00001}
-  v1: i8[tokens, 8], v2: f32[tokens], v3: i32[tokens] = quantize(v0)
+  v0: f32[tokens, 16] = rmsNorm(in0, in1) {eps = 0.00001}
+  v1: i8[tokens, 16], v2: f32[tokens], v3: i32[tokens] = quantize(v0)
 
   return v1, v2, v3
 }

@@ -48,10 +48,10 @@ test('constants of the wrong size or kind, and steps that make no sense, are ref
   const graph = smallModel(false);
   await expect(
     ReferenceExecutor.create(graph, async (constant) => (await resolveData(constant)).subarray(1)),
-  ).rejects.toThrow('constant embed is f32[11, 8], 88 values, but got a Float64Array of 87');
+  ).rejects.toThrow('constant embed is f32[11, 16], 176 values, but got a Float64Array of 175');
   await expect(
     ReferenceExecutor.create(graph, async (constant) => Float32Array.from(await resolveData(constant))),
-  ).rejects.toThrow('qkv.weight is ternary[16, 8], 128 values, but got a Float32Array of 128');
+  ).rejects.toThrow('qkv.weight is ternary[32, 16], 512 values, but got a Float32Array of 512');
   await expect(
     ReferenceExecutor.create({ ...graph, inputs: [], nodes: [], outputs: ['embed'] }, resolveData),
   ).rejects.toThrow('a model has one input, tokens i32[tokens]');

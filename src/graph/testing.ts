@@ -5,7 +5,7 @@ import type { Graph } from './ir.ts';
 import { elementCount, tensor } from './types.ts';
 
 export const SMALL_VOCAB = 11;
-const [HIDDEN, HEADS, KV_HEADS, HEAD_DIM, POSITIONS] = [8, 4, 2, 2, 16] as const;
+const [HIDDEN, HEADS, KV_HEADS, HEAD_DIM, POSITIONS] = [16, 4, 2, 4, 16] as const;
 const Q_WIDTH = HEADS * HEAD_DIM;
 const KV_WIDTH = KV_HEADS * HEAD_DIM;
 
