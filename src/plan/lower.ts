@@ -7,7 +7,10 @@ import type { Machine } from '../loops/machine.ts';
 import { verifyProgram } from '../loops/verify.ts';
 import type { KernelUse, Plan } from './types.ts';
 
-/** The kernel of a user-registered operator: the function for one node, under the given name. */
+/**
+ * The kernel of a user-registered operator: the function for a node, under the given name. The node has its
+ * attributes and output types; its values' names are placeholders, since equal nodes share a kernel.
+ */
 export type OperatorKernel = (node: Node, name: string) => LoopFunction;
 
 /** Kernels of user-registered operators, by operator name. */

@@ -198,6 +198,15 @@ const LOWERINGS: Readonly<Record<string, Lowering>> = {
   matmul,
 };
 
+/** The node with placeholders for its names, so that equal ones, as those of all layers, share a kernel. */
+function unnamed(node: Node): Node {
+  return {
+    ...node,
+    inputs: node.inputs.map((_, i) => `in${i}`),
+    outputs: node.outputs.map(({ type }, i) => ({ name: `out${i}`, type })),
+  };
+}
+
 /**
  * The kernel calls of a graph, in its order. Operators in `custom` (registered by a user) become one call
  * with the node's inputs and outputs as buffers and the row count as scalar.
@@ -211,7 +220,7 @@ export function lowerGraph(graph: Graph, options: PlanOptions, custom: ReadonlyS
     const context: Context = { constants, types, options };
     const lowering = LOWERINGS[node.op];
     if (custom.has(node.op)) {
-      steps.push(simpleStep(node, context, { op: node.op, family: 'custom', shape: {}, node }));
+      steps.push(simpleStep(node, context, { op: node.op, family: 'custom', shape: {}, node: unnamed(node) }));
     } else if (lowering !== undefined) {
       steps.push(...lowering(node, context));
     } else {
