@@ -10,6 +10,7 @@ import type {
   StackBuffer,
   Stmt,
 } from './ir.ts';
+import { KEYWORDS } from './print.ts';
 
 /** A buffer as the builder hands it out: knows its name and element kind. */
 export interface BufferRef {
@@ -35,7 +36,7 @@ export class FunctionBuilder {
   readonly #buffers: BufferParam[] = [];
   readonly #scalars: ScalarParam[] = [];
   readonly #locals: StackBuffer[] = [];
-  readonly #used = new Map<string, number>();
+  readonly #used = new Map<string, number>([...KEYWORDS].map((word) => [word, 1]));
   readonly #registers = new Set<string>();
   #block: Stmt[] = [];
 

@@ -22,6 +22,11 @@ function expectSame(op: string, a: Expr, b: Expr): void {
   if (!sameType(a.type, b.type)) reject(`${op} needs operands of one type`, a.type, b.type);
 }
 
+/** f16 and bf16 values are loaded, moved, cast and stored, but not computed with. */
+function expectArithmetic(op: string, a: Expr): void {
+  if (a.type.kind === 'f16' || a.type.kind === 'bf16') reject(`${op} on a storage format`, a.type);
+}
+
 export const I32: ValueType = { kind: 'i32', lanes: 1 };
 export const F32: ValueType = { kind: 'f32', lanes: 1 };
 
@@ -50,7 +55,7 @@ export function ref(name: string, type: ValueType): Expr {
 export function binary(op: BinaryOp, a: Expr, b: Expr): Expr {
   expectSame(op, a, b);
   const { kind, lanes } = a.type;
-  if (kind === 'f16' || kind === 'bf16') reject(`${op} on a storage format`, a.type);
+  expectArithmetic(op, a);
   if ((op === 'and' || op === 'or' || op === 'xor') && !isInteger(kind))
     reject(`${op} needs integers`, a.type);
   if (op === 'div' && isInteger(kind) && (kind !== 'i32' || lanes !== 1))
@@ -62,6 +67,7 @@ export function binary(op: BinaryOp, a: Expr, b: Expr): Expr {
 }
 
 export function unary(op: UnaryOp, a: Expr): Expr {
+  expectArithmetic(op, a);
   if ((op === 'sqrt' || op === 'nearest') && a.type.kind !== 'f32') reject(`${op} needs f32`, a.type);
   if (op === 'popcount' && a.type.kind !== 'u8') reject('popcount needs u8', a.type);
   return { kind: 'unary', op, a, type: a.type };
@@ -107,12 +113,14 @@ export const and = (a: Expr, b: Expr | number): Expr =>
   binary('and', a, typeof b === 'number' ? constant(a.type, b) : b);
 
 export function shift(op: 'left' | 'right', a: Expr, by: number): Expr {
-  if (!isInteger(a.type.kind) || by < 0 || by >= kindBits(a.type.kind)) reject(`shift by ${by}`, a.type);
+  if (!isInteger(a.type.kind) || !Number.isInteger(by) || by < 0 || by >= kindBits(a.type.kind))
+    reject(`shift by ${by}`, a.type);
   return by === 0 ? a : { kind: 'shift', op, a, by, type: a.type };
 }
 
 export function compare(op: CompareOp, a: Expr, b: Expr): Expr {
   expectSame('compare', a, b);
+  expectArithmetic('compare', a);
   if (a.type.lanes !== 1) reject('compare needs scalars', a.type);
   return { kind: 'compare', op, a, b, type: I32 };
 }
@@ -120,6 +128,8 @@ export function compare(op: CompareOp, a: Expr, b: Expr): Expr {
 export function select(op: CompareOp, a: Expr, b: Expr, x: Expr, y: Expr): Expr {
   expectSame('select', a, b);
   expectSame('select', x, y);
+  expectArithmetic('select', a);
+  expectArithmetic('select', x);
   if (a.type.lanes !== x.type.lanes || kindBits(a.type.kind) !== kindBits(x.type.kind)) {
     reject('select needs equal lanes and bits', a.type, x.type);
   }
@@ -146,13 +156,16 @@ export function bitcast(a: Expr, type: ValueType): Expr {
 }
 
 export function repeat(a: Expr, times: number): Expr {
+  if (!Number.isInteger(times) || times < 1) reject(`repeat ${times} times`, a.type);
   if (times === 1) return a;
   if (a.kind === 'const') return constant({ kind: a.type.kind, lanes: a.type.lanes * times }, a.value);
   return { kind: 'repeat', a, times, type: { kind: a.type.kind, lanes: a.type.lanes * times } };
 }
 
 export function slice(a: Expr, start: number, lanes: number): Expr {
-  if (start < 0 || lanes < 1 || start + lanes > a.type.lanes) reject(`slice ${start}+${lanes}`, a.type);
+  const whole = Number.isInteger(start) && Number.isInteger(lanes);
+  if (!whole || start < 0 || lanes < 1 || start + lanes > a.type.lanes)
+    reject(`slice ${start}+${lanes}`, a.type);
   return lanes === a.type.lanes ? a : { kind: 'slice', a, start, type: { kind: a.type.kind, lanes } };
 }
 
@@ -165,7 +178,9 @@ export function concat(parts: readonly Expr[]): Expr {
 }
 
 export function shuffle(a: Expr, indices: readonly number[]): Expr {
-  if (indices.some((i) => i < 0 || i >= a.type.lanes)) reject('shuffle index out of range', a.type);
+  if (indices.length === 0 || indices.some((i) => !Number.isInteger(i) || i < 0 || i >= a.type.lanes)) {
+    reject('shuffle index out of range', a.type);
+  }
   return { kind: 'shuffle', a, indices, type: { kind: a.type.kind, lanes: indices.length } };
 }
 
@@ -179,7 +194,8 @@ function expectCodes(op: string, a: Expr, b: Expr, group: number): number {
 
 export function dot2(a: Expr, b: Expr, aMax: number): Expr {
   const lanes = expectCodes('dot2', a, b, 2);
-  if (aMax < 1 || aMax > 128) reject(`dot2 overflows with codes up to ${aMax}`, a.type);
+  if (!Number.isInteger(aMax) || aMax < 1 || aMax > 128)
+    reject(`dot2 overflows with codes up to ${aMax}`, a.type);
   return { kind: 'dot2', a, b, aMax, type: { kind: 'i16', lanes } };
 }
 
@@ -197,6 +213,7 @@ export function addPairs(a: Expr): Expr {
 export function dot4(acc: Expr, a: Expr, b: Expr, aMax: number): Expr {
   const lanes = expectCodes('dot4', a, b, 4);
   if (acc.type.kind !== 'i32' || acc.type.lanes !== lanes) reject('dot4 needs an i32 accumulator', acc.type);
+  if (!Number.isInteger(aMax) || aMax < 1 || aMax > 255) reject(`dot4 with codes up to ${aMax}`, a.type);
   return { kind: 'dot4', acc, a, b, aMax, type: acc.type };
 }
 
@@ -208,6 +225,7 @@ export function lookup16(table: Expr, index: Expr): Expr {
 }
 
 export function reduce(op: 'add' | 'min' | 'max', a: Expr): Expr {
+  expectArithmetic('reduce', a);
   if ((a.type.lanes & (a.type.lanes - 1)) !== 0) reject('reduce needs a power of two lanes', a.type);
   return a.type.lanes === 1 ? a : { kind: 'reduce', op, a, type: { kind: a.type.kind, lanes: 1 } };
 }

@@ -5,7 +5,7 @@
  * `main` function that calls them in order, which is one forward step. The interpreter (`interpret.ts`)
  * defines what every construct means, bit for bit, floats included: float operations are single IEEE 754
  * binary32 operations in the order written and are never fused or reordered, so every target that follows
- * the interpreter gives the same bits.
+ * the interpreter gives the same bits. Only which NaN a NaN is stays open.
  */
 
 /** What a lane holds. `f16` and `bf16` are storage formats: a value of them is only loaded, cast and stored. */
@@ -22,7 +22,7 @@ export type BinaryOp =
   | 'add'
   | 'sub'
   | 'mul'
-  | 'div' // f32 any lanes (IEEE); i32 scalars only (truncates; the interpreter rejects a zero divisor)
+  | 'div' // f32 any lanes (IEEE); i32 scalars only (truncates; the interpreter rejects x / 0 and -2^31 / -1)
   | 'rem' // i32 scalars only, the sign of the dividend
   | 'min' // min(a, b) = b < a ? b : a   (f32: wasm pmin, x86 minps(b, a))
   | 'max' // max(a, b) = a < b ? b : a   (f32: wasm pmax, x86 maxps(b, a))
@@ -159,7 +159,10 @@ export type Stmt =
   | { readonly kind: 'assign'; readonly name: string; readonly value: Expr }
   /** Writes the value's lanes to consecutive elements from element `index`. */
   | { readonly kind: 'store'; readonly buffer: string; readonly index: Expr; readonly value: Expr }
-  /** variable = from, from + step, ... while < to. All i32; `unrolled` needs constant bounds. */
+  /**
+   * variable = from, from + step, ... while < to. All i32, the bounds evaluated once, before the loop; step
+   * >= 1; `unrolled` needs constant bounds.
+   */
   | {
       readonly kind: 'for';
       readonly variable: string;
@@ -169,6 +172,7 @@ export type Stmt =
       readonly binding: Binding;
       readonly body: readonly Stmt[];
     }
+  /** The condition is an i32 scalar; anything but 0 is true. */
   | {
       readonly kind: 'if';
       readonly condition: Expr;
@@ -214,7 +218,10 @@ export interface StackBuffer {
   readonly size: number;
 }
 
-/** One kernel. Buffers and scalars are its parameters, in order; all names in a function are distinct. */
+/**
+ * One kernel. Buffers and scalars are its parameters, in order. All names in a function are distinct; they
+ * are letters, digits and `_`, and not the keywords of the text form (`KEYWORDS` in `print.ts`).
+ */
 export interface LoopFunction {
   readonly name: string;
   readonly buffers: readonly BufferParam[];

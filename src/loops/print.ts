@@ -25,8 +25,13 @@ import {
   typeName,
 } from './ir.ts';
 
+/** Words that cannot be names. */
+export const KEYWORDS: ReadonlySet<string> = new Set(
+  'fn local let var for in step unrolled thread if else call barrier prefetch inf nan'.split(' '),
+);
+
 /** How tightly an expression binds: what needs brackets as an operand of what. */
-const BINDS = { compare: 0, bits: 1, sum: 2, product: 3, atom: 4 } as const;
+export const BINDS = { compare: 0, bits: 1, sum: 2, product: 3, atom: 4 } as const;
 
 interface InfixOp {
   readonly symbol: string;
