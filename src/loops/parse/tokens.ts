@@ -15,7 +15,7 @@ export function syntaxError({ line, column }: Position, problem: string, cause?:
 }
 
 const TOKEN =
-  /[A-Za-z_][A-Za-z0-9_]*|\d+(?:\.\d+)?(?:e[+-]?\d+)?|\+:|\.\.|<<|>>|<=|==|!=|[()[\]{},:=+\-*/%&|^<>@]/y;
+  /[A-Za-z_][A-Za-z0-9_]*|\d+(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)|\+:|\.\.|<<|>>|<=|==|!=|[()[\]{},:=+\-*/%&|^<>@]/y;
 const BLANK = /(?:\s|\/\/[^\n]*)+/y;
 
 export function tokenize(text: string): readonly Token[] {
