@@ -220,7 +220,9 @@ export function lowerGraph(graph: Graph, options: PlanOptions, custom: ReadonlyS
     const context: Context = { constants, types, options };
     const lowering = LOWERINGS[node.op];
     if (custom.has(node.op)) {
-      steps.push(simpleStep(node, context, { op: node.op, family: 'custom', shape: {}, node: unnamed(node) }));
+      steps.push(
+        simpleStep(node, context, { op: node.op, family: 'custom', shape: {}, node: unnamed(node) }),
+      );
     } else if (lowering !== undefined) {
       steps.push(...lowering(node, context));
     } else {
