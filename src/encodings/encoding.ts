@@ -16,7 +16,7 @@ import {
 import { i2Bytes, packI2, unpackI2 } from './ternary-i2.ts';
 
 /** A constant seen as a matrix; a vector is one row. */
-export interface Matrix {
+interface Matrix {
   readonly dtype: DType;
   readonly rows: number;
   readonly cols: number;
@@ -26,7 +26,7 @@ export interface Matrix {
  * One layout. A matrix becomes one or more regions of bytes, each of which starts at a line of 64 bytes:
  * first its elements, then what belongs to them, as the scales of rows.
  */
-export interface Encoding {
+interface Encoding {
   readonly name: string;
   /** Bytes of every region. */
   bytes(matrix: Matrix): readonly number[];

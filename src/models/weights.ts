@@ -19,7 +19,7 @@ export interface TernaryWeight {
 }
 
 /** Floats of the constant's dtype, row-major. */
-export interface FloatWeight {
+interface FloatWeight {
   readonly kind: 'float';
   readonly stored: StoredFloats;
 }
