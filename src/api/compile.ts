@@ -9,6 +9,7 @@ import { resolveModel } from '../checkpoint/resolve.ts';
 import { LutraError } from '../common/errors.ts';
 import { VERSION } from '../common/version.ts';
 import type { Graph } from '../graph/ir.ts';
+import type { Registry } from '../graph/registry.ts';
 import type { OperatorKernels } from '../plan/lower.ts';
 import { detectHost, startFirstSound } from '../runtime/load.ts';
 import { candidates, checkTarget, defaultThreads, type Host, nativeMachines } from '../runtime/targets.ts';
@@ -28,6 +29,8 @@ export interface CompileOptions {
   readonly head?: 'stored' | 'int8';
   /** Threads of the run that records what the artifact computes. */
   readonly threads?: number;
+  /** lutra's operators and the user's; default: lutra's alone. */
+  readonly registry?: Registry;
   /** Kernels of operators that the user registered. */
   readonly kernels?: OperatorKernels;
   /** Changes the imported graph before the passes. */
@@ -123,6 +126,7 @@ export async function compile(source: string, options: CompileOptions = {}): Pro
     cacheElem: options.cache ?? 'f32',
     head: options.head ?? 'stored',
     ...(options.context === undefined ? {} : { context: options.context }),
+    ...(options.registry === undefined ? {} : { registry: options.registry }),
     ...(options.kernels === undefined ? {} : { kernels: options.kernels }),
     ...(options.transform === undefined ? {} : { transform: options.transform }),
     ...(signal === undefined ? {} : { signal }),

@@ -4,6 +4,7 @@ import { openCheckpoint } from '../checkpoint/open.ts';
 import { LutraError } from '../common/errors.ts';
 import { VERSION } from '../common/version.ts';
 import type { Graph } from '../graph/ir.ts';
+import type { Registry } from '../graph/registry.ts';
 import { importModel } from '../models/import.ts';
 import type { ModelInfo } from '../models/info.ts';
 import { runPasses } from '../passes/pipeline.ts';
@@ -45,6 +46,8 @@ export interface BuildOptions {
   readonly cacheElem: 'f32' | 'f16';
   readonly head: 'stored' | 'int8';
   readonly kernels?: OperatorKernels;
+  /** lutra's operators and the user's; default: lutra's alone. */
+  readonly registry?: Registry;
   /** Changes the imported graph before the passes: to insert a user's operators. */
   readonly transform?: (graph: Graph) => Graph;
   /** Runs the draft, kernels tested first, on these steps; the digest of their logits. */
@@ -82,12 +85,13 @@ function chooseContext(asked: number | undefined, info: ModelInfo): number {
 /** Imports a checkpoint and plans it, reading headers only. */
 export function planCheckpoint(
   checkpoint: Checkpoint,
-  options: Pick<BuildOptions, 'context' | 'cacheElem' | 'head' | 'kernels' | 'transform'>,
+  options: Pick<BuildOptions, 'context' | 'cacheElem' | 'head' | 'kernels' | 'registry' | 'transform'>,
 ): PlannedModel {
   const context = chooseContext(options.context, importModel(checkpoint).info);
   const { graph, info } = importModel(checkpoint, { context });
   const imported = options.transform?.(graph) ?? graph;
-  const fused = runPasses(imported, { head: options.head });
+  const { head, registry } = options;
+  const fused = runPasses(imported, { head, ...(registry === undefined ? {} : { registry }) });
   const custom = new Set(options.kernels?.keys());
   const plan = planModel(fused, { context, block: BLOCK, cacheElem: options.cacheElem }, custom);
   return { imported, graph: fused, info, plan };
