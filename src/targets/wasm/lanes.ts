@@ -36,7 +36,7 @@ function trace(e: Expr): readonly ByteOf[] {
   if (e.type.lanes === 1 && e.kind !== 'slice') return bytesOf(e);
   switch (e.kind) {
     case 'bitcast':
-      return e.a.type.lanes === 1 ? bytesOf(e) : trace(e.a);
+      return trace(e.a);
     case 'slice': {
       const start = e.start * kindBytes(e.type.kind);
       return trace(e.a).slice(start, start + typeBits(e.type) / 8);

@@ -8,7 +8,7 @@ import { pushAddress } from './address.ts';
 import type { FunctionContext } from './context.ts';
 import { emitCast, emitNarrowedConcat } from './convert.ts';
 import { emitMovement, pushSplatLoad } from './lanes.ts';
-import { constantBytes, shapeOf } from './shapes.ts';
+import { constantBytes, pushLane, shapeOf } from './shapes.ts';
 
 type Of<K extends Expr['kind']> = Extract<Expr, { kind: K }>;
 
@@ -167,6 +167,43 @@ function select(ctx: FunctionContext, { op, a, b, x, y }: Of<'select'>): void {
   ctx.push(ctx.relaxed ? 'i8x16.relaxed_laneselect' : 'v128.bitselect');
 }
 
+type Product = Of<'dot2' | 'dot4' | 'madd' | 'lookup16'>;
+
+function product(ctx: FunctionContext, e: Product): void {
+  switch (e.kind) {
+    case 'dot2':
+      // The second operand is the one of 7 bits.
+      ctx.vector(e.b);
+      ctx.vector(e.a);
+      ctx.push('i16x8.relaxed_dot_i8x16_i7x16_s');
+      break;
+    case 'dot4':
+      ctx.vector(e.b);
+      ctx.vector(e.a);
+      ctx.vector(e.acc);
+      ctx.push('i32x4.relaxed_dot_i8x16_i7x16_add_s');
+      break;
+    case 'madd':
+      ctx.vector(e.a);
+      if (e.b.kind === 'const' && e.b.value === 1) {
+        ctx.push('i32x4.extadd_pairwise_i16x8_s');
+        break;
+      }
+      ctx.vector(e.b);
+      ctx.push('i32x4.dot_i16x8_s');
+      break;
+    case 'lookup16':
+      ctx.vector(e.table);
+      ctx.vector(e.index);
+      ctx.push(ctx.relaxed ? 'i8x16.relaxed_swizzle' : 'i8x16.swizzle');
+      break;
+  }
+  if (e.type.lanes === 1) {
+    pushLane(ctx, e.type.kind, 0);
+    ctx.push(`${shapeOf(e.type.kind)}.splat`);
+  }
+}
+
 /** Pushes a value as a v128. */
 export function emitVector(ctx: FunctionContext, e: Expr): void {
   const { kind, lanes } = e.type;
@@ -175,30 +212,10 @@ export function emitVector(ctx: FunctionContext, e: Expr): void {
       ctx.constant(constantBytes(kind, e.value));
       return;
     case 'dot2':
-      // The second operand is the one of 7 bits.
-      ctx.vector(e.b);
-      ctx.vector(e.a);
-      ctx.push('i16x8.relaxed_dot_i8x16_i7x16_s');
-      return;
     case 'dot4':
-      ctx.vector(e.b);
-      ctx.vector(e.a);
-      ctx.vector(e.acc);
-      ctx.push('i32x4.relaxed_dot_i8x16_i7x16_add_s');
-      return;
     case 'madd':
-      ctx.vector(e.a);
-      if (e.b.kind === 'const' && e.b.value === 1) {
-        ctx.push('i32x4.extadd_pairwise_i16x8_s');
-        return;
-      }
-      ctx.vector(e.b);
-      ctx.push('i32x4.dot_i16x8_s');
-      return;
     case 'lookup16':
-      ctx.vector(e.table);
-      ctx.vector(e.index);
-      ctx.push(ctx.relaxed ? 'i8x16.relaxed_swizzle' : 'i8x16.swizzle');
+      product(ctx, e);
       return;
     case 'load':
       if (lanes > 1) {
