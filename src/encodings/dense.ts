@@ -4,9 +4,10 @@
  * - `padded-rows`: each row padded with zeros to a multiple of 64 elements, as bf16, f16 or f32. A vector is
  *   a table of one row.
  * - `rows`: f32 without padding, for tables that are read a row at a time.
- * - `int8-rows`: q = round-half-even(w / scale), scale = max|w| / 127 of the row: rows of i8 padded as above,
- *   and apart from them the scales, f32, their number padded likewise.
+ * - `int8-rows`: q = round-half-even(w * (127 / max|w|)), scale = max|w| / 127 of the row: rows of i8 padded
+ *   as above, and apart from them the scales, f32, their number padded likewise.
  */
+import { widenHalves } from '../common/halves.ts';
 import { alignUp } from '../common/math.ts';
 import { type StoredFloats, toF32 } from '../models/tensors.ts';
 
@@ -63,11 +64,14 @@ export function int8RowsBytes(rows: number, cols: number): readonly [number, num
   return [rows * alignUp(cols, PAD), alignUp(rows, PAD) * 4];
 }
 
-function row(stored: StoredFloats, r: number, cols: number): Float32Array {
-  const [from, to] = [r * cols, (r + 1) * cols];
-  return stored.dtype === 'f32'
-    ? stored.values.subarray(from, to)
-    : toF32({ dtype: stored.dtype, bits: stored.bits.subarray(from, to) });
+/** Copies row `r` into `values`, as f32. */
+function readRow(stored: StoredFloats, r: number, values: Float32Array): void {
+  const [from, to] = [r * values.length, (r + 1) * values.length];
+  values.set(
+    stored.dtype === 'f32'
+      ? stored.values.subarray(from, to)
+      : widenHalves(stored.bits.subarray(from, to), stored.dtype),
+  );
 }
 
 /** Adding and subtracting it rounds a small float64 to an integer, ties to even. */
@@ -77,15 +81,20 @@ export function packInt8Rows(stored: StoredFloats, rows: number, cols: number): 
   const stride = alignUp(cols, PAD);
   const elements = new Int8Array(rows * stride);
   const scales = new Float32Array(alignUp(rows, PAD));
+  const values = new Float32Array(cols);
   for (let r = 0; r < rows; r++) {
-    const values = row(stored, r, cols);
+    readRow(stored, r, values);
     let largest = 0;
-    for (let c = 0; c < cols; c++) largest = Math.max(largest, Math.abs(values[c]!));
-    // Below that, the scale would be subnormal, and its rounding could push q beyond 127: the row is zero.
+    for (let c = 0; c < cols; c++) {
+      const magnitude = Math.abs(values[c]!);
+      if (magnitude > largest) largest = magnitude;
+    }
+    // Below that, the scale would be subnormal and inexact: the row is zero.
     if (largest < 2 ** -110) continue;
-    const scale = Math.fround(largest / 127);
-    scales[r] = scale;
-    for (let c = 0; c < cols; c++) elements[r * stride + c] = values[c]! / scale + ROUND - ROUND;
+    scales[r] = largest / 127;
+    const inverse = 127 / largest;
+    const start = r * stride;
+    for (let c = 0; c < cols; c++) elements[start + c] = values[c]! * inverse + ROUND - ROUND;
   }
   return [new Uint8Array(elements.buffer), new Uint8Array(scales.buffer)];
 }
