@@ -1,0 +1,40 @@
+import { stat } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import { LutraError } from '../common/errors.ts';
+import { quote } from './failure.ts';
+import { type DownloadOptions, downloadModel } from './hub/download.ts';
+import { type HubEnvironment, hubSettings, type Patience } from './hub/settings.ts';
+import { hasHubPrefix, looksLikeRepo, parseRepoSpec } from './hub/spec.ts';
+
+export interface ResolveOptions extends DownloadOptions {
+  /** Default: the environment of the process. */
+  readonly env?: HubEnvironment;
+  /** Default: five attempts, with waits from one second on. */
+  readonly patience?: Patience;
+}
+
+/**
+ * Finds the folder of a model: `spec` itself if there is such a path, otherwise the model of that name on
+ * the hub (`organization/name[@revision]`, with `hf:` before it to say so explicitly), downloaded if needed.
+ * @returns the path of a local folder (or of what the user took for one), for openCheckpoint
+ * @throws `not-found` for what is neither; otherwise as `downloadModel` does
+ */
+export async function resolveModel(spec: string, options: ResolveOptions = {}): Promise<string> {
+  const { env = process.env, patience, ...download } = options;
+  if (!hasHubPrefix(spec)) {
+    if (await exists(spec)) return resolve(spec);
+    if (!looksLikeRepo(spec)) {
+      throw new LutraError('not-found', `there is no folder ${quote(spec)}`, {
+        hint: 'Give the folder of a checkpoint, or a model of the hub as hf:organization/name.',
+      });
+    }
+  }
+  return downloadModel(await hubSettings(env, patience), parseRepoSpec(spec), download);
+}
+
+async function exists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
+}
