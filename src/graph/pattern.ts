@@ -21,7 +21,7 @@ export interface NodePattern {
 }
 
 /** A node's output (the first one unless `outputOf` says which), a constant of the graph, or anything. */
-export type InputPattern = NodePattern | OutputPattern | 'constant' | 'any';
+type InputPattern = NodePattern | OutputPattern | 'constant' | 'any';
 
 export interface OutputPattern {
   readonly of: NodePattern;

@@ -49,13 +49,6 @@ export function choiceAttr<const T extends string>(...choices: readonly T[]): At
   };
 }
 
-export function textAttr(): AttrSchema<string> {
-  return {
-    expected: 'a text that is not empty',
-    accepts: (value): value is string => typeof value === 'string' && value !== '',
-  };
-}
-
 export type AttrSchemas<A extends Attrs> = { readonly [K in keyof A]: AttrSchema<A[K]> };
 
 /** Checks attributes against their schemas: none missing, none unknown. */
