@@ -1,3 +1,4 @@
+import type { CompileOptions } from '../api/compile.ts';
 import type { LoadOptions, Model } from '../runtime/types.ts';
 import type { BenchWorker } from './bench/fork.ts';
 import type { Io } from './io.ts';
@@ -6,5 +7,7 @@ import type { Io } from './io.ts';
 export interface Deps {
   readonly io: Io;
   readonly load: (source: string, options?: LoadOptions) => Promise<Model>;
+  /** Returns the folder it wrote. */
+  readonly compile: (source: string, options?: CompileOptions) => Promise<string>;
   readonly bench: BenchWorker;
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-import { load } from '../index.ts';
+import { compile, load } from '../index.ts';
 import { forkedWorker } from './bench/fork.ts';
 import { processIo } from './io.ts';
 import { runCli } from './program.ts';
@@ -10,4 +10,9 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   throw error;
 });
 
-process.exitCode = await runCli(process.argv.slice(2), { io: processIo(), load, bench: forkedWorker });
+process.exitCode = await runCli(process.argv.slice(2), {
+  io: processIo(),
+  load,
+  compile,
+  bench: forkedWorker,
+});

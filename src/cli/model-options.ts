@@ -23,7 +23,7 @@ export interface ModelOptions {
 
 export function addTargetOption(command: Command): Command {
   return command.addOption(
-    new Option('--target <name>', 'auto, wasm, c, or one variant such as c:avx2').default('auto'),
+    new Option('--target <name>', 'auto (default), wasm, c, or one variant such as c:avx2'),
   );
 }
 
@@ -55,10 +55,7 @@ export async function loadModel(
     ...pick(options, ['target', 'threads', 'context']),
     signal,
     onProgress: bar.update,
-    onWarning: (message) => {
-      bar.clear();
-      deps.io.error(`lutra: warning: ${message}\n`);
-    },
+    onWarning: bar.warn,
   };
   try {
     return await deps.load(modelSource(model), loadOptions);

@@ -39,6 +39,7 @@ async function lutra(args: readonly string[], setting: Setting = {}): Promise<Ru
   const deps: Deps = {
     io,
     load,
+    compile: async () => 'nowhere',
     bench: {
       prepare: async ({ source, options }) => (await load(source, options)).dispose(),
       measure: (request) => measure(load, request),

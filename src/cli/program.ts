@@ -3,7 +3,10 @@ import { LutraError } from '../common/errors.ts';
 import { VERSION } from '../common/version.ts';
 import { addBenchCommand } from './commands/bench.ts';
 import { addChatCommand } from './commands/chat.ts';
+import { addCompileCommand } from './commands/compile.ts';
+import { addDoctorCommand } from './commands/doctor.ts';
 import { addEvalCommand } from './commands/eval.ts';
+import { addInspectCommand } from './commands/inspect.ts';
 import { addRunCommand } from './commands/run.ts';
 import { addSynthCommand } from './commands/synth.ts';
 import type { Deps } from './deps.ts';
@@ -11,7 +14,16 @@ import { reportFailure } from './failure.ts';
 
 const HELP_CODES = new Set(['commander.help', 'commander.helpDisplayed', 'commander.version']);
 
-const COMMANDS = [addRunCommand, addChatCommand, addBenchCommand, addEvalCommand, addSynthCommand] as const;
+const COMMANDS = [
+  addRunCommand,
+  addChatCommand,
+  addCompileCommand,
+  addInspectCommand,
+  addBenchCommand,
+  addEvalCommand,
+  addSynthCommand,
+  addDoctorCommand,
+] as const;
 
 /** Runs one command line, without the program's name; returns the exit code. */
 export async function runCli(args: readonly string[], deps: Deps): Promise<number> {

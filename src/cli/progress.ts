@@ -6,6 +6,8 @@ export interface ProgressBar {
   readonly update: (progress: Progress) => void;
   /** Removes the bar, so that other text can be written. */
   clear(): void;
+  /** Writes a line that a person should see, terminal or not. */
+  readonly warn: (message: string) => void;
 }
 
 const WIDTH = 30;
@@ -16,6 +18,11 @@ export function createProgressBar(io: Io, now: () => number = () => performance.
   let shown = false;
   let last = Number.NEGATIVE_INFINITY;
   let stage = '';
+  const clear = () => {
+    if (shown) io.error(ERASE_LINE);
+    shown = false;
+    last = Number.NEGATIVE_INFINITY;
+  };
   return {
     update(progress) {
       if (!io.errorIsTerminal) return;
@@ -26,10 +33,10 @@ export function createProgressBar(io: Io, now: () => number = () => performance.
       shown = true;
       io.error(`${ERASE_LINE}${renderBar(progress)}`);
     },
-    clear() {
-      if (shown) io.error(ERASE_LINE);
-      shown = false;
-      last = Number.NEGATIVE_INFINITY;
+    clear,
+    warn(message) {
+      clear();
+      io.error(`lutra: warning: ${message}\n`);
     },
   };
 }

@@ -64,13 +64,9 @@ async function bench(deps: Deps, model: string, flags: BenchFlags): Promise<void
   if (flags.prompt + flags.new === 0)
     throw new LutraError('usage', 'nothing to measure: -p and -n are both 0');
   const bar = createProgressBar(deps.io);
-  const report = await interruptible(deps.io, (signal) => {
-    const onWarning = (message: string) => {
-      bar.clear();
-      deps.io.error(`lutra: warning: ${message}\n`);
-    };
-    return measureAll(deps, modelSource(model), flags, { signal, onProgress: bar.update, onWarning });
-  }).finally(() => bar.clear());
+  const report = await interruptible(deps.io, (signal) =>
+    measureAll(deps, modelSource(model), flags, { signal, onProgress: bar.update, onWarning: bar.warn }),
+  ).finally(() => bar.clear());
   deps.io.out(flags.json ? `${JSON.stringify(report)}\n` : render(report));
 }
 

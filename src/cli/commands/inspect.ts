@@ -1,0 +1,160 @@
+import { type Command, Option } from 'commander';
+import { generateC, planCheckpoint } from '../../artifact/build.ts';
+import { type Artifact, isArtifact, openArtifact } from '../../artifact/open.ts';
+import { openCheckpoint } from '../../checkpoint/open.ts';
+import { resolveModel } from '../../checkpoint/resolve.ts';
+import { LutraError } from '../../common/errors.ts';
+import { drawDot } from '../../graph/draw/dot.ts';
+import { drawSvg } from '../../graph/draw/svg.ts';
+import type { Graph } from '../../graph/ir.ts';
+import { printGraph } from '../../graph/print.ts';
+import { printProgram } from '../../loops/print.ts';
+import type { ModelInfo } from '../../models/info.ts';
+import { lowerProgram } from '../../plan/lower.ts';
+import type { Plan } from '../../plan/types.ts';
+import { detectHost } from '../../runtime/load.ts';
+import { checkTarget } from '../../runtime/targets.ts';
+import { C_MACHINES, type CMachine, runnableMachines } from '../../targets/c/machines.ts';
+import { emitWat } from '../../targets/wasm/emit.ts';
+import { WASM_MACHINES, type WasmMachine } from '../../targets/wasm/machines.ts';
+import type { Deps } from '../deps.ts';
+import { planText, summaryText } from '../inspect-text.ts';
+import { interruptible } from '../io.ts';
+import { addContextOption, addTargetOption, MODEL_HELP, modelSource } from '../model-options.ts';
+import { createProgressBar } from '../progress.ts';
+import { byteSize } from '../render.ts';
+
+const STAGES = ['summary', 'graph', 'plan', 'loops', 'code'] as const;
+const FORMATS = ['text', 'dot', 'svg'] as const;
+
+interface InspectFlags {
+  readonly stage: (typeof STAGES)[number];
+  readonly format: (typeof FORMATS)[number];
+  readonly imported?: true;
+  readonly target?: string;
+  readonly context?: number;
+  readonly json?: true;
+}
+
+/** What can be looked at: a checkpoint taken through the planner, or an artifact, which has no graph. */
+interface Subject {
+  readonly info: ModelInfo;
+  readonly plan: Plan;
+  readonly graphs?: { readonly imported: Graph; readonly fused: Graph };
+  readonly artifact?: Artifact;
+}
+
+/** `lutra inspect MODEL --stage STAGE`: a model at any stage of its way. */
+export function addInspectCommand(program: Command, deps: Deps): void {
+  const command = program
+    .command('inspect')
+    .description('show a model at one stage of its way to code')
+    .argument('[model]', MODEL_HELP, 'embedded')
+    .addOption(new Option('--stage <stage>', 'what to show').choices(STAGES).default('summary'))
+    .addOption(new Option('--format <format>', 'how to show a graph').choices(FORMATS).default('text'))
+    .option('--imported', 'the graph before the passes');
+  addContextOption(addTargetOption(command))
+    .option('--json', 'print one JSON object')
+    .action((model: string, flags: InspectFlags) => inspect(deps, model, flags));
+}
+
+async function inspect(deps: Deps, model: string, flags: InspectFlags): Promise<void> {
+  if (flags.target !== undefined) checkTarget(flags.target);
+  if (flags.stage !== 'graph' && (flags.format !== 'text' || flags.imported)) {
+    throw new LutraError('usage', '--format and --imported are for --stage graph');
+  }
+  const subject = await openSubject(deps, modelSource(model), flags);
+  const { info, plan } = subject;
+  if (flags.json && flags.stage === 'summary') deps.io.out(`${JSON.stringify(info)}\n`);
+  else if (flags.json && flags.stage === 'plan') deps.io.out(`${JSON.stringify(plan)}\n`);
+  else {
+    const text = await stageText(subject, flags);
+    deps.io.out(flags.json ? `${JSON.stringify({ stage: flags.stage, text })}\n` : text);
+  }
+}
+
+async function openSubject(deps: Deps, source: string, flags: InspectFlags): Promise<Subject> {
+  const bar = createProgressBar(deps.io);
+  const folder = await interruptible(deps.io, (signal) =>
+    resolveModel(source, {
+      signal,
+      onProgress: (done, total) => bar.update({ stage: 'download', done, total }),
+      onWarning: bar.warn,
+    }),
+  ).finally(() => bar.clear());
+  if (await isArtifact(folder)) {
+    const artifact = await openArtifact(folder);
+    return { info: artifact.manifest.model as unknown as ModelInfo, plan: artifact.plan, artifact };
+  }
+  const checkpoint = await openCheckpoint(folder);
+  try {
+    const { info, plan, imported, graph } = planCheckpoint(checkpoint, {
+      cacheElem: 'f32',
+      head: 'stored',
+      ...(flags.context === undefined ? {} : { context: flags.context }),
+    });
+    return { info, plan, graphs: { imported, fused: graph } };
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+async function stageText(subject: Subject, flags: InspectFlags): Promise<string> {
+  const { info, plan, graphs, artifact } = subject;
+  switch (flags.stage) {
+    case 'summary':
+      return summaryText(info, plan, artifact === undefined ? [] : artifactFacts(artifact));
+    case 'plan':
+      return planText(plan);
+    case 'graph': {
+      if (graphs === undefined) {
+        throw new LutraError('unsupported', 'a compiled model has no graph any more', {
+          hint: 'Inspect the checkpoint it was made from.',
+        });
+      }
+      const graph = flags.imported ? graphs.imported : graphs.fused;
+      return { text: printGraph, dot: drawDot, svg: drawSvg }[flags.format](graph);
+    }
+    case 'loops':
+      return printProgram(lowerProgram(plan, (await chooseMachines(flags.target)).best));
+    case 'code': {
+      const machines = await chooseMachines(flags.target);
+      if (machines.kind === 'wasm') {
+        return emitWat(lowerProgram(plan, machines.best), machines.best, { shared: true });
+      }
+      return generateC(
+        plan,
+        machines.all.map(({ name }) => name),
+      );
+    }
+  }
+}
+
+function artifactFacts({ manifest }: Artifact): readonly (readonly [string, string])[] {
+  const bytes = Object.values(manifest.files).reduce((sum, file) => sum + file.bytes, 0);
+  return [
+    ['compiled', `by lutra ${manifest.compiler} for ${manifest.target}; ${byteSize(bytes)} on disk`],
+    ['runs on', manifest.code.flatMap(({ machines }) => machines).join(', ')],
+  ];
+}
+
+type Machines =
+  | { readonly kind: 'c'; readonly best: CMachine; readonly all: readonly CMachine[] }
+  | { readonly kind: 'wasm'; readonly best: WasmMachine };
+
+/**
+ * The machines a target means: any by name, whatever this computer is, else the best of this computer. `all`
+ * are those of one C file, which always has a scalar variant.
+ */
+async function chooseMachines(target = 'auto'): Promise<Machines> {
+  const host = await detectHost();
+  if (target === 'wasm' || target.startsWith('wasm:')) {
+    const named = WASM_MACHINES.find(({ name }) => name === target);
+    return { kind: 'wasm', best: named ?? host.wasm[0] ?? WASM_MACHINES.at(-1)! };
+  }
+  const runnable = runnableMachines(host.cpu);
+  const named = C_MACHINES.find(({ name }) => name === target);
+  if (named === undefined) return { kind: 'c', best: runnable[0]!, all: runnable };
+  const all = C_MACHINES.filter((machine) => machine === named || machine.isa === 'scalar');
+  return { kind: 'c', best: named, all };
+}
