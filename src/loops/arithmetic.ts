@@ -43,7 +43,7 @@ export function wrapper(kind: ScalarKind): (x: number) => number {
 }
 
 /** To the nearest integral f32, ties to even; keeps the sign of zero. */
-export function nearestIntegral(x: number): number {
+function nearestIntegral(x: number): number {
   const magnitude = Math.abs(x);
   if (!(magnitude < 2 ** 23)) return x; // already integral, infinite or NaN
   // Between 2^23 and 2^24 an f32 has no fraction bits, so the addition rounds.

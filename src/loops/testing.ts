@@ -368,11 +368,12 @@ export function firstDifference(
   for (const [p, { name, elem }] of fn.buffers.entries()) {
     const [left, right] = [a[p]!, b[p]!];
     const size = kindBytes(elem);
-    for (let at = 0; at < left.length; at += size) {
-      const [l, r] = [left.subarray(at, at + size), right.subarray(at, at + size)];
-      if (l.every((byte, i) => byte === r[i])) continue;
+    for (let i = 0; i < left.length; i++) {
+      if (left[i] === right[i]) continue;
+      const at = i - (i % size);
       if (!isInteger(elem) && isNaNAt(elem, left, at) && isNaNAt(elem, right, at)) continue;
-      return `${name}[${at / size}]: bytes ${l.join(' ')} and ${r.join(' ')}`;
+      const [l, r] = [left, right].map((bytes) => bytes.subarray(at, at + size).join(' '));
+      return `${name}[${at / size}]: bytes ${l} and ${r}`;
     }
   }
   return undefined;

@@ -57,10 +57,8 @@ export function lower(emitter: Emitter, e: Expr): Pieces {
       return lowerBitcast(emitter, e);
     case 'repeat':
       return lowerRepeat(emitter, e, parts);
-    case 'slice': {
-      const read = reader(emitter, e.a);
-      return read(parts.map((part) => ({ start: e.start + part.start, lanes: part.lanes })));
-    }
+    case 'slice':
+      return reader(emitter, e)(parts);
     case 'concat': {
       const sources = e.parts.flatMap((part) => lower(emitter, part));
       return gatherLanes(
@@ -119,6 +117,10 @@ function reader(emitter: Emitter, e: Expr): (parts: readonly Part[]) => Pieces {
     const index = lowerIndex(emitter, e.index);
     return (parts) =>
       parts.map(({ start, lanes }) => ({ ...e, index: index(start), type: { ...e.type, lanes } }));
+  }
+  if (e.kind === 'slice') {
+    const read = reader(emitter, e.a);
+    return (parts) => read(parts.map(({ start, lanes }) => ({ start: start + e.start, lanes })));
   }
   const pieces = lower(emitter, e);
   return (parts) =>
