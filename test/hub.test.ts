@@ -628,6 +628,16 @@ describe('the disk', () => {
     );
   });
 
+  test.skipIf(process.platform !== 'linux')('that fills up meanwhile ends the download', async () => {
+    await mkdir(blobs(), { recursive: true });
+    await symlink('/dev/full', join(blobs(), abandonedName(weightsEtag())));
+    expect(await failure(resolveModel('org/model', options()), 'environment')).toMatch(
+      /disk is full.*Free some space/,
+    );
+    expect(await readdir(blobs())).not.toContain(weightsEtag());
+    await expectComplete(await resolveModel('org/model', options()));
+  });
+
   test('where nothing can be written is named', async () => {
     await writeFile(join(home, 'file'), '');
     const env = { HF_ENDPOINT: hub.endpoint, HF_HOME: home, HF_HUB_CACHE: join(home, 'file') };

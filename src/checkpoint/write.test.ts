@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, stat, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -169,6 +169,15 @@ describe('nothing is left', () => {
     });
     expect(await readdir(folder)).toEqual(['model.safetensors']);
     expect((await stat(join(folder, 'model.safetensors'))).ino).toBe(before.ino);
+  });
+
+  test.skipIf(process.platform !== 'linux')('on a full disk', async () => {
+    await symlink('/dev/full', join(folder, `.model.safetensors.${process.pid}.partial`));
+    await expect(writeSafetensors(folder, [source('a', 'u8', [100])])).rejects.toMatchObject({
+      code: 'environment',
+      message: /disk is full/,
+    });
+    expect(await readdir(folder)).toEqual([]);
   });
 
   test('in a folder that does not exist', async () => {

@@ -4,7 +4,8 @@
  *
  *     blobs/<etag>.<host>-<process>-<thread>-<random>.incomplete
  *
- * What a cancelled or crashed download left is taken over by renaming it, which only one can do.
+ * What a cancelled or crashed download left is taken over by renaming it, which only one can do. The files
+ * that other tools have under way have other names and are left alone.
  */
 import { createHash, randomBytes } from 'node:crypto';
 import { readdir, rename, rm, stat } from 'node:fs/promises';
