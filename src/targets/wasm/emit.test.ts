@@ -9,7 +9,7 @@ import { runWasm } from './testing.ts';
 
 describe.each(detectWasmMachines(nodePlatform))('$name', (machine) => {
   test('random functions give the bits of the interpreter', () => {
-    for (let seed = 0; seed < 150; seed++) {
+    for (let seed = 0; seed < 80; seed++) {
       const { fn, buffers, scalars } = randomFunction(seed);
       const expected = copyBuffers(buffers);
       const range = threadLoop(fn) === undefined ? {} : { range: { begin: 0, end: scalars[0]! } };
