@@ -43,9 +43,9 @@ export const EXACT_FLAGS: readonly string[] = ['-std=c11', '-ffp-contract=off', 
 
 const GUARD: Record<Isa, string> = {
   scalar: '',
-  avx2: 'defined(HAVE_AVX2)',
+  avx2: 'VECTORS',
   avxvnni: 'defined(HAVE_AVXVNNI)',
-  avx512vnni: 'defined(HAVE_AVX512VNNI)',
+  avx512vnni: 'VECTORS',
 };
 
 /** Variants by growing instruction set; helpers of one may be used by all that follow. */

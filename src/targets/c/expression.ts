@@ -112,6 +112,7 @@ function emit(scope: Scope, e: Expr): Code {
       return helper === undefined ? cast(e.a) : call(helper, arg(e.a));
     }
     case 'bitcast': {
+      if (e.a.kind === 'bitcast' && sameType(e.a.a.type, e.type)) return emit(scope, e.a.a);
       const helper = bitcastHelper(h, e.a.type, e.type);
       return helper === undefined ? cast(e.a) : call(helper, arg(e.a));
     }

@@ -33,10 +33,10 @@ function lineBytes(bytes: number): number {
   return Math.ceil(bytes / LINE) * LINE;
 }
 
-/** C identifiers for all names of a function, each made once and distinct. */
-function nameTable(): (name: string) => string {
+/** C identifiers for all names of a function, each made once and distinct from the others and from `reserved`. */
+function nameTable(reserved: readonly string[]): (name: string) => string {
   const given = new Map<string, string>();
-  const taken = new Set<string>();
+  const taken = new Set(reserved);
   return (name) => {
     const known = given.get(name);
     if (known !== undefined) return known;
@@ -132,15 +132,24 @@ interface Writer extends Scope {
 
 const WIDTH = 110;
 
-/** Adds a line, broken after commas or operators where it is too long. */
+/** The space to break a line at: outside of as many parentheses as possible, and then the last one. */
+function breakAt(text: string, from: number): number {
+  let [best, least, depth] = [-1, Number.POSITIVE_INFINITY, 0];
+  for (let i = 0; i < WIDTH; i++) {
+    if (text[i] === '(') depth++;
+    if (text[i] === ')') depth--;
+    if (text[i] === ' ' && i > from && depth <= least) [best, least] = [i, depth];
+  }
+  return best;
+}
+
+/** Adds a line, in several where it is too long. */
 function line(w: Writer, depth: number, text: string): void {
   let rest = '  '.repeat(depth) + text;
   const further = '  '.repeat(depth + 2);
   while (rest.length > WIDTH) {
-    const head = rest.slice(0, WIDTH);
-    const comma = head.lastIndexOf(', ') + 1;
-    const at = comma > WIDTH / 3 ? comma : head.lastIndexOf(' ');
-    if (at <= further.length) break;
+    const at = breakAt(rest, WIDTH / 2);
+    if (at < 0) break;
     w.lines.push(rest.slice(0, at));
     rest = further + rest.slice(at + 1);
   }
@@ -265,13 +274,14 @@ function newWriter(
   helpers: Helpers,
   machine: CMachine,
   fn: LoopFunction,
+  reserved: readonly string[],
   calls: ReadonlyMap<string, LoopFunction>,
 ): Writer {
   return {
     helpers,
     machine,
     calls,
-    name: nameTable(),
+    name: nameTable(reserved),
     indices: indexNames(fn),
     used: usedNames(fn),
     lines: [],
@@ -300,7 +310,7 @@ export function emitKernel(
   fn: LoopFunction,
   aliased: ReadonlySet<number>,
 ): string {
-  const w = newWriter(helpers, machine, fn, new Map());
+  const w = newWriter(helpers, machine, fn, ['range', 'scratch'], new Map());
   const parameters = [
     'Range range',
     ...(fn.locals.length > 0 ? ['u8 *scratch'] : []),
@@ -326,7 +336,8 @@ export function emitKernel(
 /** The forward step, which every thread of the team runs. */
 export function emitMain(helpers: Helpers, machine: CMachine, program: Program): string {
   const fn = program.main;
-  const w = newWriter(helpers, machine, fn, new Map(program.functions.map((f) => [f.name, f])));
+  const calls = new Map(program.functions.map((f) => [f.name, f]));
+  const w = newWriter(helpers, machine, fn, ['thread', 'share', 'barrier', 'at', 'from'], calls);
   const parameters = [
     'const Thread *thread',
     ...fn.buffers.map((p) => bufferDeclaration(p, w.name(p.name), false)),

@@ -67,15 +67,11 @@ typedef struct {
 export const INSTRUCTION_SETS = `\
 /*
  * Each variant is compiled for its instruction set function by function, so that the file needs no -march and
- * the library loads on any processor. LUTRA_WITHOUT_... leaves a variant out. LUTRA_EMULATE replaces the
- * intrinsics by the portable ones of SIMDe, to test all variants on a processor that lacks them.
+ * the library loads on any processor. LUTRA_EMULATE names a header with portable intrinsics to use instead, which
+ * is how variants are tested on processors that lack them.
  */
 #if defined(LUTRA_EMULATE)
-#define SIMDE_ENABLE_NATIVE_ALIASES
-#include <simde/x86/avx512.h>
-#include <simde/x86/f16c.h>
-#define _mm_dpbusd_avx_epi32 simde_mm_dpbusd_epi32
-#define _mm256_dpbusd_avx_epi32 simde_mm256_dpbusd_epi32
+#include LUTRA_EMULATE
 #define VECTORS 1
 #define TARGET(features)
 #elif defined(__x86_64__)
@@ -87,20 +83,8 @@ export const INSTRUCTION_SETS = `\
 #define VECTORS 0
 #endif
 
-#if defined(__clang__)
-#define COMPILER_HAS_AVXVNNI (__clang_major__ >= 12)
-#else
-#define COMPILER_HAS_AVXVNNI (__GNUC__ >= 11)
-#endif
-
-#if VECTORS && !defined(LUTRA_WITHOUT_AVX2)
-#define HAVE_AVX2 1
-#endif
-#if VECTORS && !defined(LUTRA_WITHOUT_AVXVNNI) && COMPILER_HAS_AVXVNNI
+#if VECTORS && (__clang_major__ >= 12 || (!defined(__clang__) && __GNUC__ >= 11))
 #define HAVE_AVXVNNI 1
-#endif
-#if VECTORS && !defined(LUTRA_WITHOUT_AVX512VNNI)
-#define HAVE_AVX512VNNI 1
 #endif
 `;
 

@@ -45,7 +45,7 @@ const RESERVED = new Set(
   (
     'auto break case char const continue default do double else enum extern float for goto if inline int long ' +
     'register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while ' +
-    'asm typeof main abs div rem sqrtf rintf fabsf range scratch thread share barrier at from'
+    'asm typeof'
   ).split(' '),
 );
 

@@ -73,13 +73,13 @@ export function unaryHelper(h: Helpers, op: UnaryOp, type: ValueType): string {
         `(${result})${mm}_${registerBytes(type) === 64 ? 'roundscale' : 'round'}_ps(${a}, ` +
           '_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)',
       );
-    case 'popcount':
+    case 'popcount': {
       // Within a byte: bits to counts of pairs, pairs to nibbles, nibbles to the whole.
+      const shr = shiftHelper(h, 'right', type);
       return define(
-        `a -= (${result})((${h.type(wordsOf(type))})a >> 1) & 0x55;\n` +
-          `a = (a & 0x33) + ((${result})((${h.type(wordsOf(type))})a >> 2) & 0x33);\n` +
-          `return (a + (${result})((${h.type(wordsOf(type))})a >> 4)) & 0x0f;`,
+        `a -= ${shr}(a, 1) & 0x55;\na = (a & 0x33) + (${shr}(a, 2) & 0x33);\nreturn (a + ${shr}(a, 4)) & 0x0f;`,
       );
+    }
   }
 }
 
@@ -99,11 +99,6 @@ function scalarUnary(op: UnaryOp, type: ValueType, result: string): string {
   }
 }
 
-/** The u16 lanes of a register of bytes: x86 cannot shift single bytes. */
-function wordsOf(type: ValueType): ValueType {
-  return { kind: 'u16', lanes: type.lanes / 2 };
-}
-
 /** `u8x32 shr_u8x32(u8x32 a, int by)`; undefined where C's operator does it. */
 export function shiftHelper(h: Helpers, op: 'left' | 'right', type: ValueType): string | undefined {
   const name = `${op === 'left' ? 'shl' : 'shr'}_${typeName(type)}`;
@@ -118,7 +113,7 @@ export function shiftHelper(h: Helpers, op: 'left' | 'right', type: ValueType): 
     return define(`(${result})((${h.unsigned(type)})a << by)`);
   }
   // Shift the u16 lanes and clear the bits that came from the neighbouring byte.
-  const words = h.type(fullWords(type));
+  const words = h.type(wordsOf(type));
   const unsigned = h.unsigned(type);
   const shifted = (symbol: string, mask: string) => `(${unsigned})((${words})a ${symbol} by) & (u8)(${mask})`;
   if (op === 'left') return define(`(${result})(${shifted('<<', '0xff << by')})`);
@@ -130,7 +125,8 @@ export function shiftHelper(h: Helpers, op: 'left' | 'right', type: ValueType): 
   );
 }
 
-function fullWords(type: ValueType): ValueType {
+/** The u16 lanes of a register of bytes: x86 cannot shift single bytes. */
+function wordsOf(type: ValueType): ValueType {
   return { kind: 'u16', lanes: registerBytes(type) / 2 };
 }
 

@@ -33,18 +33,7 @@ export function castHelper(h: Helpers, from: ValueType, type: ValueType): string
     return define(`(${result})${prefix(registerBytes(from))}_cvtps_ph(${a}, ${ROUND})`);
   }
   const words: ValueType = { kind: 'u32', lanes: type.lanes };
-  if (from.kind === 'bf16') {
-    return define(`(${result})((${h.type(words)})${widen(from, words)} << 16)`);
-  }
-  const u16: ValueType = { kind: 'u16', lanes: type.lanes };
-  const u32 = h.type(words);
-  const narrowed = castHelper(h, words, u16);
-  return define(
-    `const ${u32} u = (${u32})a;\n` +
-      `const ${u32} rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;\n` +
-      `const ${u32} nan = (${u32})(a != a);\n` +
-      `return (${result})${narrowed}((rounded & ~nan) | (((u >> 16) | 0x40) & nan));`,
-  );
+  return define(`(${result})((${h.type(words)})${widen(from, words)} << 16)`);
 }
 
 function widen(from: ValueType, type: ValueType): string {
@@ -122,16 +111,6 @@ function scalarCast(h: Helpers, from: ValueType, type: ValueType, narrows: boole
       type,
       [from],
       'const u32 u = (u32)a << 16;\nf32 r;\nmemcpy(&r, &u, 4);\nreturn r;',
-    );
-  }
-  if (type.kind === 'bf16') {
-    return h.define(
-      name,
-      'scalar',
-      type,
-      [from],
-      'u32 u;\nmemcpy(&u, &a, 4);\nif (a != a) return (u16)((u >> 16) | 0x40);\n' +
-        'return (u16)((u + 0x7fff + ((u >> 16) & 1)) >> 16);',
     );
   }
   return undefined;

@@ -11,9 +11,9 @@ type Dot = Extract<Expr, { kind: 'dot2' | 'madd' | 'dot4' | 'lookup16' }>;
 export function dotHelper(h: Helpers, isa: Isa, e: Dot): string {
   switch (e.kind) {
     case 'dot2':
-      return pairs(h, `dot2_${typeName(e.a.type)}`, 'maddubs_epi16', e.a.type, e.b.type, e.type);
+      return pairs(h, 'dot2', 'maddubs_epi16', e.a.type, e.b.type, e.type);
     case 'madd':
-      return pairs(h, `madd_${typeName(e.a.type)}`, 'madd_epi16', e.a.type, e.b.type, e.type);
+      return pairs(h, 'madd', 'madd_epi16', e.a.type, e.b.type, e.type);
     case 'dot4':
       return dot4(h, isa, e.a.type, e.b.type, e.type);
     case 'lookup16':
@@ -21,28 +21,45 @@ export function dotHelper(h: Helpers, isa: Isa, e: Dot): string {
   }
 }
 
+/** The sum of products of the first lanes, for results that are scalars. */
+function products(lanes: number, a: string, b: string): string {
+  return Array.from({ length: lanes }, (_, i) => `(u32)(${a}[${i}] * ${b}[${i}])`).join(' + ');
+}
+
 function pairs(
   h: Helpers,
-  name: string,
+  op: string,
   intrinsic: string,
   a: ValueType,
   b: ValueType,
   type: ValueType,
 ): string {
+  const name = `${op}_${typeName(a)}`;
+  const result = h.type(type);
+  if (type.lanes === 1) {
+    return h.define(name, isaOf(a), type, [a, b], `(${result})(${products(2, 'a', 'b')})`);
+  }
   const call = `${prefix(registerBytes(a))}_${intrinsic}(${asRegister(a, 'a')}, ${asRegister(b, 'b')})`;
-  return h.define(name, isaOf(a, type), type, [a, b], `(${h.type(type)})${call}`);
+  return h.define(name, isaOf(a), type, [a, b], `(${result})${call}`);
 }
 
 function dot4(h: Helpers, isa: Isa, a: ValueType, b: ValueType, type: ValueType): string {
+  const result = h.type(type);
+  if (type.lanes === 1) {
+    const sum = `(${result})((u32)a + ${products(4, 'b', 'c')})`;
+    return h.define(`dot4_${typeName(a)}`, isaOf(a), type, [type, a, b], sum);
+  }
   // Both instruction sets have vpdpbusd on 16 and 32 bytes, in two encodings.
   const vex = isa === 'avxvnni';
   const name = `dot4_${typeName(a)}${vex ? '_vex' : ''}`;
   const intrinsic = `${prefix(registerBytes(type))}_dpbusd_${vex ? 'avx_' : ''}epi32`;
   const args = `${asRegister(type, 'a')}, ${asRegister(a, 'b')}, ${asRegister(b, 'c')}`;
-  return h.define(name, isa, type, [type, a, b], `(${h.type(type)})${intrinsic}(${args})`);
+  return h.define(name, isa, type, [type, a, b], `(${result})${intrinsic}(${args})`);
 }
 
 function lookup16(h: Helpers, table: ValueType, index: ValueType, type: ValueType): string {
+  const name = `lookup16_${typeName(table)}_${typeName(index)}`;
+  if (type.lanes === 1) return h.define(name, isaOf(table), type, [table, index], 'a[b]');
   const reg = registerBytes(type);
   const everywhere = {
     16: '(__m128i)a',
@@ -50,6 +67,5 @@ function lookup16(h: Helpers, table: ValueType, index: ValueType, type: ValueTyp
     64: '_mm512_broadcast_i32x4((__m128i)a)',
   }[reg];
   const body = `(${h.type(type)})${prefix(reg)}_shuffle_epi8(${everywhere}, ${asRegister(index, 'b')})`;
-  const name = `lookup16_${typeName(table)}_${typeName(index)}`;
   return h.define(name, isaOf(type), type, [table, index], body);
 }

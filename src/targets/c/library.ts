@@ -1,0 +1,114 @@
+/** The functions of a compiled library, called through koffi. */
+import { LutraError } from '../../common/errors.ts';
+import type { KernelCall } from '../executable.ts';
+import type { LibraryDescription } from './emit.ts';
+
+/** An address in this process. */
+export type Pointer = bigint;
+
+/** The entry points of support.ts. Those that compute run on a thread of their own and give a promise. */
+export interface NativeLibrary {
+  describe(): LibraryDescription;
+  /** 1: this processor can run the variant; 0: it cannot; -1: there is none of this name. */
+  supported(variant: string): number;
+  openModel(weights: string, variant: string, threads: number): Pointer;
+  closeModel(model: Pointer): Promise<void>;
+  newCache(): Pointer | undefined;
+  freeCache(cache: Pointer): void;
+  step(
+    model: Pointer,
+    tokens: Int32Array,
+    n: number,
+    position: number,
+    all: 0 | 1,
+    cache: Pointer | undefined,
+    logits: Float32Array,
+  ): Promise<void>;
+  /** 0, or -1 when there is no such kernel with as many arguments. */
+  call(model: Pointer, call: KernelCall): Promise<number>;
+  /** Nothing of the library may be used afterwards. */
+  unload(): void;
+}
+
+type Koffi = typeof import('koffi');
+
+async function importKoffi(): Promise<Koffi> {
+  try {
+    return await import('koffi');
+  } catch (cause) {
+    throw new LutraError(
+      'environment',
+      'the package koffi, through which native code is called, cannot be loaded',
+      {
+        hint: 'Run npm install again on this computer, or use the target wasm.',
+        cause,
+      },
+    );
+  }
+}
+
+const ERROR_BYTES = 512;
+
+/** Opens a library that was compiled from `emitC`. Throws `invalid` when it is none. */
+export async function openLibrary(path: string): Promise<NativeLibrary> {
+  const koffi = await importKoffi();
+  try {
+    return bindLibrary(koffi, koffi.load(path));
+  } catch (cause) {
+    throw new LutraError('invalid', `${path} cannot be loaded: ${(cause as Error).message}`, {
+      hint: 'Compile the model again on this computer.',
+      cause,
+    });
+  }
+}
+
+function bindLibrary(koffi: Koffi, library: ReturnType<Koffi['load']>): NativeLibrary {
+  const describe = library.func('const char *lutra_describe()');
+  const supported = library.func('int32_t lutra_supported(const char *variant)');
+  const open = library.func(
+    'void *lutra_open(const char *weights, const char *variant, int32_t threads, uint8_t *error, int32_t bytes)',
+  );
+  const close = library.func('void lutra_close(void *model)');
+  const cacheNew = library.func('void *lutra_cache_new()');
+  const cacheFree = library.func('void lutra_cache_free(void *cache)');
+  const step = library.func(
+    'void lutra_step(void *model, const int32_t *tokens, int32_t n, int32_t pos, int32_t all, void *cache, float *logits)',
+  );
+  const call = library.func(
+    'int32_t lutra_call(void *model, const char *kernel, void *buffers, int32_t bufferCount, const double *scalars, ' +
+      'int32_t scalarCount, int32_t begin, int32_t end)',
+  );
+
+  /** `held` is memory that native code uses until the call is done. */
+  const later = <T>(f: typeof step, args: readonly unknown[], held: readonly unknown[]): Promise<T> =>
+    new Promise((done, fail) => {
+      f.async(...args, (error: unknown, result: T) => {
+        void held.length;
+        if (error) fail(error);
+        else done(result);
+      });
+    });
+
+  return {
+    describe: () => JSON.parse(describe()),
+    supported: (variant) => supported(variant),
+    openModel(weights, variant, threads) {
+      const error = new Uint8Array(ERROR_BYTES);
+      const model: Pointer | null = open(weights, variant, threads, error, ERROR_BYTES);
+      if (model !== null) return model;
+      const reason = new TextDecoder().decode(error.subarray(0, error.indexOf(0)));
+      throw new LutraError('environment', `the model cannot be opened: ${reason}`);
+    },
+    closeModel: (model) => later(close, [model], []),
+    newCache: () => cacheNew() ?? undefined,
+    freeCache: (cache) => cacheFree(cache),
+    step: (...args) => later(step, args, args),
+    call(model, { kernel, buffers, scalars, begin, end }) {
+      const addresses = BigUint64Array.from(buffers, (b) => koffi.address(b));
+      const values = Float64Array.from(scalars);
+      const args = [model, kernel, addresses, addresses.length, values, values.length, begin, end];
+      return later(call, args, [...args, ...buffers]);
+    },
+    unload: () => library.unload(),
+  };
+}
