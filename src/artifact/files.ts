@@ -3,6 +3,7 @@ import { createReadStream } from 'node:fs';
 import { type FileHandle, mkdir, open, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { LutraError } from '../common/errors.ts';
+import { MANIFEST_FILE } from './manifest.ts';
 
 export interface FileFacts {
   readonly bytes: number;
@@ -104,7 +105,9 @@ export class PendingFolder {
     this.#target = target;
   }
 
+  /** Throws `usage` when `target` is anything but free, an empty folder, or an artifact to replace. */
   static async create(target: string): Promise<PendingFolder> {
+    await refuseToReplace(target);
     const path = `${target}.partial-${process.pid}-${Math.random().toString(36).slice(2, 8)}`;
     try {
       await mkdir(path, { recursive: true });
@@ -149,5 +152,23 @@ export class PendingFolder {
 
   async discard(): Promise<void> {
     await rm(this.path, { recursive: true, force: true });
+  }
+}
+
+/** Publishing removes what stood there: never somebody's files because of a wrong -o. */
+async function refuseToReplace(target: string): Promise<void> {
+  let names: string[];
+  try {
+    names = await readdir(target);
+  } catch (cause) {
+    const code = (cause as NodeJS.ErrnoException).code;
+    if (code === 'ENOENT') return;
+    if (code !== 'ENOTDIR') throw writeFailure(cause, target);
+    throw new LutraError('usage', `${target} is a file`, { hint: 'Choose a folder.' });
+  }
+  if (names.length > 0 && !names.includes(MANIFEST_FILE)) {
+    throw new LutraError('usage', `${target} is not empty and no compiled model`, {
+      hint: 'Choose another folder, or empty it.',
+    });
   }
 }
