@@ -16,7 +16,7 @@ export interface HubRepo {
 }
 
 /** What goes wrong with one answer. */
-export interface Mishap {
+interface Mishap {
   /** Another status, with `headers`. */
   readonly status?: number;
   readonly headers?: Readonly<Record<string, string>>;
@@ -38,7 +38,7 @@ export interface Mishap {
 
 type Handler = (request: IncomingMessage, response: ServerResponse, mishap: Mishap) => void;
 
-export interface LoggedRequest {
+interface LoggedRequest {
   readonly server: 'hub' | 'content';
   readonly method: string;
   readonly path: string;
@@ -133,25 +133,35 @@ function answer(
   const repo = hub.repos.get(name);
   const known = request.headers.authorization === `Bearer ${hub.token}`;
   if (repo === undefined || (repo.access === 'private' && !known)) {
-    return refuse(response, known ? 404 : 401, 'RepoNotFound', 'Repository not found');
+    refuse(response, known ? 404 : 401, 'RepoNotFound', 'Repository not found');
+    return;
   }
   if (repo.access === 'gated' && !known && resolve !== null) {
-    return refuse(response, 401, 'GatedRepo', `Access to model ${name} is restricted.`);
+    refuse(response, 401, 'GatedRepo', `Access to model ${name} is restricted.`);
+    return;
   }
   const commit = decodeURIComponent(revision);
   if (!['main', 'refs/pr/1', repo.commit].includes(commit)) {
-    return refuse(response, 404, 'RevisionNotFound', `Invalid rev id: ${commit}`);
+    refuse(response, 404, 'RevisionNotFound', `Invalid rev id: ${commit}`);
+    return;
   }
-  if (api !== null) return sendListing(hub, repo, response);
+  if (api !== null) {
+    sendListing(hub, repo, response);
+    return;
+  }
   const path = decodeURIComponent(file!);
   const body = repo.files.get(path);
   const headers = { 'x-repo-commit': repo.commit };
-  if (body === undefined) return refuse(response, 404, 'EntryNotFound', 'Entry not found', headers);
+  if (body === undefined) {
+    refuse(response, 404, 'EntryNotFound', 'Entry not found', headers);
+    return;
+  }
   if (!repo.large.has(path)) {
-    return sendBody(hub, request, response, mishap, body, {
+    sendBody(hub, request, response, mishap, body, {
       ...headers,
       etag: `"${gitBlob(body)}"`,
     });
+    return;
   }
   response.writeHead(302, {
     ...headers,

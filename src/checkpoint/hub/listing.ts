@@ -3,7 +3,7 @@ import { LutraError } from '../../common/errors.ts';
 import { malformed, quote } from '../failure.ts';
 import { isObject, parseObject } from '../json.ts';
 import { attemptRequest, refusal } from './http.ts';
-import { type Attempt, repeat, valueOf } from './retry.ts';
+import { type Attempt, repeat, unwrap } from './retry.ts';
 import type { HubSettings, Patience } from './settings.ts';
 import type { RepoSpec } from './spec.ts';
 
@@ -114,7 +114,7 @@ export async function describeFile(
       return { ok: true, value: { path, size, etag } };
     }),
   );
-  return valueOf(attempt);
+  return unwrap(attempt);
 }
 
 /** `"abc"` and the weak `W/"abc"` alike name abc. */

@@ -53,7 +53,7 @@ export async function repeat<T>(
 }
 
 /** The value of a successful attempt; throws the failure of another. */
-export function valueOf<T>(attempt: Attempt<T>): T {
+export function unwrap<T>(attempt: Attempt<T>): T {
   if (attempt.ok) return attempt.value;
   throw attempt.failure;
 }

@@ -9,7 +9,7 @@ import { blobPath, sizeOf } from './cache.ts';
 import { attemptRequest, refusal, type Watchdog } from './http.ts';
 import { fileUrl, type RemoteFile } from './listing.ts';
 import { claimPartial, releasePartial, removeAbandoned } from './partial.ts';
-import { type Attempt, cancelled, repeat, valueOf } from './retry.ts';
+import { type Attempt, cancelled, repeat, unwrap } from './retry.ts';
 import type { HubSettings } from './settings.ts';
 import type { RepoSpec } from './spec.ts';
 
@@ -120,7 +120,7 @@ async function download(transfer: Transfer, writer: Writer): Promise<void> {
     );
     return attempt.ok ? attempt : { ...attempt, progressed: writer.done > before };
   });
-  valueOf(outcome);
+  unwrap(outcome);
 }
 
 async function receive(
