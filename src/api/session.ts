@@ -14,6 +14,7 @@ import { createStopFilter, type StopFilter } from '../text/stop.ts';
 import { createStreamDecoder } from '../text/stream-decoder.ts';
 import type { ChatTemplate } from '../text/template.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
+import { startGeneration } from './stream.ts';
 
 /** What a session needs of its model. */
 export interface SessionModel {
@@ -32,8 +33,12 @@ export class ModelSession implements Session {
   readonly #model: SessionModel;
   readonly #sequence: Sequence;
   readonly #onDispose: (session: ModelSession) => void;
+  readonly #disposed = new AbortController();
   #messages: readonly ChatMessage[] = [];
-  #busy = false;
+  /** Prompt and answer so far; the last token may not be in the cache yet. */
+  #history: readonly number[] = [];
+  /** The generation under way. */
+  #running: Promise<unknown> | undefined;
 
   constructor(model: SessionModel, sequence: Sequence, onDispose: (session: ModelSession) => void) {
     this.#model = model;
@@ -56,16 +61,24 @@ export class ModelSession implements Session {
       throw new LutraError('usage', `maxTokens must be a positive integer, got ${maxTokens}`);
     }
 
-    let settle: (result: GenerationResult) => void = () => undefined;
-    let fail: (error: unknown) => void = () => undefined;
-    const result = new Promise<GenerationResult>((resolve, reject) => {
-      settle = resolve;
-      fail = reject;
-    });
-    // A caller who only iterates sees the error there; it must not also count as unhandled.
-    result.catch(() => undefined);
-    const pieces = this.#run(tokens, prompt, options, sampler, stops, settle, fail);
-    return { result, [Symbol.asyncIterator]: () => pieces };
+    if (this.#running !== undefined) {
+      throw new LutraError('usage', 'the session is already generating', {
+        hint: 'Wait for it, or create another session: they share the model.',
+      });
+    }
+    const signals = [this.#disposed.signal, ...(options.signal === undefined ? [] : [options.signal])];
+    const generation = startGeneration(async (emit, signal) => {
+      try {
+        const result = await this.#run(tokens, { ...options, signal }, sampler, stops, emit);
+        this.#history = [...tokens, ...result.tokens];
+        this.#remember(prompt, options, result.text);
+        return result;
+      } finally {
+        this.#running = undefined;
+      }
+    }, AbortSignal.any(signals));
+    this.#running = generation.result.catch(() => undefined);
+    return generation;
   }
 
   #promptTokens(prompt: string | readonly ChatMessage[], options: GenerateOptions): readonly number[] {
@@ -75,8 +88,8 @@ export class ModelSession implements Session {
     }
     let tokens: readonly number[];
     if (typeof prompt === 'string' && options.raw === true) {
-      const own = tokenizer.encode(prompt, { addSpecialTokens: this.position === 0 });
-      tokens = [...this.#sequence.tokens, ...own];
+      const own = tokenizer.encode(prompt, { addSpecialTokens: this.#history.length === 0 });
+      tokens = [...this.#history, ...own];
     } else {
       const messages =
         typeof prompt === 'string' ? [...this.#messages, { role: 'user' as const, content: prompt }] : prompt;
@@ -101,86 +114,59 @@ export class ModelSession implements Session {
     return tokens.slice(common);
   }
 
-  async *#run(
+  async #run(
     promptTokens: readonly number[],
-    prompt: string | readonly ChatMessage[],
     options: GenerateOptions,
     sampler: Sampler,
     stops: StopFilter,
-    settle: (result: GenerationResult) => void,
-    fail: (error: unknown) => void,
-  ): AsyncGenerator<string, void> {
-    if (this.#busy) {
-      const error = new LutraError('usage', 'the session is already generating', {
-        hint: 'Wait for it, or create another session: they share the model.',
-      });
-      fail(error);
-      throw error;
-    }
-    this.#busy = true;
+    emit: (piece: string) => void,
+  ): Promise<GenerationResult> {
     const { tokenizer, context } = this.#model;
     const decoder = createStreamDecoder(tokenizer);
-    const generated: number[] = [];
+    const tokens: number[] = [];
     let text = '';
-    let finishReason: FinishReason = 'cancelled';
+    const give = (piece: string) => {
+      text += piece;
+      if (piece !== '') emit(piece);
+    };
+    const start = performance.now();
     let prefillSeconds = 0;
-    let decodeStart = performance.now();
-    let stopped = false;
-    let failed = false;
+    const finished = (finishReason: FinishReason): GenerationResult => {
+      const decodeSeconds = seconds(start) - prefillSeconds;
+      const timings = { prefillSeconds, decodeSeconds };
+      return { text, tokens, finishReason, promptTokens: promptTokens.length, timings };
+    };
+    let logits: Float32Array;
     try {
-      const start = performance.now();
-      let logits = await this.#sequence.forward(this.#reuse(promptTokens), 'last', options.signal);
-      prefillSeconds = seconds(start);
-      decodeStart = performance.now();
-      for (;;) {
-        if (options.signal?.aborted) break;
-        const token = sampler.sample(logits);
-        if (tokenizer.eos.has(token)) {
-          finishReason = 'stop';
-          break;
-        }
-        generated.push(token);
-        const piece = stops.push(decoder.push(token));
-        text += piece.text;
-        if (piece.text !== '') yield piece.text;
-        if (piece.stopped) {
-          stopped = true;
-          finishReason = 'stop';
-          break;
-        }
-        if (generated.length === options.maxTokens) {
-          finishReason = 'length';
-          break;
-        }
-        if (this.position >= context) {
-          finishReason = 'context';
-          break;
-        }
-        logits = await this.#sequence.forward([token], 'last');
-      }
-      if (!stopped) {
-        const held = stops.push(decoder.end()).text + stops.end();
-        text += held;
-        if (held !== '') yield held;
-      }
+      logits = await this.#sequence.forward(this.#reuse(promptTokens), 'last', options.signal);
     } catch (error) {
-      if (error instanceof LutraError && error.code === 'cancelled') return;
-      failed = true;
-      fail(error);
+      if (error instanceof LutraError && error.code === 'cancelled') return finished('cancelled');
       throw error;
-    } finally {
-      this.#busy = false;
-      if (!failed) {
-        this.#remember(prompt, options, text);
-        settle({
-          text,
-          tokens: generated,
-          finishReason,
-          promptTokens: promptTokens.length,
-          timings: { prefillSeconds, decodeSeconds: seconds(decodeStart) },
-        });
-      }
     }
+    prefillSeconds = seconds(start);
+
+    let reason: FinishReason | undefined;
+    while (reason === undefined) {
+      const token = sampler.sample(logits);
+      if (tokenizer.eos.has(token)) {
+        reason = 'stop';
+        break;
+      }
+      tokens.push(token);
+      const piece = stops.push(decoder.push(token));
+      give(piece.text);
+      // What follows a stop string, and what was held back as its beginning, is not given out.
+      if (piece.stopped) return finished('stop');
+      if (tokens.length === options.maxTokens) reason = 'length';
+      else if (this.position >= context) reason = 'context';
+      else if (options.signal?.aborted) reason = 'cancelled';
+      else logits = await this.#sequence.forward([token], 'last');
+    }
+    const rest = stops.push(decoder.end());
+    give(rest.text);
+    if (rest.stopped) return finished('stop');
+    give(stops.end());
+    return finished(reason);
   }
 
   #remember(prompt: string | readonly ChatMessage[], options: GenerateOptions, answer: string): void {
@@ -191,15 +177,21 @@ export class ModelSession implements Session {
   }
 
   async forward(tokens: Int32Array, logits: 'last' | 'all'): Promise<Float32Array> {
-    return this.#sequence.forward(tokens, logits);
+    const result = await this.#sequence.forward(tokens, logits);
+    this.#history = [...this.#sequence.tokens];
+    return result;
   }
 
   rewind(position: number): void {
     this.#sequence.rewind(position);
+    this.#history = [...this.#sequence.tokens];
     if (position === 0) this.#messages = [];
   }
 
   async dispose(): Promise<void> {
+    // The cache must outlive a step that is under way.
+    this.#disposed.abort();
+    await this.#running;
     this.#sequence.free();
     this.#onDispose(this);
   }

@@ -117,7 +117,10 @@ export async function startArtifact(
       steps: selfTest.steps,
       ...(custom === undefined ? {} : { custom }),
     },
-    { threads: options.threads ?? defaultThreads(host.cpu), ...(onWarning === undefined ? {} : { onWarning }) },
+    {
+      threads: options.threads ?? defaultThreads(host.cpu),
+      ...(onWarning === undefined ? {} : { onWarning }),
+    },
     {
       isTrusted: async ({ machine }) => isVerified(await key(machine)),
       passed: async ({ machine }) => rememberVerified(await key(machine)),

@@ -42,7 +42,10 @@ export interface GenerationResult {
   readonly timings: { readonly prefillSeconds: number; readonly decodeSeconds: number };
 }
 
-/** Iterate it for pieces of text that never split a character; `result` settles when it is done. */
+/**
+ * Iterate it for pieces of text that never split a character, or just await `result`: it runs either way.
+ * Leaving the iteration early cancels it.
+ */
 export interface Generation extends AsyncIterable<string> {
   readonly result: Promise<GenerationResult>;
 }
