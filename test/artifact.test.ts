@@ -159,7 +159,7 @@ describe('an artifact', () => {
     const path = copy();
     const source = readFileSync(join(path, 'code/model.c'), 'utf8');
     const best = JSON.parse(readFileSync(join(path, MANIFEST_FILE), 'utf8')).code[0].machines as string[];
-    await using sound = await load(path);
+    await using sound = await load(original);
     const isa = sound.target.slice(2);
     expect(best).toContain(sound.target);
     // A division becomes a multiplication, in the variant in use only.
