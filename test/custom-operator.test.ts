@@ -1,4 +1,7 @@
 /** The worked example of examples/custom-operator: an operator and a code generator from outside. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { acmeCodegen, normQuantize } from '../examples/custom-operator/codegen.ts';
 import { insertScaleClip, scaleClip, scaleClipKernel } from '../examples/custom-operator/operator.ts';
@@ -13,6 +16,7 @@ import { extendRegistry, operatorOf, type Registry } from '../src/graph/registry
 import { ReferenceCache, type Step, type Tensor } from '../src/graph/step.ts';
 import { smallModel } from '../src/graph/testing.ts';
 import { verifyGraph } from '../src/graph/verify.ts';
+import { compile, type Extend, load } from '../src/index.ts';
 import { rowStride } from '../src/kernels/kernel.ts';
 import { MACHINES } from '../src/kernels/testing.ts';
 import { runFunction, runProgram } from '../src/loops/interpret.ts';
@@ -188,4 +192,32 @@ test('a model with parts compiled outside runs', async () => {
   const kernels = externalKernels(regions, new Map([['acme', acmeCodegen]]));
   const { logits } = await compiled(graph, registry, kernels);
   expectNear(logits, await referenceLogits(whole, coreOperators));
+});
+
+test('the public API compiles a model with the operator, and runs it', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'lutra-custom-'));
+  const extended = (factor: number): Extend => {
+    return (graph) => ({
+      graph: insertScaleClip(graph, (width) => new Array(width).fill(factor), 1e30),
+      registry,
+      kernels: new Map([[scaleClip.name, scaleClipKernel]]),
+    });
+  };
+  const answers: string[] = [];
+  try {
+    for (const factor of [1, -1]) {
+      const options = { output: join(folder, `${factor}`), target: 'wasm', context: 64 };
+      const artifact = await compile('models/tiny-bitnet', { ...options, extend: extended(factor) });
+      await using model = await load(artifact);
+      await using session = model.createSession();
+      answers.push(
+        (await session.generate('What is 4 + 106?', { temperature: 0, maxTokens: 12 }).result).text,
+      );
+    }
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+  // Multiplying by one changes nothing; turning the signs of all gated values does.
+  expect(answers[0]).toBe('4 + 106 = 110');
+  expect(answers[1]).not.toBe(answers[0]);
 });

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { join, resolve } from 'node:path';
-import { buildArtifact, type Draft } from '../artifact/build.ts';
+import { buildArtifact, type Draft, type Extend } from '../artifact/build.ts';
 import { cacheFolder, fingerprintFolder } from '../artifact/cache.ts';
 import { memoryNeeds } from '../artifact/manifest.ts';
 import { isArtifact } from '../artifact/open.ts';
@@ -8,9 +8,6 @@ import { runSteps } from '../artifact/self-test.ts';
 import { resolveModel } from '../checkpoint/resolve.ts';
 import { LutraError } from '../common/errors.ts';
 import { VERSION } from '../common/version.ts';
-import type { Graph } from '../graph/ir.ts';
-import type { Registry } from '../graph/registry.ts';
-import type { OperatorKernels } from '../plan/lower.ts';
 import { detectHost, startFirstSound } from '../runtime/load.ts';
 import { candidates, checkTarget, defaultThreads, type Host, nativeMachines } from '../runtime/targets.ts';
 import type { Progress } from '../runtime/types.ts';
@@ -29,12 +26,8 @@ export interface CompileOptions {
   readonly head?: 'stored' | 'int8';
   /** Threads of the run that records what the artifact computes. */
   readonly threads?: number;
-  /** lutra's operators and the user's; default: lutra's alone. */
-  readonly registry?: Registry;
-  /** Kernels of operators that the user registered. */
-  readonly kernels?: OperatorKernels;
-  /** Changes the imported graph before the passes. */
-  readonly transform?: (graph: Graph) => Graph;
+  /** Adds operators, kernels and outside code of the user's own; needs `output`. */
+  readonly extend?: Extend;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: Progress) => void;
   readonly onWarning?: (message: string) => void;
@@ -62,10 +55,10 @@ async function digestSteps(
 ): Promise<string> {
   const { path, plan, code, selfTest } = draft;
   const runnable = { path, needs: memoryNeeds(plan), code };
-  const { kernels: custom, onWarning } = options;
+  const { onWarning } = options;
   const executable = await startFirstSound(
     candidates(options.target ?? 'auto', code, host),
-    { runnable, plan, kernels: selfTest, ...(custom === undefined ? {} : { custom }) },
+    { runnable, plan, kernels: selfTest },
     {
       threads: options.threads ?? defaultThreads(host.cpu),
       ...(onWarning === undefined ? {} : { onWarning }),
@@ -112,10 +105,11 @@ export async function compile(source: string, options: CompileOptions = {}): Pro
   }
   const host = await detectHost();
   const native = await chooseNative(target, host, options.output !== undefined);
-  // What a user's functions compute has no name that a cache could go by.
-  const cacheable = options.kernels === undefined && options.transform === undefined;
-  if (options.output === undefined && !cacheable) {
-    throw new LutraError('usage', 'custom operators need an output folder', { hint: 'Set `output`.' });
+  if (options.extend !== undefined && options.output === undefined) {
+    // What a user's functions compute has no name that a cache could go by.
+    throw new LutraError('usage', 'a model with custom operators needs an output folder', {
+      hint: 'Set `output`.',
+    });
   }
   const output =
     options.output === undefined ? await cachePath(folder, native, options) : resolve(options.output);
@@ -126,9 +120,7 @@ export async function compile(source: string, options: CompileOptions = {}): Pro
     cacheElem: options.cache ?? 'f32',
     head: options.head ?? 'stored',
     ...(options.context === undefined ? {} : { context: options.context }),
-    ...(options.registry === undefined ? {} : { registry: options.registry }),
-    ...(options.kernels === undefined ? {} : { kernels: options.kernels }),
-    ...(options.transform === undefined ? {} : { transform: options.transform }),
+    ...(options.extend === undefined ? {} : { extend: options.extend }),
     ...(signal === undefined ? {} : { signal }),
     digestSteps: (draft, steps) => digestSteps(draft, steps, host, options),
     onProgress: (stage, done, total) => onProgress?.({ stage, done, total }),

@@ -1,6 +1,5 @@
 import { isArtifact, openArtifact } from '../artifact/open.ts';
 import { LutraError } from '../common/errors.ts';
-import type { OperatorKernels } from '../plan/lower.ts';
 import { startArtifact } from '../runtime/load.ts';
 import { checkTarget } from '../runtime/targets.ts';
 import type { LoadOptions, Model } from '../runtime/types.ts';
@@ -23,9 +22,9 @@ function checkThreads(threads: number | undefined): void {
  */
 export async function load(
   source: string,
-  options: LoadOptions & Pick<CompileOptions, 'cache' | 'head'> & { readonly kernels?: OperatorKernels } = {},
+  options: LoadOptions & Pick<CompileOptions, 'cache' | 'head'> = {},
 ): Promise<Model> {
-  const { target = 'auto', threads, context, kernels, signal, onWarning } = options;
+  const { target = 'auto', threads, context, signal, onWarning } = options;
   checkTarget(target);
   checkThreads(threads);
   const compiled = await isArtifact(source);
@@ -34,12 +33,10 @@ export async function load(
       hint: 'Compile it again with another --context.',
     });
   }
-  const { kernels: _, ...forCompile } = options;
-  const artifact = await openArtifact(compiled ? source : await compile(source, forCompile));
+  const artifact = await openArtifact(compiled ? source : await compile(source, options));
   const executable = await startArtifact(artifact, {
     ...(target === 'auto' ? {} : { target }),
     ...(threads === undefined ? {} : { threads }),
-    ...(kernels === undefined ? {} : { custom: kernels }),
     ...(onWarning === undefined ? {} : { onWarning }),
     ...(signal === undefined ? {} : { signal }),
   });

@@ -8,7 +8,7 @@ import type { Registry } from '../graph/registry.ts';
 import { importModel } from '../models/import.ts';
 import type { ModelInfo } from '../models/info.ts';
 import { runPasses } from '../passes/pipeline.ts';
-import { lowerProgram, type OperatorKernels, scheduleProgram } from '../plan/lower.ts';
+import { lowerProgram, type OperatorKernels, scheduleOwnKernels } from '../plan/lower.ts';
 import { planModel } from '../plan/plan.ts';
 import type { Plan } from '../plan/types.ts';
 import { compileC, findCompiler } from '../targets/c/compile.ts';
@@ -37,6 +37,16 @@ const BLOCK = 128;
 const DEFAULT_CONTEXT = 2048;
 const SELF_TEST_SEED = 20;
 
+/** What a user adds to a model: a changed graph, the operators in it and their kernels. */
+export interface Extension {
+  readonly graph: Graph;
+  readonly registry?: Registry;
+  readonly kernels?: OperatorKernels;
+}
+
+/** Called with the imported graph, before the passes. */
+export type Extend = (graph: Graph) => Extension;
+
 export interface BuildOptions {
   /** Recorded in the manifest: what the artifact runs on unless told otherwise. */
   readonly target: string;
@@ -45,11 +55,7 @@ export interface BuildOptions {
   readonly context?: number;
   readonly cacheElem: 'f32' | 'f16';
   readonly head: 'stored' | 'int8';
-  readonly kernels?: OperatorKernels;
-  /** lutra's operators and the user's; default: lutra's alone. */
-  readonly registry?: Registry;
-  /** Changes the imported graph before the passes: to insert a user's operators. */
-  readonly transform?: (graph: Graph) => Graph;
+  readonly extend?: Extend;
   /** Runs the draft, kernels tested first, on these steps; the digest of their logits. */
   readonly digestSteps: (draft: Draft, steps: readonly (readonly number[])[]) => Promise<string>;
   readonly onProgress?: (stage: string, done: number, total: number) => void;
@@ -71,6 +77,7 @@ export interface PlannedModel {
   readonly graph: Graph;
   readonly info: ModelInfo;
   readonly plan: Plan;
+  readonly kernels?: OperatorKernels;
 }
 
 /** Positions an artifact is made for. Throws `usage` when more are asked for than the model has. */
@@ -85,16 +92,15 @@ function chooseContext(asked: number | undefined, info: ModelInfo): number {
 /** Imports a checkpoint and plans it, reading headers only. */
 export function planCheckpoint(
   checkpoint: Checkpoint,
-  options: Pick<BuildOptions, 'context' | 'cacheElem' | 'head' | 'kernels' | 'registry' | 'transform'>,
+  options: Pick<BuildOptions, 'context' | 'cacheElem' | 'head' | 'extend'>,
 ): PlannedModel {
   const context = chooseContext(options.context, importModel(checkpoint).info);
-  const { graph, info } = importModel(checkpoint, { context });
-  const imported = options.transform?.(graph) ?? graph;
-  const { head, registry } = options;
-  const fused = runPasses(imported, { head, ...(registry === undefined ? {} : { registry }) });
-  const custom = new Set(options.kernels?.keys());
-  const plan = planModel(fused, { context, block: BLOCK, cacheElem: options.cacheElem }, custom);
-  return { imported, graph: fused, info, plan };
+  const { graph: unextended, info } = importModel(checkpoint, { context });
+  const { graph: imported, registry, kernels } = options.extend?.(unextended) ?? { graph: unextended };
+  const { head, cacheElem } = options;
+  const graph = runPasses(imported, { head, ...(registry === undefined ? {} : { registry }) });
+  const plan = planModel(graph, { context, block: BLOCK, cacheElem }, new Set(kernels?.keys()));
+  return { imported, graph, info, plan, ...(kernels === undefined ? {} : { kernels }) };
 }
 
 /** The C file of a plan, for these machines. */
@@ -106,10 +112,14 @@ export function generateC(plan: Plan, machines: readonly string[], kernels?: Ope
   return emitC(variants, { name: plan.name, needs: memoryNeeds(plan), weightsBytes: plan.weightsBytes });
 }
 
-async function addNative(folder: PendingFolder, plan: Plan, options: BuildOptions): Promise<CodeEntry[]> {
-  const machines = options.nativeMachines;
+async function addNative(
+  folder: PendingFolder,
+  { plan, kernels }: PlannedModel,
+  machines: readonly string[],
+  signal: AbortSignal,
+): Promise<CodeEntry[]> {
   if (machines.length === 0) return [];
-  const source = generateC(plan, machines, options.kernels);
+  const source = generateC(plan, machines, kernels);
   await folder.add(C_FILE, source);
   const platform = `${process.platform}-${process.arch}`;
   const file = `code/native-${platform}.so`;
@@ -117,13 +127,13 @@ async function addNative(folder: PendingFolder, plan: Plan, options: BuildOption
     compiler: await findCompiler(),
     source: join(folder.path, C_FILE),
     output: join(folder.path, file),
-    ...(options.signal === undefined ? {} : { signal: options.signal }),
+    signal,
   });
   await folder.adopt(file);
   return [{ file, machines: [...machines], platform }];
 }
 
-async function addWasm(folder: PendingFolder, plan: Plan, kernels?: OperatorKernels): Promise<CodeEntry[]> {
+async function addWasm(folder: PendingFolder, { plan, kernels }: PlannedModel): Promise<CodeEntry[]> {
   const entries: CodeEntry[] = [];
   for (const machine of WASM_MACHINES) {
     const file = `code/${machine.name.replace(':', '-')}.wasm`;
@@ -139,9 +149,8 @@ async function addTexts(folder: PendingFolder, checkpoint: Checkpoint): Promise<
 }
 
 /** Expectations by the interpreter, scheduled for the plainest machine: the schedule must not matter. */
-function expectations(plan: Plan, kernels?: OperatorKernels): Record<string, string> {
-  const { functions } = scheduleProgram(plan, C_MACHINES.at(-1)!, kernels);
-  return expectKernels(plan, functions, SELF_TEST_SEED);
+function expectations(plan: Plan): Record<string, string> {
+  return expectKernels(plan, scheduleOwnKernels(plan, C_MACHINES.at(-1)!), SELF_TEST_SEED);
 }
 
 /** Everything of an artifact but the record of what it must compute and the manifest. */
@@ -150,18 +159,19 @@ async function writeContents(
   checkpoint: Checkpoint,
   options: BuildOptions,
 ): Promise<Draft> {
-  const { info, graph, plan } = planCheckpoint(checkpoint, options);
+  const model = planCheckpoint(checkpoint, options);
+  const { info, graph, plan } = model;
   // A C compiler works in its own process while weights are packed in this one.
   const stop = new AbortController();
   const signal = AbortSignal.any([stop.signal, ...(options.signal ? [options.signal] : [])]);
-  const native = addNative(folder, plan, { ...options, signal });
+  const native = addNative(folder, model, options.nativeMachines, signal);
   let nativeFailure: unknown;
   native.catch((cause) => {
     nativeFailure = cause;
     stop.abort();
   });
   try {
-    const wasm = await addWasm(folder, plan, options.kernels);
+    const wasm = await addWasm(folder, model);
     folder.files[WEIGHTS_FILE] = await writeWeights(
       join(folder.path, WEIGHTS_FILE),
       plan,
@@ -172,7 +182,7 @@ async function writeContents(
     );
     await addTexts(folder, checkpoint);
     await folder.add(PLAN_FILE, JSON.stringify(plan));
-    const kernels = expectations(plan, options.kernels);
+    const kernels = expectations(plan);
     const selfTest = { seed: SELF_TEST_SEED, kernels };
     return { path: folder.path, info, plan, code: [...(await native), ...wasm], selfTest };
   } catch (error) {

@@ -16,23 +16,29 @@ export type OperatorKernel = (node: Node, name: string) => LoopFunction;
 /** Kernels of user-registered operators, by operator name. */
 export type OperatorKernels = ReadonlyMap<string, OperatorKernel>;
 
-function buildKernel(use: KernelUse, machine: Machine, custom: OperatorKernels): LoopFunction {
-  if (use.node !== undefined) {
-    const make = custom.get(use.op);
-    if (make === undefined) {
-      throw new LutraError('unsupported', `the model needs the user-registered operator ${use.op}`, {
-        hint: 'Pass its kernel where the model is compiled.',
-      });
-    }
-    return make(use.node, use.name);
-  }
+function buildOwn(use: KernelUse, machine: Machine): LoopFunction {
   const kernel = kernelFor(use.op, use.family);
   return kernel.build(use.name, use.shape, kernel.defaultSchedule(use.shape, machine));
 }
 
+function buildCustom(use: KernelUse, node: Node, custom: OperatorKernels): LoopFunction {
+  const make = custom.get(use.op);
+  if (make !== undefined) return make(node, use.name);
+  throw new LutraError('unsupported', `the model needs the user-registered operator ${use.op}`, {
+    hint: 'Pass its kernel where the model is compiled.',
+  });
+}
+
+/** The kernels of a plan that are lutra's own, scheduled for a machine; those of user operators are left out. */
+export function scheduleOwnKernels(plan: Plan, machine: Machine): readonly LoopFunction[] {
+  return plan.kernels.filter((use) => use.node === undefined).map((use) => buildOwn(use, machine));
+}
+
 /** The program of a plan as kernels write it, scheduled for a machine but with vectors of any width. */
 export function scheduleProgram(plan: Plan, machine: Machine, custom: OperatorKernels = new Map()): Program {
-  const functions = plan.kernels.map((use) => buildKernel(use, machine, custom));
+  const functions = plan.kernels.map((use) =>
+    use.node === undefined ? buildOwn(use, machine) : buildCustom(use, use.node, custom),
+  );
   const program = { functions, main: plan.main };
   verifyProgram(program);
   return program;

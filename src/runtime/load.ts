@@ -2,7 +2,7 @@ import { type Artifact, verifyHashes } from '../artifact/open.ts';
 import { findWrongKernels, runSteps, type SelfTest } from '../artifact/self-test.ts';
 import { LutraError } from '../common/errors.ts';
 import type { LoopFunction } from '../loops/ir.ts';
-import { type OperatorKernels, scheduleProgram } from '../plan/lower.ts';
+import { scheduleOwnKernels } from '../plan/lower.ts';
 import type { Plan } from '../plan/types.ts';
 import { nodePlatform } from '../platform/node.ts';
 import { C_MACHINES } from '../targets/c/machines.ts';
@@ -17,19 +17,18 @@ export async function detectHost(): Promise<Host> {
   return { cpu: await detectCpu(), wasm: detectWasmMachines(nodePlatform) };
 }
 
-/** A program, what it must compute, and the kernels a user brought. */
+/** A program and what it must compute. */
 export interface Testable {
   readonly runnable: Runnable;
   readonly plan: Plan;
   readonly kernels: Pick<SelfTest, 'seed' | 'kernels'>;
   readonly steps?: SelfTest['steps'];
-  readonly custom?: OperatorKernels;
 }
 
 function kernelFunctions(test: Testable, machine: string): readonly LoopFunction[] {
   const found = [...C_MACHINES, ...WASM_MACHINES].find(({ name }) => name === machine);
   if (found === undefined) throw new LutraError('internal', `no machine ${machine}`);
-  return scheduleProgram(test.plan, found, test.custom).functions;
+  return scheduleOwnKernels(test.plan, found);
 }
 
 /** What is wrong with an executable, in words; undefined when it computes what it must. */
@@ -94,7 +93,6 @@ export async function startArtifact(
     readonly target?: string;
     readonly threads?: number;
     readonly onWarning?: (message: string) => void;
-    readonly custom?: OperatorKernels;
     readonly signal?: AbortSignal;
   },
 ): Promise<Executable> {
@@ -107,7 +105,7 @@ export async function startArtifact(
     await verifyHashes(artifact, options.signal);
     await rememberVerified(await key('files'));
   }
-  const { custom, onWarning } = options;
+  const { onWarning } = options;
   return startFirstSound(
     chain,
     {
@@ -115,7 +113,6 @@ export async function startArtifact(
       plan,
       kernels: selfTest,
       steps: selfTest.steps,
-      ...(custom === undefined ? {} : { custom }),
     },
     {
       threads: options.threads ?? defaultThreads(host.cpu),
