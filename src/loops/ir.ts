@@ -200,6 +200,10 @@ export interface BufferArg {
   readonly offset: Expr;
 }
 
+/**
+ * Parameters of one element kind may be the same memory, as long as no iteration of the thread loop reads what
+ * another one writes, and no statement reads what an earlier one wrote through another parameter.
+ */
 export interface BufferParam {
   readonly name: string;
   readonly elem: ScalarKind;

@@ -212,6 +212,22 @@ describe('exact expansions', () => {
     for (const aMax of [3, 127, 128]) dots(aMax, (a, b) => x.dot2(a, b, aMax));
   });
 
+  test('nor when the other buffer is the same memory', () => {
+    const k = new FunctionBuilder('inPlace');
+    const [a, b] = [k.buffer('a', 'f32', 'read'), k.buffer('b', 'f32', 'write')];
+    k.store(b, 0, x.shuffle(k.load(a, 0, 64), [...Array(64).keys()].reverse()));
+    const run = (fn: LoopFunction) => {
+      const memory = new Uint8Array(Float32Array.from({ length: 64 }, (_, i) => i * i).buffer);
+      runFunction(fn, { buffers: [memory, memory], scalars: [] });
+      return memory;
+    };
+    const fn = k.build();
+    for (const m of MACHINES) expect(run(legalize(fn, m)), m.name).toEqual(run(fn));
+    // The same place of both is no reason to hold back.
+    const added = legalText('a: read f32[], b: write f32[]', 'b[0] = neg(a[0 +: 16])', AVX2);
+    expect(added).toBe('  b[0] = neg(a[0 +: 8])\n  b[8] = neg(a[8 +: 8])');
+  });
+
   test('a piece does not see what an earlier piece of the same statement wrote', () => {
     const k = new FunctionBuilder('overlap');
     const y = k.buffer('y', 'i32', 'readwrite');

@@ -3,7 +3,7 @@ import { type Expr, type LoopFunction, type ScalarKind, type Stmt, typeBits, typ
 import type { Machine } from '../machine.ts';
 import { printExpr, printStatementHead } from '../print.ts';
 import { operands, statementExprs, statements } from '../walk.ts';
-import { isNativeDot } from './expand.ts';
+import { isNative, isNativeDot } from './expand.ts';
 
 /** Throws a LutraError unless the function is as `legalize` leaves it for this machine. */
 export function checkLegal(fn: LoopFunction, machine: Machine): void {
@@ -51,13 +51,13 @@ function exprProblem(e: Expr, machine: Machine): string | undefined {
       return isNativeDot(machine, e) ? undefined : 'is not native';
     case 'madd':
     case 'lookup16':
-      return machine.native.has(e.kind) ? undefined : 'is not native';
+      return isNative(machine, e.kind) ? undefined : 'is not native';
     case 'binary':
-      return e.op !== 'averageRound' || machine.native.has(e.op) ? undefined : 'is not native';
+      return e.op !== 'averageRound' || isNative(machine, e.op) ? undefined : 'is not native';
     case 'cast': {
       const kinds: readonly ScalarKind[] = [e.type.kind, e.a.type.kind];
       if (e.type.kind === 'bf16') return 'is left';
-      return kinds.includes('f16') && !machine.native.has('f16') ? 'is not native' : undefined;
+      return kinds.includes('f16') && !isNative(machine, 'f16') ? 'is not native' : undefined;
     }
     default:
       return undefined;

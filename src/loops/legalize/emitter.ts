@@ -28,12 +28,15 @@ export interface Emitter {
   share(e: Expr, name?: string): Expr;
   /** A name for a value of any width, for expansions that use it more than once. */
   bind(type: Expr['type'], pieces: Pieces): Expr;
+  /** Whether two buffers can be the same memory: two parameters of one kind can, the own arrays cannot. */
+  mayOverlap(a: string, b: string): boolean;
   /** Scratch memory for `key`, made and filled at first need and found again while the block lasts. */
   scratch(key: Expr, local: Omit<StackBuffer, 'name'>, fill: (name: string) => void): string;
 }
 
 export function createEmitter(fn: LoopFunction, machine: Machine): Emitter {
   const taken = new Set([...fn.buffers, ...fn.scalars, ...fn.locals].map((param) => param.name));
+  const parameters = new Map(fn.buffers.map((param) => [param.name, param.elem]));
   const suffixes = new Map<string, number>();
   const registers = new Set<string>();
   const environment = new Map<string, Pieces>();
@@ -114,6 +117,9 @@ export function createEmitter(fn: LoopFunction, machine: Machine): Emitter {
       );
       return x.ref(name, type);
     },
+    mayOverlap(a, b) {
+      return a === b || (parameters.has(a) && parameters.get(a) === parameters.get(b));
+    },
     scratch(key, local, fill) {
       const text = `scratch ${printExpr(key)}`;
       const same = isLasting(key) ? recall(text) : undefined;
@@ -131,9 +137,4 @@ export function createEmitter(fn: LoopFunction, machine: Machine): Emitter {
 /** Whether an expression reads one of these names. */
 export function mentions(e: Expr, names: ReadonlySet<string>): boolean {
   return (e.kind === 'ref' && names.has(e.name)) || operands(e).some((operand) => mentions(operand, names));
-}
-
-/** Whether an expression loads from this buffer. */
-export function loadsFrom(e: Expr, buffer: string): boolean {
-  return (e.kind === 'load' && e.buffer === buffer) || operands(e).some((o) => loadsFrom(o, buffer));
 }

@@ -4,7 +4,7 @@
  */
 import * as x from '../expr.ts';
 import type { Expr, ScalarKind } from '../ir.ts';
-import type { Machine } from '../machine.ts';
+import type { Machine, NativeOp } from '../machine.ts';
 import { f16ToF32, f32ToBf16, f32ToF16 } from './halves.ts';
 
 type Bind = (e: Expr) => Expr;
@@ -12,9 +12,15 @@ type Of<Kind extends Expr['kind']> = Extract<Expr, { kind: Kind }>;
 
 const sum = (parts: readonly Expr[]): Expr => parts.reduce((a, b) => x.add(a, b));
 
+/** What combines lanes has no form for scalars. */
+export function isNative(machine: Machine, op: NativeOp): boolean {
+  const combinesLanes = op !== 'averageRound' && op !== 'f16';
+  return machine.native.has(op) && !(combinesLanes && machine.vectorBytes === 4);
+}
+
 /** The machine's own dot2 or dot4 takes these codes. */
 export function isNativeDot(machine: Machine, e: Of<'dot2'> | Of<'dot4'>): boolean {
-  return machine.native.has(e.kind) && e.aMax <= machine.dotCodeMax;
+  return isNative(machine, e.kind) && e.aMax <= machine.dotCodeMax;
 }
 
 /**
@@ -26,13 +32,13 @@ export function expand(machine: Machine, e: Expr, bind: Bind): Expr | undefined 
     case 'dot2':
       return isNativeDot(machine, e) ? undefined : expandDot2(machine, e, bind);
     case 'madd':
-      return machine.native.has('madd') ? undefined : expandMadd(machine, e, bind);
+      return isNative(machine, 'madd') ? undefined : expandMadd(machine, e, bind);
     case 'dot4':
       return isNativeDot(machine, e) ? undefined : expandDot4(machine, e, bind);
     case 'cast':
       return expandCast(machine, e, bind);
     case 'binary': {
-      if (e.op !== 'averageRound' || machine.native.has('averageRound')) return undefined;
+      if (e.op !== 'averageRound' || isNative(machine, 'averageRound')) return undefined;
       // a + b = 2 (a | b) - (a ^ b), so this is half of it, rounded up.
       const [a, b] = [bind(e.a), bind(e.b)];
       return x.sub(x.binary('or', a, b), x.shift('right', x.binary('xor', a, b), 1));
@@ -44,7 +50,7 @@ export function expand(machine: Machine, e: Expr, bind: Bind): Expr | undefined 
 
 function expandCast(machine: Machine, e: Of<'cast'>, bind: Bind): Expr | undefined {
   if (e.type.kind === 'bf16') return f32ToBf16(bind(e.a), bind);
-  if (machine.native.has('f16')) return undefined;
+  if (isNative(machine, 'f16')) return undefined;
   if (e.type.kind === 'f16') return f32ToF16(bind(e.a), bind);
   return e.a.type.kind === 'f16' ? f16ToF32(e.a, bind) : undefined;
 }
@@ -109,10 +115,10 @@ function expandMadd(machine: Machine, e: Of<'madd'>, bind: Bind): Expr {
 
 function expandDot4(machine: Machine, e: Of<'dot4'>, bind: Bind): Expr {
   if (machine.vectorBytes === 4) return sum([e.acc, ...scalarProducts(e.a, e.b, 4, 'i32', bind)]);
-  if (machine.native.has('dot2') && e.aMax <= Math.min(machine.dotCodeMax, 128)) {
+  if (isNative(machine, 'dot2') && e.aMax <= Math.min(machine.dotCodeMax, 128)) {
     return x.add(e.acc, x.addPairs(x.dot2(e.a, e.b, e.aMax)));
   }
-  if (machine.native.has('madd')) {
+  if (isNative(machine, 'madd')) {
     // Products 0 and 2 of each four from the even bytes, 1 and 3 from the odd ones.
     const [evenA, evenB, oddA, oddB] = bytesAsShorts(e.a, e.b, bind);
     return sum([e.acc, x.madd(evenA, evenB), x.madd(oddA, oddB)]);

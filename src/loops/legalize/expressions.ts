@@ -1,7 +1,7 @@
 import * as x from '../expr.ts';
 import { type Expr, kindBits, type ScalarKind, sameType } from '../ir.ts';
 import type { Emitter, Pieces } from './emitter.ts';
-import { expand } from './expand.ts';
+import { expand, isNative } from './expand.ts';
 import { joinIndex, splitIndex } from './index-arithmetic.ts';
 import { capacity, concatTree, gatherLanes, type Part, partsOf, range } from './lanes.ts';
 
@@ -210,7 +210,7 @@ function lowerRepeat(emitter: Emitter, e: Of<'repeat'>, parts: readonly Part[]):
 
 function lowerLookup(emitter: Emitter, e: Of<'lookup16'>): Pieces {
   const table = lower(emitter, e.table);
-  if (emitter.machine.native.has('lookup16') && table.length === 1) {
+  if (isNative(emitter.machine, 'lookup16')) {
     const indices = lower(emitter, e.index);
     const shared = indices.length > 1 ? emitter.share(table[0]!) : table[0]!;
     return indices.map((index) => x.lookup16(shared, index));

@@ -1,7 +1,9 @@
 import { LutraError, unreachable } from '../../common/errors.ts';
 import * as x from '../expr.ts';
-import type { Stmt } from '../ir.ts';
-import { type Emitter, loadsFrom, mentions, type Pieces } from './emitter.ts';
+import { type Expr, type Stmt, sameType } from '../ir.ts';
+import { printExpr } from '../print.ts';
+import { operands } from '../walk.ts';
+import { type Emitter, mentions } from './emitter.ts';
 import { lower, lowerIndex, lowerScalar } from './expressions.ts';
 
 type Of<Kind extends Stmt['kind']> = Extract<Stmt, { kind: Kind }>;
@@ -88,15 +90,31 @@ function lowerAssign(emitter: Emitter, s: Of<'assign'>): void {
 function lowerStore(emitter: Emitter, s: Of<'store'>): void {
   const index = lowerIndex(emitter, s.index);
   const values = lower(emitter, s.value);
-  // Likewise, a later piece may load what an earlier one overwrites.
-  const settled: Pieces = values.map((value, i) =>
-    i > 0 && loadsFrom(value, s.buffer) ? emitter.share(value) : value,
-  );
   let at = 0;
-  for (const value of settled) {
-    emitter.emit({ kind: 'store', buffer: s.buffer, index: index(at), value });
+  const targets = values.map((value) => {
+    const target = index(at);
     at += value.type.lanes;
+    return target;
+  });
+  // Likewise, a later piece may load what an earlier one overwrites.
+  const settled = values.map((value, i) =>
+    i > 0 && loadsElsewhere(emitter, value, s.buffer, targets[i]!) ? emitter.share(value) : value,
+  );
+  for (const [i, value] of settled.entries()) {
+    emitter.emit({ kind: 'store', buffer: s.buffer, index: targets[i]!, value });
   }
+}
+
+/** Whether a value loads other elements than those at `index` of memory that may be the buffer's. */
+function loadsElsewhere(emitter: Emitter, value: Expr, buffer: string, index: Expr): boolean {
+  const visit = (e: Expr): boolean => {
+    if (e.kind === 'load' && emitter.mayOverlap(e.buffer, buffer)) {
+      const samePlace = sameType(e.type, value.type) && printExpr(e.index) === printExpr(index);
+      if (!samePlace) return true;
+    }
+    return operands(e).some(visit);
+  };
+  return visit(value);
 }
 
 function unroll(emitter: Emitter, s: Of<'for'>): void {
