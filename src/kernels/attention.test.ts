@@ -6,7 +6,15 @@ import { attention, CHUNK } from './attention.ts';
 import type { CacheShape } from './cache.ts';
 import { rowStride } from './kernel.ts';
 import { type RopeShape, ropeStore } from './rope-store.ts';
-import { cropRows, type Elements, padRows, randomFloats, runEverywhere, runSchedules } from './testing.ts';
+import {
+  cropRows,
+  type Elements,
+  padRows,
+  randomFloats,
+  runDefault,
+  runEverywhere,
+  runSchedules,
+} from './testing.ts';
 
 const SHAPES: readonly RopeShape[] = [
   { heads: 4, kvHeads: 2, headDim: 32, context: 40, cacheElem: 'f32', style: 'half' },
@@ -47,17 +55,18 @@ interface Stored {
   readonly values: Elements;
 }
 
-function store(shape: RopeShape, qkv: Float32Array, from: number, cache: Stored | undefined): Stored {
+function store(
+  shape: RopeShape,
+  qkv: Float32Array,
+  from: number,
+  cache: Stored | undefined,
+  run = runDefault,
+): Stored {
   const width = (shape.heads + 2 * shape.kvHeads) * shape.headDim;
   const n = qkv.length / width;
   const [keys, values] = cache === undefined ? emptyCache(shape) : [cache.keys, cache.values];
   const q = emptyRows(n, shape.heads * shape.headDim);
-  const out = runEverywhere(
-    ropeStore,
-    shape,
-    [padRows(qkv, width), ropeTable(shape), q, keys, values],
-    [n, from],
-  );
+  const out = run(ropeStore, shape, [padRows(qkv, width), ropeTable(shape), q, keys, values], [n, from]);
   return { q: out[2]!, keys: out[3]!, values: out[4]! };
 }
 
@@ -158,8 +167,8 @@ describe('rope.store', () => {
     const qkv = randomQkv(shape, n, 1);
     const width = qkv.length / n;
     // In two calls, so that the second one starts within a block of keys.
-    const first = store(shape, qkv.subarray(0, 5 * width), 0, undefined);
-    const second = store(shape, qkv.subarray(5 * width), 5, first);
+    const first = store(shape, qkv.subarray(0, 5 * width), 0, undefined, runEverywhere);
+    const second = store(shape, qkv.subarray(5 * width), 5, first, runEverywhere);
     const q = [...cropRows(first.q, heads * headDim), ...cropRows(second.q, heads * headDim)];
     rotated(columns(qkv, shape, 0, heads), shape, 0, heads).forEach((x, i) => {
       expect(Math.abs(q[i]! - x)).toBeLessThan(1e-6);
@@ -175,10 +184,15 @@ describe('rope.store', () => {
   });
 });
 
-function attentionOf(shape: CacheShape, { q, keys, values }: Stored, from: number): Elements {
+function attentionOf(
+  shape: CacheShape,
+  { q, keys, values }: Stored,
+  from: number,
+  run = runDefault,
+): Elements {
   const n = q.length / rowStride(shape.heads * shape.headDim);
   const buffers = [q, keys, values, emptyRows(n, shape.heads * shape.headDim)];
-  return runEverywhere(attention, shape, buffers, [n, from])[3]!;
+  return run(attention, shape, buffers, [n, from])[3]!;
 }
 
 /** Scores here are sums of up to 128 products of up to 9; values are up to 3. */
@@ -204,7 +218,7 @@ describe('attention', () => {
     const shape: RopeShape = {
       heads: 2,
       kvHeads: 1,
-      headDim: 18,
+      headDim: 4,
       context: CHUNK + 40,
       cacheElem: 'f32',
       style: 'half',
@@ -222,7 +236,7 @@ describe('attention', () => {
     let cache: Stored | undefined;
     let from = 0;
     for (const count of [200, CHUNK - 200 - 3, 2, 1, 1, 5, n - CHUNK - 6]) {
-      const some = qkv.subarray(from * 72, (from + count) * 72);
+      const some = qkv.subarray(from * 16, (from + count) * 16);
       cache = store(shape, some, from, cache);
       const apart = attentionOf(cacheShape(shape), cache, from);
       const rows = together.subarray(from * stride, (from + count) * stride) as Float32Array;

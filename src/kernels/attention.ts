@@ -4,6 +4,7 @@ import {
   and,
   cast,
   compare,
+  constant,
   div,
   float,
   int,
@@ -15,6 +16,7 @@ import {
   select,
   shift,
   sub,
+  vector,
 } from '../loops/expr.ts';
 import type { Expr, LoopFunction } from '../loops/ir.ts';
 import type { Machine } from '../loops/machine.ts';
@@ -78,40 +80,43 @@ interface Visit {
   readonly state: Expr;
 }
 
+const range = (count: number) => Array.from({ length: count }, (_, i) => i);
+
 /** q k / sqrt(headDim) for `heads` heads and `count` blocks of 16 keys: lanes are positions. */
 function writeScores(a: Attention, visit: Visit, firstHead: Expr, firstBlock: Expr, count: number): void {
   const { b, s, shape } = a;
   const { headDim } = shape;
-  const blocks = Array.from({ length: count }, (_, i) => b.let('block', add(firstBlock, i)));
-  const starts = blocks.map((block) =>
-    b.let('keys', keyBlockStart(shape, visit.kvHead, add(shift('right', visit.chunk, 4), block))),
-  );
-  const valuesAhead = blocks.map((block) =>
-    b.let('ahead', valueStart(shape, visit.kvHead, add(visit.chunk, mul(block, KEY_BLOCK)))),
-  );
-  const queries = Array.from({ length: s.heads }, (_, h) =>
-    b.let('query', add(visit.query, mul(add(firstHead, h), headDim))),
-  );
-  const dots = queries.map(() => blocks.map(() => b.var('dots', float(0, LANES))));
+  const first = b.let('position', mul(firstBlock, KEY_BLOCK));
+  const firstKeys = keyBlockStart(shape, visit.kvHead, add(shift('right', visit.chunk, 4), firstBlock));
+  const keys = b.let('keys', firstKeys);
+  const values = b.let('values', valueStart(shape, visit.kvHead, add(visit.chunk, first)));
+  const query = b.let('query', add(visit.query, mul(firstHead, headDim)));
+  const dots = range(s.heads).map(() => range(count).map(() => b.var('dots', float(0, LANES))));
   b.for('d', 0, headDim, 1, (d) => {
-    const column = b.let('column', mul(d, KEY_BLOCK));
-    const keys = starts.map((start) => b.let('key', cast(b.load(a.keys, add(start, column), LANES), 'f32')));
+    const from = b.let('from', add(keys, mul(d, KEY_BLOCK)));
+    const column = range(count).map((i) => {
+      const key = b.load(a.keys, add(from, i * headDim * KEY_BLOCK), LANES);
+      return b.let('key', cast(key, 'f32'));
+    });
     // The same number of values will be wanted soon, in an order that hardware does not foresee.
-    for (const start of valuesAhead) b.prefetch(a.values, add(start, column));
-    queries.forEach((query, h) => {
-      const element = b.let('element', repeat(b.load(a.q, add(query, d)), LANES));
-      keys.forEach((key, i) => {
-        b.set(dots[h]![i]!, add(dots[h]![i]!, mul(element, key)));
+    const ahead = b.let('ahead', add(values, mul(d, KEY_BLOCK)));
+    for (const i of range(count)) b.prefetch(a.values, add(ahead, i * KEY_BLOCK * valueStride(shape)));
+    const element = b.let('element', add(query, d));
+    dots.forEach((row, h) => {
+      const q = b.let('q', repeat(b.load(a.q, add(element, h * headDim)), LANES));
+      row.forEach((dot, i) => {
+        b.set(dot, add(dot, mul(q, column[i]!)));
       });
     });
   });
-  blocks.forEach((block, i) => {
-    const first = b.let('position', mul(block, KEY_BLOCK));
-    const lanes = b.let('lanes', add(repeat(first, LANES), laneIndices(LANES)));
-    dots.forEach((row, h) => {
-      const score = mul(row[i]!, float(1 / Math.sqrt(headDim), LANES));
-      const seen = select('lt', lanes, repeat(visit.visible, LANES), score, float(NOTHING, LANES));
-      b.store(a.scores, add(mul(add(firstHead, h), CHUNK), first), seen);
+  const scores = b.let('scores', add(mul(firstHead, CHUNK), first));
+  const visible = b.let('visible', repeat(sub(visit.visible, first), LANES));
+  dots.forEach((row, h) => {
+    row.forEach((dot, i) => {
+      const lanes = add(laneIndices(LANES), constant(vector('i32', LANES), KEY_BLOCK * i));
+      const score = mul(dot, float(1 / Math.sqrt(headDim), LANES));
+      const seen = select('lt', lanes, visible, score, float(NOTHING, LANES));
+      b.store(a.scores, add(scores, h * CHUNK + KEY_BLOCK * i), seen);
     });
   });
 }
@@ -143,31 +148,30 @@ function writeSoftmax({ b, scores, shrink, largest, total }: Attention, visit: V
 function writeWeighted(a: Attention, visit: Visit, firstHead: Expr, element: Expr, count: number): void {
   const { b, s, shape, scores, shrink, weighted } = a;
   const stride = valueStride(shape);
-  const heads = Array.from({ length: s.heads }, (_, h) => b.let('head', add(firstHead, h)));
-  const at = heads.map((head) => b.let('to', add(mul(add(visit.state, head), stride), element)));
-  const sums = heads.map((head, h) => {
-    const factor = b.let('factor', repeat(b.load(shrink, head), LANES));
-    return Array.from({ length: count }, (_, i) =>
-      b.var('sums', mul(b.load(weighted, add(at[h]!, LANES * i), LANES), factor)),
-    );
+  const to = b.let('to', add(mul(add(visit.state, firstHead), stride), element));
+  const place = (head: number, i: number) => add(to, head * stride + LANES * i);
+  const sums = range(s.heads).map((h) => {
+    const factor = b.let('factor', repeat(b.load(shrink, add(firstHead, h)), LANES));
+    return range(count).map((i) => b.var('sums', mul(b.load(weighted, place(h, i), LANES), factor)));
   });
   const start = b.let('values', add(valueStart(shape, visit.kvHead, visit.chunk), element));
-  const weights = heads.map((head) => b.let('weights', mul(head, CHUNK)));
+  const weights = b.let('weights', mul(firstHead, CHUNK));
   b.for('position', 0, visit.visible, 1, (position) => {
     const from = b.let('from', add(start, mul(position, stride)));
-    const value = Array.from({ length: count }, (_, i) =>
+    const values = range(count).map((i) =>
       b.let('value', cast(b.load(a.values, add(from, LANES * i), LANES), 'f32')),
     );
-    weights.forEach((row, h) => {
-      const weight = b.let('weight', repeat(b.load(scores, add(row, position)), LANES));
-      value.forEach((v, i) => {
-        b.set(sums[h]![i]!, add(sums[h]![i]!, mul(weight, v)));
+    const at = b.let('at', add(weights, position));
+    sums.forEach((row, h) => {
+      const weight = b.let('weight', repeat(b.load(scores, add(at, h * CHUNK)), LANES));
+      row.forEach((sum, i) => {
+        b.set(sum, add(sum, mul(weight, values[i]!)));
       });
     });
   });
   sums.forEach((row, h) => {
     row.forEach((sum, i) => {
-      b.store(weighted, add(at[h]!, LANES * i), sum);
+      b.store(weighted, place(h, i), sum);
     });
   });
 }

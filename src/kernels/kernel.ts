@@ -43,7 +43,7 @@ padding of f32 rows is anything, and kernels that reduce over a row leave it out
 (tokens) of this call. Every kernel has a thread loop.
 
 Float results never depend on the schedule, on the number of threads or on which tokens share a call: every
-reduction has a fixed order (`LANES` partial sums, attention in chunks of `CHUNK` positions).
+reduction has a fixed order (a fixed number of partial sums, attention in chunks of `CHUNK` positions).
 
   embedding      {hidden, elem}                    tokens i32 r, table elem r [vocab, pad(hidden)], out f32 w [n, pad]; n
   rmsNorm        {k, eps}                          x f32 r, weight f32 r [pad(k)], out f32 w; n

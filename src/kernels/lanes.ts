@@ -12,19 +12,25 @@ export function laneIndices(lanes: number): Expr {
   return concat(Array.from({ length: lanes }, (_, i) => int(i)));
 }
 
-/** The first `count` of `LANES` f32 lanes, 0 in the others. */
+/** The first `count` lanes of an f32 vector, 0 in the others. */
 export function keepFirst(value: Expr, count: number): Expr {
-  if (count >= LANES) return value;
-  return select('lt', laneIndices(LANES), repeat(int(count), LANES), value, float(0, LANES));
+  const { lanes } = value.type;
+  if (count >= lanes) return value;
+  return select('lt', laneIndices(lanes), repeat(int(count), lanes), value, float(0, lanes));
 }
 
 /**
- * Calls `body` for elements 0 .. width in groups of `LANES`: the full ones in a loop, then one of `count`
+ * Calls `body` for elements 0 .. width in groups of `lanes`: the full ones in a loop, then one of `count`
  * elements if the width is not a multiple. Rows are padded, so that a full group may be loaded and stored.
  */
-export function forGroups(b: FunctionBuilder, width: number, body: (at: Expr, count: number) => void): void {
-  const full = width - (width % LANES);
-  if (full > 0) b.for('i', 0, full, LANES, (i) => body(i, LANES));
+export function forGroups(
+  b: FunctionBuilder,
+  width: number,
+  body: (at: Expr, count: number) => void,
+  lanes = LANES,
+): void {
+  const full = width - (width % lanes);
+  if (full > 0) b.for('i', 0, full, lanes, (i) => body(i, lanes));
   if (full < width) body(int(full), width - full);
 }
 

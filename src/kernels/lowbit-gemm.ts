@@ -12,6 +12,7 @@ import {
   min,
   mul,
   shift,
+  slice,
   vector,
 } from '../loops/expr.ts';
 import type { Expr } from '../loops/ir.ts';
@@ -22,7 +23,6 @@ import {
   type LowbitSchedule,
   type LowbitShape,
   MAX_CODE,
-  shiftBytes,
   storeRows,
   TILE,
   TILE_BYTES,
@@ -44,36 +44,45 @@ interface Product {
 
 /** Some rows of the row block by some tokens. */
 interface RegisterTile {
-  /** First row, counted from the row block. */
-  readonly inBlock: Expr;
-  /** Index of each token's first activation. */
-  readonly tokens: readonly Expr[];
+  /** Where the codes of the rows begin. */
+  readonly group: Expr;
+  /** Index of the first token's first activation; the others follow at the stride of rows. */
+  readonly x: Expr;
+  readonly tokens: number;
+}
+
+/** One piece of a tile: codes of one field of some rows, and where in `codes` they go. */
+function storeCodes({ b, k, s, codes }: Product, tile: Expr, at: Expr, tileRow: number, field: number): void {
+  const { rows } = s;
+  const together = Math.min(rows, TILE);
+  const pairs = s.multiply === 'madd' ? 2 : 1;
+  for (let pair = 0; pair < pairs; pair++) {
+    const words = shift('right', bitcast(tile, vector('u16', TILE_BYTES / 2)), 2 * field + 8 * pair);
+    const unpacked =
+      pairs === 2
+        ? b.let('pairs', bitcast(and(words, 3), vector('i16', TILE_BYTES / 2)))
+        : b.let('bytes', and(bitcast(words, tile.type), 3));
+    const perRow = 4 / pairs;
+    for (let piece = 0; piece < TILE; piece += together) {
+      const row = tileRow * TILE + piece;
+      const inGroup = row % rows;
+      const start = (row - inGroup) * rowStride(k) + (4 * field + perRow * pair) * rows + perRow * inGroup;
+      b.store(codes, add(mul(at, rows), start), slice(unpacked, perRow * piece, perRow * together));
+    }
+  }
 }
 
 /**
- * Unpacks the row block once, for all tokens. `codes` is [k/4][rowBlock][4] u8, and for `madd`
- * [k/4][even, odd][rowBlock][2] i16, so that what a step of 4 columns needs lies together.
+ * Unpacks the row block once, for all tokens, so that every register tile reads one stream. `codes` is
+ * [rowBlock/rows][k/4][rows][4] u8, and for `madd` [rowBlock/rows][k/4][even, odd][rows][2] i16.
  */
-function unpackBlock({ b, p, k, s, codes }: Product, blockStart: Expr): void {
-  const blockBytes = s.rowBlock * 4;
+function unpackBlock(product: Product, blockStart: Expr): void {
+  const { b, p, k, s } = product;
   for (let tileRow = 0; tileRow < s.rowBlock / TILE; tileRow++) {
     const start = b.let('start', add(blockStart, tileRow * tileRowBytes(k)));
     forSteps(b, 0, rowStride(k), TILE, 1, (at) => {
       const tile = b.let('tile', b.load(p.weight, add(start, mul(at, TILE_BYTES / TILE)), TILE_BYTES));
-      const to = b.let('to', mul(at, blockBytes / 4));
-      for (let field = 0; field < 4; field++) {
-        if (s.multiply === 'madd') {
-          const words = bitcast(tile, vector('u16', TILE_BYTES / 2));
-          for (const odd of [0, 1]) {
-            const pairs = and(shift('right', words, 2 * field + 8 * odd), 3);
-            const offset = (field * 2 + odd) * (blockBytes / 2) + tileRow * TILE * 2;
-            b.store(codes, add(to, offset), bitcast(pairs, vector('i16', TILE_BYTES / 2)));
-          }
-        } else {
-          const offset = field * blockBytes + tileRow * TILE_BYTES;
-          b.store(codes, add(to, offset), and(shiftBytes(tile, 2 * field), 3));
-        }
-      }
+      for (let field = 0; field < 4; field++) storeCodes(product, tile, at, tileRow, field);
     });
   }
 }
@@ -82,18 +91,29 @@ function dots(b: FunctionBuilder, count: number, kind: 'i16' | 'i32', lanes: num
   return Array.from({ length: count }, () => b.var('dots', constant(vector(kind, lanes), 0)));
 }
 
+/** For every token, 4 activations from column `at` on in front of each row: constant distances from one address. */
+function forTokens(
+  { b, p, k, s }: Product,
+  { x, tokens }: RegisterTile,
+  at: Expr,
+  body: (four: Expr, token: number) => void,
+): void {
+  const first = b.let('first', add(x, at));
+  for (let t = 0; t < tokens; t++) body(broadcastFour(b, p, add(first, t * rowStride(k)), s.rows), t);
+}
+
 /** Codes of 4 columns from column `at` on, `rows` rows of them. */
-function loadCodes({ b, codes, s }: Product, { inBlock }: RegisterTile, at: Expr): Expr {
-  return b.let('codes', b.load(codes, add(mul(at, s.rowBlock), mul(inBlock, 4)), 4 * s.rows));
+function loadCodes({ b, codes, s }: Product, { group }: RegisterTile, at: Expr): Expr {
+  return b.let('codes', b.load(codes, add(group, mul(at, s.rows)), 4 * s.rows));
 }
 
 function dot4Totals(product: Product, tile: RegisterTile): readonly Expr[] {
-  const { b, p, k, s } = product;
-  const totals = dots(b, tile.tokens.length, 'i32', s.rows);
+  const { b, k, s } = product;
+  const totals = dots(b, tile.tokens, 'i32', s.rows);
   forSteps(b, 0, rowStride(k), 4, s.unroll, (at) => {
     const weights = loadCodes(product, tile, at);
-    tile.tokens.forEach((x, t) => {
-      b.set(totals[t]!, dot4(totals[t]!, weights, broadcastFour(b, p, add(x, at), s.rows), MAX_CODE));
+    forTokens(product, tile, at, (four, t) => {
+      b.set(totals[t]!, dot4(totals[t]!, weights, four, MAX_CODE));
     });
   });
   return totals;
@@ -103,19 +123,18 @@ function dot4Totals(product: Product, tile: RegisterTile): readonly Expr[] {
 const DOT2_COLUMNS = 256;
 
 function dot2Totals(product: Product, tile: RegisterTile, sums: BufferRef): readonly Expr[] {
-  const { b, p, k, s } = product;
+  const { b, k, s } = product;
   const stride = rowStride(k);
   const { rows } = s;
   // The wide sums are touched once in 256 columns: in memory they leave the registers to the narrow ones.
-  for (let t = 0; t < tile.tokens.length; t++) b.store(sums, t * rows, constant(vector('i32', rows), 0));
+  for (let t = 0; t < tile.tokens; t++) b.store(sums, t * rows, constant(vector('i32', rows), 0));
   b.for('block', 0, stride, DOT2_COLUMNS, (block) => {
-    const narrow = dots(b, tile.tokens.length, 'i16', 2 * rows);
+    const narrow = dots(b, tile.tokens, 'i16', 2 * rows);
     const end = add(block, DOT2_COLUMNS);
     const to = stride % DOT2_COLUMNS === 0 ? end : b.let('end', min(end, int(stride)));
     forSteps(b, block, to, 4, s.unroll, (at) => {
       const weights = loadCodes(product, tile, at);
-      tile.tokens.forEach((x, t) => {
-        const four = broadcastFour(b, p, add(x, at), rows);
+      forTokens(product, tile, at, (four, t) => {
         b.set(narrow[t]!, add(narrow[t]!, dot2(weights, four, MAX_CODE)));
       });
     });
@@ -123,18 +142,18 @@ function dot2Totals(product: Product, tile: RegisterTile, sums: BufferRef): read
       b.store(sums, t * rows, add(b.load(sums, t * rows, rows), addPairs(dot)));
     });
   });
-  return tile.tokens.map((_, t) => b.load(sums, t * rows, rows));
+  return Array.from({ length: tile.tokens }, (_, t) => b.load(sums, t * rows, rows));
 }
 
 function maddTotals(product: Product, tile: RegisterTile): readonly Expr[] {
-  const { b, p, k, s, codes } = product;
-  const totals = dots(b, tile.tokens.length, 'i32', s.rows);
+  const { b, k, s, codes } = product;
+  const totals = dots(b, tile.tokens, 'i32', s.rows);
   forSteps(b, 0, rowStride(k), 4, s.unroll, (at) => {
-    const from = b.let('from', add(mul(at, s.rowBlock), mul(tile.inBlock, 2)));
+    const from = b.let('from', add(tile.group, mul(at, s.rows)));
     const evenCodes = b.let('evenCodes', b.load(codes, from, 2 * s.rows));
-    const oddCodes = b.let('oddCodes', b.load(codes, add(from, 2 * s.rowBlock), 2 * s.rows));
-    tile.tokens.forEach((x, t) => {
-      const [even, odd] = widenPairs(b, broadcastFour(b, p, add(x, at), s.rows));
+    const oddCodes = b.let('oddCodes', b.load(codes, add(from, 2 * s.rows), 2 * s.rows));
+    forTokens(product, tile, at, (four, t) => {
+      const [even, odd] = widenPairs(b, four);
       b.set(totals[t]!, add(totals[t]!, madd(evenCodes, even)));
       b.set(totals[t]!, add(totals[t]!, madd(oddCodes, odd)));
     });
@@ -160,9 +179,10 @@ export function writeGemm(
     unpackBlock(product, b.let('blockStart', mul(block, blockCodes / 4)));
     const firstRow = b.let('firstRow', mul(block, s.rowBlock));
     forTiles(b, p.n, s.tokens, (first, size) => {
-      const tokens = Array.from({ length: size }, (_, t) => b.let('x', mul(add(first, t), rowStride(k))));
+      const x = b.let('x', mul(first, rowStride(k)));
       b.for('inBlock', 0, s.rowBlock, s.rows, (inBlock) => {
-        const tile = { inBlock, tokens };
+        const group = b.let('group', mul(inBlock, rowStride(k)));
+        const tile = { group, x, tokens: size };
         const totals =
           sums !== undefined
             ? dot2Totals(product, tile, sums)

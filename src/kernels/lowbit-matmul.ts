@@ -31,22 +31,25 @@ function multiplications({ native }: Machine): readonly VectorMultiply[] {
   return found.length > 0 ? found : ['madd'];
 }
 
-/** Accumulators of a stream of rows, in i32 lanes or as many bytes of i16. */
+/** Accumulators of a row of tiles, in i32 lanes or as many bytes of i16. */
 const GEMV_ACCUMULATORS: Record<VectorMultiply, number> = { dot4: 4, dot2: 2, madd: 2 };
 
+/**
+ * One row of tiles at a time is one stream: Zen 4 reads it from memory up to twice as fast as several. Prefetching
+ * slowed that down there, but sped up Zen 5 with 64-byte vectors.
+ */
 function gemvSchedule(multiply: VectorMultiply, machine: Machine): LowbitSchedule {
-  const rowsPerRegister = machine.vectorBytes / 4;
   const registers = machine.vectorRegisters / 2 / GEMV_ACCUMULATORS[multiply];
   return {
     ...SCALAR,
     multiply,
-    rows: Math.min(64, rowsPerRegister * registers),
-    unroll: 1,
-    prefetchBytes: 1024,
+    rows: Math.min(TILE, (machine.vectorBytes / 4) * registers),
+    prefetchBytes: machine.vectorBytes === 64 ? 1024 : 0,
     shiftTop: machine.dotCodeMax < 128,
   };
 }
 
+/** Two registers of rows by as many tokens as accumulators fit: they leave room for operands. */
 function gemmSchedule(multiply: VectorMultiply, { k }: LowbitShape, machine: Machine): LowbitSchedule {
   const rows = (2 * machine.vectorBytes) / 4;
   const fits = (block: number) => block * rowStride(k) * (multiply === 'madd' ? 2 : 1) <= machine.l2Bytes / 2;
@@ -57,7 +60,6 @@ function gemmSchedule(multiply: VectorMultiply, { k }: LowbitShape, machine: Mac
     rows,
     tokens: machine.vectorRegisters === 32 ? 12 : 4,
     rowBlock: blocks.find(fits) ?? blocks.at(-1)!,
-    unroll: 2,
   };
 }
 
@@ -79,16 +81,16 @@ function schedules(shape: LowbitShape, machine: Machine): readonly LowbitSchedul
   return multiplications(machine).flatMap((multiply) => {
     if (shape.batch === 'one') {
       return variations(gemvSchedule(multiply, machine), {
-        rows: [8, 16, 32, 64].filter((rows) => rows * 4 >= machine.vectorBytes),
-        unroll: [1, 2, 4],
+        rows: [4, 8, 16, 32].filter((rows) => rows * 4 >= machine.vectorBytes),
+        unroll: [1, 2],
         prefetchBytes: [0, 1024, 4096],
       });
     }
     const base = gemmSchedule(multiply, shape, machine);
     return variations(base, {
       rows: [base.rows, 2 * base.rows].filter((rows) => rows <= base.rowBlock),
-      tokens: machine.vectorRegisters === 32 ? [6, 8, 12] : [2, 3, 4, 5, 6],
-      unroll: [1, 2, 4],
+      tokens: machine.vectorRegisters === 32 ? [6, 8, 12] : [3, 4, 6],
+      unroll: [1, 2],
     });
   });
 }

@@ -22,7 +22,7 @@ function ulps(found: number, expected: number): number {
 
 describe('exp', () => {
   it('is within 1 ulp where it is normal', () => {
-    const inputs = [...randomFloats(1, 20000).map((x) => x * 87), ...randomFloats(2, 20000)];
+    const inputs = [...randomFloats(1, 4000).map((x) => x * 87), ...randomFloats(2, 4000)];
     const worst = inputs.map((x) => Math.fround(x));
     apply(exp, worst).forEach((y, i) => {
       expect(ulps(y, Math.exp(worst[i]!)), `exp(${worst[i]})`).toBeLessThan(1);
@@ -41,7 +41,7 @@ describe('exp', () => {
 
 describe('silu', () => {
   it('is within 4 ulp of x / (1 + e^-x)', () => {
-    const inputs = [...randomFloats(3, 5000)].map((x) => Math.fround(x * 80));
+    const inputs = [...randomFloats(3, 2000)].map((x) => Math.fround(x * 80));
     apply(silu, inputs).forEach((y, i) => {
       const x = inputs[i]!;
       expect(ulps(y, x / (1 + Math.exp(-x))), `silu(${x})`).toBeLessThan(4);

@@ -8,6 +8,7 @@ import {
   padRows,
   randomFloats,
   randomInts,
+  runDefault,
   runEverywhere,
   runSchedules,
   storeFloats,
@@ -68,12 +69,12 @@ describe('matmul', () => {
     { m: 1, k: 1 },
     { m: 33, k: 50 },
     { m: 70, k: 64 },
-    { m: 39, k: 333 },
+    { m: 39, k: 200 },
   ];
   const cases = ELEMS.flatMap((elem) => sizes.map((size) => ({ elem, ...size })));
 
   it.each(cases)('of $m x $k $elem is close to float64', ({ elem, m, k }) => {
-    for (const n of [1, 2, 5]) {
+    for (const n of [1, 5]) {
       const p = problem(m, k, n, elem);
       const out = cropRows(runEverywhere(matmul, p.shape, p.buffers, [n]).at(-1)!, m);
       // A partial sum has k/16 roundings, the product one, the sum of the parts four.
@@ -92,7 +93,7 @@ describe('matmul', () => {
       const [, ...rest] = p.buffers;
       const alone = padRows(p.x.subarray(t * 100, (t + 1) * 100), 100);
       const buffers = [alone, ...rest.slice(0, -1), new Float32Array(rowStride(45))];
-      apart.push(...cropRows(runEverywhere(matmul, p.shape, buffers, [1]).at(-1)!, 45));
+      apart.push(...cropRows(runDefault(matmul, p.shape, buffers, [1]).at(-1)!, 45));
     }
     expect(together).toEqual(apart);
   });

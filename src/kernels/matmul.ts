@@ -3,7 +3,7 @@ import { add, cast, float, int, min, mul, reduce, sub } from '../loops/expr.ts';
 import type { Expr, LoopFunction } from '../loops/ir.ts';
 import type { Machine } from '../loops/machine.ts';
 import { defaultFirst, type Kernel, rowStride } from './kernel.ts';
-import { forGroups, keepFirst, LANES } from './lanes.ts';
+import { forGroups, keepFirst } from './lanes.ts';
 import { forTiles } from './tiles.ts';
 
 export type MatmulShape = {
@@ -23,6 +23,12 @@ export type MatmulSchedule = {
 
 /** Rows of one iteration of the thread loop. */
 const ROW_BLOCK = 32;
+
+/**
+ * Partial sums of a dot. More than other reductions have, because rows are best read one after the other, as a
+ * single stream, and the additions of one row must then overlap each other.
+ */
+const PARTS = 32;
 
 interface Product {
   readonly b: FunctionBuilder;
@@ -45,24 +51,26 @@ function writeDots(
   const { m, k, elem } = shape;
   const stride = rowStride(k);
   const range = (count: number) => Array.from({ length: count }, (_, i) => i);
-  const rowStarts = range(rows).map((r) => b.let('from', mul(add(row, r), stride)));
-  const tokenStarts = range(tokens).map((t) => b.let('x', mul(add(token, t), stride)));
-  const sums = rowStarts.map(() => tokenStarts.map(() => b.var('sums', float(0, LANES))));
+  const firstRow = b.let('from', mul(row, stride));
+  const firstToken = b.let('x', mul(token, stride));
+  const sums = range(rows).map(() => range(tokens).map(() => b.var('sums', float(0, PARTS))));
   const ahead = Math.floor(s.prefetchBytes / { f32: 4, f16: 2, bf16: 2, i8: 1 }[elem]);
-  forGroups(b, k, (at, count) => {
-    const inputs = tokenStarts.map((start) =>
-      b.let('input', keepFirst(b.load(x, add(start, at), LANES), count)),
+  const addGroup = (at: Expr, count: number) => {
+    const columns = b.let('columns', add(firstToken, at));
+    const inputs = range(tokens).map((t) =>
+      b.let('input', keepFirst(b.load(x, add(columns, t * stride), PARTS), count)),
     );
-    rowStarts.forEach((start, r) => {
-      const from = b.let('at', add(start, at));
-      if (ahead > 0) b.prefetch(table, add(from, ahead));
-      const stored = b.load(table, from, LANES);
+    const from = b.let('at', add(firstRow, at));
+    range(rows).forEach((r) => {
+      if (ahead > 0) b.prefetch(table, add(from, r * stride + ahead));
+      const stored = b.load(table, add(from, r * stride), PARTS);
       const weight = b.let('weight', cast(elem === 'i8' ? cast(stored, 'i32') : stored, 'f32'));
       inputs.forEach((input, t) => {
         b.set(sums[r]![t]!, add(sums[r]![t]!, mul(weight, input)));
       });
     });
-  });
+  };
+  forGroups(b, k, addGroup, PARTS);
   sums.forEach((ofRow, r) => {
     ofRow.forEach((sum, t) => {
       const dot = reduce('add', sum);
@@ -95,13 +103,9 @@ function build(name: string, shape: MatmulShape, s: MatmulSchedule): LoopFunctio
   return b.build();
 }
 
-function defaultSchedule(_: MatmulShape, { vectorBytes, vectorRegisters }: Machine): MatmulSchedule {
-  const accumulators = (vectorRegisters / 2) * (vectorBytes / 64);
-  return {
-    rows: accumulators >= 4 ? 4 : accumulators >= 2 ? 2 : 1,
-    tokens: accumulators >= 8 ? 2 : 1,
-    prefetchBytes: vectorBytes === 4 ? 0 : 1024,
-  };
+function defaultSchedule(_: MatmulShape, { vectorBytes }: Machine): MatmulSchedule {
+  // One row at a time is one stream, which processors read up to twice as fast as several.
+  return { rows: 1, tokens: vectorBytes >= 32 ? 2 : 1, prefetchBytes: 0 };
 }
 
 function schedules(shape: MatmulShape, machine: Machine): readonly MatmulSchedule[] {

@@ -4,8 +4,10 @@ import { narrowFloats } from '../common/halves.ts';
 import { randomUniform } from '../common/random.ts';
 import { runFunction } from '../loops/interpret.ts';
 import type { LoopFunction } from '../loops/ir.ts';
+import { legalize } from '../loops/legalize.ts';
 import type { Machine, NativeOp } from '../loops/machine.ts';
 import { threadExtent, threadRange } from '../loops/thread.ts';
+import { verifyFunction } from '../loops/verify.ts';
 import { type Kernel, rowStride } from './kernel.ts';
 
 function machine(
@@ -120,8 +122,8 @@ export function allSchedules<Shape, Schedule>(
 }
 
 /**
- * Runs the kernel in its default schedule of every machine, legalized for it, and in parts; all must agree bit
- * for bit. Returns the buffers.
+ * Runs the kernel in its default schedule of every machine, legalized for it and in parts, and once as it is:
+ * all must agree bit for bit. Returns the buffers.
  */
 export function runEverywhere<Shape, Schedule>(
   kernel: Kernel<Shape, Schedule>,
@@ -129,13 +131,24 @@ export function runEverywhere<Shape, Schedule>(
   buffers: readonly Elements[],
   scalars: readonly number[],
 ): readonly Elements[] {
-  const results = MACHINES.flatMap((m) => {
+  const expected = runDefault(kernel, shape, buffers, scalars);
+  for (const m of MACHINES) {
     const fn = kernel.build('kernel', shape, kernel.defaultSchedule(shape, m));
-    const legal = fn;
-    return [runCopies(fn, buffers, scalars), runCopies(legal, buffers, scalars, 3)];
-  });
-  for (const result of results) expectSameBits(result, results[0]!);
-  return results[0]!;
+    verifyFunction(fn);
+    expectSameBits(runCopies(legalize(fn, m), buffers, scalars, 3), expected);
+  }
+  return expected;
+}
+
+/** Runs the kernel in the default schedule of one machine. Returns the buffers. */
+export function runDefault<Shape, Schedule>(
+  kernel: Kernel<Shape, Schedule>,
+  shape: Shape,
+  buffers: readonly Elements[],
+  scalars: readonly number[],
+): readonly Elements[] {
+  const schedule = kernel.defaultSchedule(shape, MACHINES[2]!);
+  return runCopies(kernel.build('kernel', shape, schedule), buffers, scalars);
 }
 
 /** Runs the kernel in every schedule there is: all must agree bit for bit. Returns the buffers. */
