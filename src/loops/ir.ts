@@ -143,8 +143,6 @@ export type Expr =
       readonly type: ValueType;
     };
 
-export type ExprKind = Expr['kind'];
-
 /**
  * How the iterations of a loop run. `thread`: split among the threads of the team; only the outermost
  * loop of a function may have it, from 0 with step 1, and its iterations must not depend on each other.

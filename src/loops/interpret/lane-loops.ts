@@ -10,21 +10,20 @@ import type { Lanes } from './frame.ts';
 type UnaryLoop = (out: Lanes, x: Lanes) => void;
 type BinaryLoop = (out: Lanes, x: Lanes, y: Lanes) => void;
 
-function eachLane(f: (x: number) => number): UnaryLoop {
+/** A loop that calls a function for each lane, for what is rare. */
+export function mapLanes(f: (x: number) => number): UnaryLoop {
   return (out, x) => {
     for (let i = 0; i < out.length; i++) out[i] = f(x[i]!);
   };
 }
 
 export const UNARY_LOOPS: Record<UnaryOp, UnaryLoop> = {
-  neg: eachLane(UNARY.neg),
-  abs: eachLane(UNARY.abs),
-  sqrt: eachLane(UNARY.sqrt),
-  nearest: eachLane(UNARY.nearest),
-  popcount: eachLane(UNARY.popcount),
+  neg: mapLanes(UNARY.neg),
+  abs: mapLanes(UNARY.abs),
+  sqrt: mapLanes(UNARY.sqrt),
+  nearest: mapLanes(UNARY.nearest),
+  popcount: mapLanes(UNARY.popcount),
 };
-
-export const mapLanes = eachLane;
 
 export const multiplyIntegers: BinaryLoop = (out, x, y) => {
   for (let i = 0; i < out.length; i++) out[i] = Math.imul(x[i]!, y[i]!);
