@@ -98,9 +98,12 @@ function writeScores(a: Attention, visit: Visit, firstHead: Expr, firstBlock: Ex
       const key = b.load(a.keys, add(from, i * headDim * KEY_BLOCK), LANES);
       return b.let('key', cast(key, 'f32'));
     });
-    // The same number of values will be wanted soon, in an order that hardware does not foresee.
+    // The next keys, and as many values, which will be wanted in an order that hardware does not foresee.
     const ahead = b.let('ahead', add(values, mul(d, KEY_BLOCK)));
-    for (const i of range(count)) b.prefetch(a.values, add(ahead, i * KEY_BLOCK * valueStride(shape)));
+    for (const i of range(count)) {
+      b.prefetch(a.keys, add(from, (count + i) * headDim * KEY_BLOCK));
+      b.prefetch(a.values, add(ahead, i * KEY_BLOCK * valueStride(shape)));
+    }
     const element = b.let('element', add(query, d));
     dots.forEach((row, h) => {
       const q = b.let('q', repeat(b.load(a.q, add(element, h * headDim)), LANES));
