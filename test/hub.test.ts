@@ -337,6 +337,14 @@ describe('a broken connection', () => {
     expect(contentRequests()[1]?.headers.range).toBe('bytes=100000-');
   });
 
+  test('is not what a slow one is taken for', async () => {
+    hub.mishap = (request) => (isWeights(request) ? { slowly: 150 } : undefined);
+    await expectComplete(
+      await resolveModel('org/model', options({ patience: { ...PATIENCE, stallMs: 1200 } })),
+    );
+    expect(contentRequests()).toHaveLength(1);
+  });
+
   test('that stays broken ends with an error; the next call goes on from there', async () => {
     let first = true;
     hub.mishap = (request) => {
@@ -410,6 +418,15 @@ describe('a damaged file', () => {
     expect(await readdir(blobs())).not.toContain(weightsEtag());
     expect(await leftovers()).toEqual([]);
     expect(await readdir(modelFolder())).not.toContain('snapshots');
+  });
+
+  test('ends the transfer of the others', async () => {
+    hub.mishap = (request) => {
+      if (isWeights(request)) return { stallAfter: 1000 };
+      return request.path.endsWith('/config.json') ? { corrupt: true } : undefined;
+    };
+    await failure(resolveModel('org/model', options({ patience: { ...PATIENCE, stallMs: 500 } })), 'invalid');
+    expect(contentRequests()).toHaveLength(1);
   });
 
   test('that is small is noticed too', async () => {

@@ -118,6 +118,22 @@ describe('a single file', () => {
     await expect(checkpoint.read('a')).rejects.toMatchObject({ code: 'usage' });
   });
 
+  test('may have tensors that take several reads', async () => {
+    const bytes = 64 * 1024 * 1024 + 3;
+    const start = safetensors([{ ...B, shape: [bytes], data: [] }]);
+    const header = new TextDecoder().decode(start.subarray(8)).replace('[0,0]', `[0,${bytes}]`);
+    const path = join(folder, 'model.safetensors');
+    await writeFile(path, Uint8Array.of(header.length, 0, 0, 0, 0, 0, 0, 0));
+    await appendFile(path, header);
+    await truncate(path, 8 + header.length + bytes - 3);
+    await appendFile(path, Uint8Array.from(B.data));
+    const checkpoint = await openCheckpoint(folder);
+    const read = await checkpoint.read('b');
+    expect(read).toHaveLength(bytes);
+    expect([...read.subarray(-4)]).toEqual([0, ...B.data]);
+    await checkpoint.close();
+  });
+
   test('comes before an index, as in transformers', async () => {
     await put('model.safetensors', safetensors([A]));
     await putIndex({ a: 'model-00001-of-00002.safetensors' });

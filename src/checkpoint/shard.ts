@@ -12,7 +12,7 @@ import {
 } from './safetensors.ts';
 
 /** Reads are split, since one system call moves at most 2 GiB. */
-const READ_BYTES = 256 * 1024 * 1024;
+const READ_BYTES = 64 * 1024 * 1024;
 
 /** A safetensors file, open for reading. */
 export interface Shard {

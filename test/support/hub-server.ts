@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 
 export interface HubRepo {
   readonly commit: string;
@@ -28,6 +29,8 @@ interface Mishap {
   readonly stallAfter?: number;
   /** The body ends early, as if that were all. */
   readonly endAfter?: number;
+  /** The body comes in ten parts, with so many milliseconds before each. */
+  readonly slowly?: number;
   /** One byte of the body is another. */
   readonly corrupt?: boolean;
   /** The Range header is ignored. */
@@ -230,6 +233,8 @@ function sendBody(
     );
   } else if (mishap.endAfter !== undefined) {
     response.end(body.subarray(0, mishap.endAfter));
+  } else if (mishap.slowly !== undefined) {
+    void sendSlowly(response, body, mishap.slowly);
   } else {
     if (mishap.corrupt) {
       body = body.slice();
@@ -237,6 +242,15 @@ function sendBody(
     }
     response.end(body);
   }
+}
+
+async function sendSlowly(response: ServerResponse, body: Uint8Array, delayMs: number): Promise<void> {
+  const size = Math.ceil(body.length / 10);
+  for (let at = 0; at < body.length; at += size) {
+    await delay(delayMs);
+    response.write(body.subarray(at, at + size));
+  }
+  response.end();
 }
 
 async function listen(server: Server): Promise<{ origin: string; close: () => Promise<void> }> {
