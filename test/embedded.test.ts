@@ -69,7 +69,11 @@ describe.each(FORMS)('the embedded model, $name', ({ name, checkpoint, reference
         try {
           for (const [i, { ids, logits_last, greedy_ids, smallest_margin }] of prompts.entries()) {
             const what = `${candidate.machine}, ${threads} threads, prompt ${i}`;
-            const sequence = new Sequence(executable, artifact.manifest.context, artifact.manifest.needs.vocab);
+            const sequence = new Sequence(
+              executable,
+              artifact.manifest.context,
+              artifact.manifest.needs.vocab,
+            );
             let logits = await sequence.forward(ids, 'last');
             const first = seen.get(`${i}`);
             if (first === undefined) {

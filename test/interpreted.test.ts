@@ -34,8 +34,11 @@ beforeAll(async () => {
   program = scheduleProgram(plan, C_MACHINES[0]!);
   weights = new Uint8Array(plan.weightsBytes);
   for (const slot of plan.weights) {
-    const packed = await encodeConstant(graph.constants.find(({ name }) => name === slot.constant)!, checkpoint);
-    slot.regions.forEach((region, i) => weights.set(packed[i]!, region.offset));
+    const packed = await encodeConstant(
+      graph.constants.find(({ name }) => name === slot.constant)!,
+      checkpoint,
+    );
+    for (const [i, region] of slot.regions.entries()) weights.set(packed[i]!, region.offset);
   }
 });
 

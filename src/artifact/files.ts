@@ -11,7 +11,7 @@ export interface FileFacts {
 }
 
 /** Translates what the operating system says while writing into something a user can act on. */
-export function writeFailure(cause: unknown, path: string): LutraError {
+function writeFailure(cause: unknown, path: string): LutraError {
   if (cause instanceof LutraError) return cause;
   const code = (cause as NodeJS.ErrnoException | undefined)?.code;
   if (code === 'ENOSPC' || code === 'EDQUOT') {

@@ -10,7 +10,7 @@ export type Operand =
   | { readonly kind: 'tokens' };
 
 /** `n`: rows of this call; `pos`: position of the block's first token; `first`: first row whose logits are wanted. */
-export type StepScalar = 'n' | 'pos' | 'first';
+type StepScalar = 'n' | 'pos' | 'first';
 
 export interface StepKernel {
   readonly op: string;

@@ -16,7 +16,7 @@ export interface Runnable {
 }
 
 /** The file with a candidate's code. */
-export function codeFile(runnable: Runnable, candidate: Candidate): string {
+function codeFile(runnable: Runnable, candidate: Candidate): string {
   const here = `${process.platform}-${process.arch}`;
   const entry = runnable.code.find(
     ({ machines, platform }) => machines.includes(candidate.machine) && (platform ?? here) === here,

@@ -19,7 +19,7 @@ export interface Host {
 }
 
 /** All names `--target` takes. */
-export function targetNames(): readonly string[] {
+function targetNames(): readonly string[] {
   return ['auto', 'c', ...C_MACHINES.map((m) => m.name), 'wasm', ...WASM_MACHINES.map((m) => m.name)];
 }
 
