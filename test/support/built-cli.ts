@@ -79,17 +79,37 @@ export function finished(child: ChildProcess): Promise<Finished> {
   });
 }
 
-/** Waits until the process has written something that matches. */
-export function waitFor(child: ChildProcess, stream: 'stdout' | 'stderr', pattern: RegExp): Promise<void> {
-  let seen = '';
-  return new Promise((resolve, reject) => {
-    const onData = (text: Buffer | string) => {
-      seen += text.toString();
-      if (!pattern.test(seen)) return;
-      child[stream]!.off('data', onData);
-      resolve();
-    };
-    child[stream]!.on('data', onData);
-    child.once('close', () => reject(new Error(`ended without ${pattern}: ${seen}`)));
+/** What a process writes, read as a person would: one thing after the other. */
+export interface Reader {
+  /** Waits for text that matches after what was matched before. */
+  until(pattern: RegExp): Promise<void>;
+}
+
+export function readFrom(child: ChildProcess): Reader {
+  let unread = '';
+  let ended = false;
+  let wake: () => void = () => undefined;
+  child.stdout?.on('data', (text: Buffer | string) => {
+    unread += text.toString();
+    wake();
   });
+  child.once('close', () => {
+    ended = true;
+    wake();
+  });
+  return {
+    async until(pattern) {
+      for (;;) {
+        const match = pattern.exec(unread);
+        if (match !== null) {
+          unread = unread.slice(match.index + match[0].length);
+          return;
+        }
+        if (ended) throw new Error(`ended without ${pattern}: ${JSON.stringify(unread)}`);
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+      }
+    },
+  };
 }
