@@ -100,6 +100,23 @@ describe('a session', () => {
     expect(await story(8)).not.toBe(first);
   });
 
+  it.each([0, 1.5])('speculates without changing the answer, at temperature %d', async (temperature) => {
+    const prompts = ['Tell me a story about a fox.', 'Repeat: fox fox fox fox fox fox', QUESTION];
+    let accepted = 0;
+    for (const prompt of prompts) {
+      const options = { temperature, seed: 5, maxTokens: 60 };
+      await using plain = model.createSession();
+      const expected = await plain.generate(prompt, options).result;
+      await using session = model.createSession();
+      const result = await session.generate(prompt, { ...options, speculate: 7 }).result;
+      expect(result.tokens).toEqual(expected.tokens);
+      expect(result.finishReason).toBe(expected.finishReason);
+      expect(session.position).toBe(plain.position);
+      accepted += result.speculation!.accepted;
+    }
+    if (temperature === 0) expect(accepted).toBeGreaterThan(0);
+  });
+
   it('ends before a stop string', async () => {
     await using session = model.createSession();
     const generation = session.generate(QUESTION, { ...GREEDY, stop: [' = '] });
@@ -155,6 +172,7 @@ describe('bad requests', () => {
     ['an empty prompt', '', {}, /prompt is empty/],
     ['no messages', [], {}, /prompt is empty/],
     ['a prompt longer than the context', 'a '.repeat(400), {}, /the context holds 128/],
+    ['speculate 16', 'x', { speculate: 16 }, /speculate/],
     ['maxTokens 0', 'x', { maxTokens: 0 }, /maxTokens/],
     ['a negative temperature', 'x', { temperature: -1 }, /temperature/],
     ['topP 0', 'x', { topP: 0 }, /topP/],

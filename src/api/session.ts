@@ -1,4 +1,5 @@
 import { LutraError } from '../common/errors.ts';
+import { Lookahead } from '../runtime/lookahead.ts';
 import type { Sequence } from '../runtime/sequence.ts';
 import type {
   ChatMessage,
@@ -59,6 +60,10 @@ export class ModelSession implements Session {
     const { maxTokens } = options;
     if (maxTokens !== undefined && (!Number.isInteger(maxTokens) || maxTokens < 1)) {
       throw new LutraError('usage', `maxTokens must be a positive integer, got ${maxTokens}`);
+    }
+    const { speculate = 0 } = options;
+    if (!Number.isInteger(speculate) || speculate < 0 || speculate > 15) {
+      throw new LutraError('usage', `speculate must be an integer from 0 to 15, got ${speculate}`);
     }
 
     if (this.#running !== undefined) {
@@ -131,11 +136,17 @@ export class ModelSession implements Session {
     };
     const start = performance.now();
     let prefillSeconds = 0;
-    const finished = (finishReason: FinishReason): GenerationResult => {
-      const decodeSeconds = seconds(start) - prefillSeconds;
-      const timings = { prefillSeconds, decodeSeconds };
-      return { text, tokens, finishReason, promptTokens: promptTokens.length, timings };
-    };
+    const finished = (finishReason: FinishReason): GenerationResult => ({
+      text,
+      tokens,
+      finishReason,
+      promptTokens: promptTokens.length,
+      timings: { prefillSeconds, decodeSeconds: seconds(start) - prefillSeconds },
+      ...(options.speculate === undefined
+        ? {}
+        : { speculation: { proposed: lookahead?.proposed ?? 0, accepted: lookahead?.accepted ?? 0 } }),
+    });
+    let lookahead: Lookahead | undefined;
     let logits: Float32Array;
     try {
       logits = await this.#sequence.forward(this.#reuse(promptTokens), 'last', options.signal);
@@ -144,29 +155,35 @@ export class ModelSession implements Session {
       throw error;
     }
     prefillSeconds = seconds(start);
-
-    let reason: FinishReason | undefined;
-    while (reason === undefined) {
-      const token = sampler.sample(logits);
-      if (tokenizer.eos.has(token)) {
-        reason = 'stop';
-        break;
+    lookahead = new Lookahead(this.#sequence, logits, options.speculate ?? 0);
+    try {
+      for (;;) {
+        const token = sampler.sample(lookahead.logits());
+        let reason: FinishReason | undefined;
+        if (tokenizer.eos.has(token)) {
+          reason = 'stop';
+        } else {
+          tokens.push(token);
+          const piece = stops.push(decoder.push(token));
+          give(piece.text);
+          // What follows a stop string, and what was held back as its beginning, is not given out.
+          if (piece.stopped) return finished('stop');
+          if (tokens.length === options.maxTokens) reason = 'length';
+          else if (lookahead.position >= context) reason = 'context';
+          else if (options.signal?.aborted) reason = 'cancelled';
+        }
+        if (reason !== undefined) {
+          const rest = stops.push(decoder.end());
+          give(rest.text);
+          if (rest.stopped) return finished('stop');
+          give(stops.end());
+          return finished(reason);
+        }
+        await lookahead.advance(token);
       }
-      tokens.push(token);
-      const piece = stops.push(decoder.push(token));
-      give(piece.text);
-      // What follows a stop string, and what was held back as its beginning, is not given out.
-      if (piece.stopped) return finished('stop');
-      if (tokens.length === options.maxTokens) reason = 'length';
-      else if (this.position >= context) reason = 'context';
-      else if (options.signal?.aborted) reason = 'cancelled';
-      else logits = await this.#sequence.forward([token], 'last');
+    } finally {
+      lookahead.drop();
     }
-    const rest = stops.push(decoder.end());
-    give(rest.text);
-    if (rest.stopped) return finished('stop');
-    give(stops.end());
-    return finished(reason);
   }
 
   #remember(prompt: string | readonly ChatMessage[], options: GenerateOptions, answer: string): void {

@@ -22,6 +22,11 @@ export class Sequence {
     this.#cache = executable.createCache();
   }
 
+  /** Positions the cache holds. */
+  get context(): number {
+    return this.#context;
+  }
+
   /** The tokens whose keys and values are in the cache. */
   get tokens(): readonly number[] {
     return this.#tokens;
