@@ -26,7 +26,8 @@ const vitest = spawnSync(
     `--outputFile.json=${report}`,
     ...process.argv.slice(2),
   ],
-  { cwd: root, stdio: 'inherit' },
+  // Tests of the command line run this build instead of making their own.
+  { cwd: root, stdio: 'inherit', env: { ...process.env, LUTRA_TEST_DIST: join(root, 'dist') } },
 );
 const results = existsSync(report) ? JSON.parse(readFileSync(report, 'utf8')).testResults : [];
 rmSync(scratch, { recursive: true, force: true });

@@ -14,7 +14,7 @@ import { lowerProgram } from '../../plan/lower.ts';
 import type { Plan } from '../../plan/types.ts';
 import { detectHost } from '../../runtime/load.ts';
 import { checkTarget } from '../../runtime/targets.ts';
-import { C_MACHINES, type CMachine, runnableMachines } from '../../targets/c/machines.ts';
+import { C_MACHINES, type CMachine, findMachine, runnableMachines } from '../../targets/c/machines.ts';
 import { emitWat } from '../../targets/wasm/emit.ts';
 import { WASM_MACHINES, type WasmMachine } from '../../targets/wasm/machines.ts';
 import type { Deps } from '../deps.ts';
@@ -153,7 +153,7 @@ async function chooseMachines(target = 'auto'): Promise<Machines> {
     return { kind: 'wasm', best: named ?? host.wasm[0] ?? WASM_MACHINES.at(-1)! };
   }
   const runnable = runnableMachines(host.cpu);
-  const named = C_MACHINES.find(({ name }) => name === target);
+  const named = findMachine(target);
   if (named === undefined) return { kind: 'c', best: runnable[0]!, all: runnable };
   const all = C_MACHINES.filter((machine) => machine === named || machine.isa === 'scalar');
   return { kind: 'c', best: named, all };
