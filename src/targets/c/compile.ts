@@ -128,8 +128,10 @@ function candidates(env: Environment): readonly (readonly string[])[] {
 
 /** All C compilers that could be used, the preferred one first: `CC` of the environment alone, or else clang, gcc, cc. */
 export async function findCompilers(env: Environment = process.env): Promise<readonly Compiler[]> {
-  const found = await Promise.all(candidates(env).map(probe));
-  return found.filter((compiler) => compiler !== undefined);
+  const found = (await Promise.all(candidates(env).map(probe))).filter((compiler) => compiler !== undefined);
+  // `cc` is mostly one of the others: its version then is the same but for the program's name.
+  const known = found.map((compiler) => compiler.version.replace(/^\S+ /, ''));
+  return found.filter((_, i) => known.indexOf(known[i]!) === i);
 }
 
 export async function hasCompiler(env: Environment = process.env): Promise<boolean> {
@@ -165,12 +167,18 @@ export async function compileC({ compiler, source, output, signal }: CompileRequ
   const cancelled = () => new LutraError('cancelled', 'compiling was cancelled');
   if (signal?.aborted) throw cancelled();
   const target = resolve(output);
-  const temporary = await mkdtemp(join(dirname(target), `.${basename(target)}-`));
+  const folder = dirname(target);
+  const temporary = await mkdtemp(join(folder, `.${basename(target)}-`)).catch((cause: Error) => {
+    throw new LutraError('environment', `cannot write to ${folder}: ${cause.message}`, { cause });
+  });
   try {
     const library = join(temporary, 'library');
     const flags = compilerFlags(compiler.kind);
     const command = [...compiler.command, ...flags, '-o', library, resolve(source), '-lm'];
-    const { code, output: text } = await runProgram(command, { signal, temporary });
+    const { code, output: text } = await runProgram(command, { signal, temporary }).catch((error: Error) => ({
+      code: null,
+      output: error.message,
+    }));
     if (signal?.aborted) throw cancelled();
     if (code !== 0) {
       throw new LutraError(

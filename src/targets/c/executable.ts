@@ -54,17 +54,18 @@ class NativeExecutable implements Executable {
 
   /** Runs jobs one after the other: threads and memory of a model serve one step at a time. */
   #enqueue<T>(job: () => Promise<T>): Promise<T> {
-    if (this.#closing !== undefined) {
-      return Promise.reject(new LutraError('internal', `${this.target}: the executable is closed`));
-    }
+    if (this.#closing !== undefined) return Promise.reject(this.#closed());
     const result = this.#last.then(job);
     this.#last = result.catch(() => {});
     return result;
   }
 
+  #closed(): LutraError {
+    return new LutraError('internal', `${this.target}: the executable is closed`);
+  }
+
   createCache(): CacheHandle {
-    if (this.#closing !== undefined)
-      throw new LutraError('internal', `${this.target}: the executable is closed`);
+    if (this.#closing !== undefined) throw this.#closed();
     const pointer = this.#library.newCache();
     if (pointer === undefined) {
       throw new LutraError('environment', `no memory for a KV cache of ${this.#needs.cacheBytes} bytes`, {
@@ -87,19 +88,18 @@ class NativeExecutable implements Executable {
     cache.pointer = undefined;
   }
 
-  step(request: StepRequest): Promise<Float32Array> {
+  async step(request: StepRequest): Promise<Float32Array> {
     const { cache, position } = request;
     const { vocab, logitsStride } = this.#needs;
     // A copy: the caller may change its array while the step waits for its turn.
     const tokens = request.tokens.slice();
     const n = tokens.length;
-    if (n === 0) return Promise.reject(new LutraError('internal', 'a step needs at least one token'));
+    if (this.#closing !== undefined) throw this.#closed();
+    if (n === 0) throw new LutraError('internal', 'a step needs at least one token');
     if (!(cache instanceof NativeCache) || !this.#caches.has(cache)) {
-      return Promise.reject(new LutraError('internal', 'the KV cache was freed or is of another executable'));
+      throw new LutraError('internal', 'the KV cache was freed or is of another executable');
     }
-    if (!this.#hasWeights) {
-      return Promise.reject(new LutraError('internal', 'a step needs weights, and none were loaded'));
-    }
+    if (!this.#hasWeights) throw new LutraError('internal', 'a step needs weights, and none were loaded');
     return this.#enqueue(async () => {
       const all = request.logits === 'all';
       const rows = all ? n : 1;

@@ -206,6 +206,18 @@ export function address(scope: Scope, buffer: string, at: Expr): string {
   return operator('+', primary(name), index(scope, at)).text;
 }
 
+/** The address to prefetch. It may be anywhere, and overflow on the way there, so sums are made in 64 bits. */
+export function looseAddress(scope: Scope, buffer: string, at: Expr): string {
+  return operator('+', primary(scope.name(buffer)), looseIndex(scope, at)).text;
+}
+
+function looseIndex(scope: Scope, e: Expr): Code {
+  if (isIndexArithmetic(e) && e.op !== 'mul') {
+    return operator(INDEX_OPERATORS[e.op]!, looseIndex(scope, e.a), emit(scope, e.b));
+  }
+  return { text: `(i64)${wrapped(emit(scope, e), BINDING.unary)}`, binding: BINDING.unary };
+}
+
 /** A scalar's or vector's declaration: `const u8x32 codes`. */
 export function declaration(scope: Scope, type: ValueType, name: string, constant: boolean): string {
   return `${constant ? 'const ' : ''}${scope.helpers.type(type)} ${name}`;

@@ -13,7 +13,15 @@ import {
 } from '../../loops/ir.ts';
 import { threadExtent, threadLoop } from '../../loops/thread.ts';
 import { mapOperands, operands, statementExprs, statements } from '../../loops/walk.ts';
-import { address, declaration, emitExpr, emitIndex, isIndexArithmetic, type Scope } from './expression.ts';
+import {
+  address,
+  declaration,
+  emitExpr,
+  emitIndex,
+  isIndexArithmetic,
+  looseAddress,
+  type Scope,
+} from './expression.ts';
 import { type Helpers, isaMacro } from './helpers.ts';
 import type { CMachine } from './machines.ts';
 import { storeHelper } from './ops/memory.ts';
@@ -74,35 +82,42 @@ function usedNames(fn: LoopFunction): ReadonlySet<string> {
   return used;
 }
 
-/** Names of i32 `let`s that only ever contribute to indices and loop bounds; see `emitIndex`. */
+/**
+ * Names of i32 `let`s that contribute to indices and loop bounds and to no other values; see `emitIndex`.
+ * Prefetches count for neither: what is harmless out of range may also overflow.
+ */
 function indexNames(fn: LoopFunction): ReadonlySet<string> {
   const all = [...statements(fn.body)];
-  const indices = new Set(
-    all.flatMap((s) => (s.kind === 'let' && sameType(s.value.type, I32) ? [s.name] : [])),
-  );
+  const [values, indices] = [new Set<string>(), new Set<string>()];
   const asValue = (e: Expr): void => {
-    if (e.kind === 'ref') indices.delete(e.name);
+    if (e.kind === 'ref') values.add(e.name);
     if (e.kind === 'load') asIndex(e.index);
     else operands(e).forEach(asValue);
   };
   const asIndex = (e: Expr): void => {
-    if (isIndexArithmetic(e)) operands(e).forEach(asIndex);
-    else if (e.kind !== 'ref') asValue(e);
+    if (e.kind === 'ref') indices.add(e.name);
+    else if (isIndexArithmetic(e)) operands(e).forEach(asIndex);
+    else asValue(e);
   };
-  // A name that turns out to be used as a value makes values of those it is computed from.
-  for (let before = -1; before !== indices.size; ) {
-    before = indices.size;
-    for (const s of all) {
-      if (s.kind === 'let' && indices.has(s.name)) asIndex(s.value);
-      else if (s.kind === 'for') statementExprs(s).forEach(asIndex);
-      else if (s.kind === 'prefetch') asIndex(s.index);
-      else if (s.kind === 'store') {
-        asIndex(s.index);
-        asValue(s.value);
-      } else statementExprs(s).forEach(asValue);
+  const visit = (s: Stmt): void => {
+    if (s.kind === 'let' && sameType(s.value.type, I32)) {
+      if (values.has(s.name)) asValue(s.value);
+      else if (indices.has(s.name)) asIndex(s.value);
+    } else if (s.kind === 'for') {
+      statementExprs(s).forEach(asIndex);
+    } else if (s.kind === 'store') {
+      asIndex(s.index);
+      asValue(s.value);
+    } else if (s.kind !== 'prefetch') {
+      statementExprs(s).forEach(asValue);
     }
+  };
+  // What a name is used for decides about the names it is computed from, further up.
+  for (let before = -1; before !== values.size + indices.size; ) {
+    before = values.size + indices.size;
+    all.forEach(visit);
   }
-  return indices;
+  return new Set([...indices].filter((name) => !values.has(name)));
 }
 
 /**
@@ -199,7 +214,7 @@ function statement(w: Writer, depth: number, s: Stmt): void {
       line(w, depth, '}');
       return;
     case 'prefetch':
-      line(w, depth, `__builtin_prefetch(${address(w, s.buffer, s.index)});`);
+      line(w, depth, `__builtin_prefetch(${looseAddress(w, s.buffer, s.index)});`);
       return;
     case 'call':
       call(w, depth, s);

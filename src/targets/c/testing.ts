@@ -2,7 +2,9 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type LoopFunction, MAIN_BUFFERS, MAIN_SCALARS, type Program } from '../../loops/ir.ts';
+import { FunctionBuilder } from '../../loops/builder.ts';
+import * as x from '../../loops/expr.ts';
+import { type Expr, type LoopFunction, MAIN_BUFFERS, MAIN_SCALARS, type Program } from '../../loops/ir.ts';
 import { legalize } from '../../loops/legalize.ts';
 import type { MemoryNeeds } from '../executable.ts';
 import type { CModelInfo, CVariant } from './emit.ts';
@@ -46,4 +48,77 @@ export async function writeSource(folder: string, source: string): Promise<strin
   const path = join(folder, 'model.c');
   await writeFile(path, source);
   return path;
+}
+
+const CELLS = 64;
+const VOCAB = 20;
+const STRIDE = 32;
+
+export const MIXER_INFO: CModelInfo = {
+  name: 'mixer',
+  needs: { arenaBytes: 2 * CELLS * 4, cacheBytes: CELLS * 4, vocab: VOCAB, logitsStride: STRIDE },
+  weightsBytes: CELLS * 4,
+};
+
+/**
+ * A program in which every thread needs what the others computed just before: `rounds` times, each cell of
+ * one array becomes a mix of cells far apart in the other. `salt` tells programs apart.
+ */
+export function mixer(rounds: number, salt: number): Program {
+  const cells = x.int(CELLS);
+  const start = new FunctionBuilder('start');
+  {
+    const tokens = start.buffer('tokens', 'i32', 'read');
+    const weights = start.buffer('weights', 'i32', 'read');
+    const cache = start.buffer('cache', 'i32', 'readwrite');
+    const out = start.buffer('out', 'i32', 'write');
+    const [n, pos] = [start.scalar('n'), start.scalar('pos')];
+    start.thread('cell', cells, (cell) => {
+      const token = start.load(tokens, x.rem(cell, n));
+      const before = start.load(cache, cell);
+      const value = x.add(x.add(x.mul(token, 7919), start.load(weights, cell)), x.add(before, salt));
+      start.store(out, cell, value);
+      start.store(cache, cell, x.add(before, x.add(token, pos)));
+    });
+  }
+  const mix = new FunctionBuilder('mix');
+  {
+    const from = mix.buffer('from', 'i32', 'read');
+    const to = mix.buffer('to', 'i32', 'write');
+    const rows = mix.local('rows', 'i32', CELLS);
+    const count = mix.scalar('count');
+    mix.thread('cell', count, (cell) => {
+      mix.for('i', 0, CELLS, 8, (i) => mix.store(rows, i, mix.load(from, i, 8)));
+      const other = mix.let('other', x.rem(x.add(x.mul(cell, 29), 17), CELLS));
+      mix.store(to, cell, x.add(x.mul(mix.load(rows, cell), 31), mix.load(rows, other)));
+    });
+  }
+  const finish = new FunctionBuilder('finish');
+  {
+    const from = finish.buffer('from', 'i32', 'read');
+    const logits = finish.buffer('logits', 'f32', 'write');
+    const [rows, first] = [finish.scalar('rows'), finish.scalar('first')];
+    finish.thread('i', x.mul(rows, VOCAB), (i) => {
+      const row = finish.let('row', x.div(i, VOCAB));
+      const column = finish.let('column', x.rem(i, VOCAB));
+      const cell = finish.load(from, x.rem(x.add(x.add(row, first), column), CELLS));
+      finish.store(logits, x.add(x.mul(row, STRIDE), column), x.cast(cell, 'f32'));
+    });
+  }
+  const main = new FunctionBuilder('main');
+  const memory = new Map(MAIN_BUFFERS.map((b) => [b.name, main.buffer(b.name, b.elem, b.access)]));
+  const [n, pos, all] = MAIN_SCALARS.map((s) => main.scalar(s.name, s.kind)) as [Expr, Expr, Expr];
+  const at = (name: string, offset = 0) => ({ buffer: memory.get(name)!, offset });
+  const half = (CELLS * 4) / 64;
+  main.call('start', [at('tokens'), at('weights'), at('cache'), at('arena')], [n, pos]);
+  main.barrier();
+  main.for('round', 0, rounds, 1, () => {
+    main.call('mix', [at('arena'), at('arena', half)], [cells]);
+    main.barrier();
+    main.call('mix', [at('arena', half), at('arena')], [x.min(cells, x.add(n, 1000))]);
+    main.barrier();
+  });
+  const rows = main.let('rows', x.select('ne', all, x.int(0), n, x.int(1)));
+  main.call('finish', [at('arena'), at('logits')], [rows, x.sub(n, rows)]);
+  return { functions: [start.build(), mix.build(), finish.build()], main: main.build() };
 }

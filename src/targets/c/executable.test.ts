@@ -1,0 +1,190 @@
+import { truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
+import { describe, expect, test } from 'vitest';
+import { randomUniform } from '../../common/random.ts';
+import { runProgram } from '../../loops/interpret.ts';
+import type { Program } from '../../loops/ir.ts';
+import { detectCpu } from '../cpu.ts';
+import type { Executable } from '../executable.ts';
+import { type Compiler, compileC, findCompilers } from './compile.ts';
+import { emitC } from './emit.ts';
+import { loadNative } from './executable.ts';
+import { runnableMachines } from './machines.ts';
+import { legalVariant, MIXER_INFO, mixer, withFolder, writeSource } from './testing.ts';
+
+const NEEDS = MIXER_INFO.needs;
+const { vocab: VOCAB, logitsStride: STRIDE } = NEEDS;
+const random = randomUniform(7);
+const weights = Uint8Array.from({ length: MIXER_INFO.weightsBytes }, () => random() * 256);
+const STEPS = [
+  { tokens: Int32Array.from([5]), position: 0, logits: 'last' },
+  { tokens: Int32Array.from([3, 1, 4, 1, 5]), position: 1, logits: 'all' },
+  { tokens: Int32Array.from([9, 2, 6]), position: 6, logits: 'last' },
+] as const;
+
+/** The logits of STEPS, one conversation, as the interpreter has them. */
+function interpreted(program: Program): Float32Array[] {
+  const [arena, cache] = [new Uint8Array(NEEDS.arenaBytes), new Uint8Array(NEEDS.cacheBytes)];
+  return STEPS.map(({ tokens, position, logits }) => {
+    const rows = logits === 'all' ? tokens.length : 1;
+    const out = new Float32Array(rows * STRIDE);
+    runProgram(program, {
+      buffers: { weights, arena, cache, tokens: bytes(tokens), logits: bytes(out) },
+      n: tokens.length,
+      pos: position,
+      all: logits === 'all' ? 1 : 0,
+    });
+    return Float32Array.from(
+      { length: rows * VOCAB },
+      (_, i) => out[Math.floor(i / VOCAB) * STRIDE + (i % VOCAB)]!,
+    );
+  });
+}
+
+function bytes(array: Int32Array | Float32Array): Uint8Array {
+  return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+}
+
+async function native(executable: Executable): Promise<Float32Array[]> {
+  const cache = executable.createCache();
+  // Asked for at once: the executable runs them in this order.
+  const logits = await Promise.all(STEPS.map((step) => executable.step({ ...step, cache })));
+  cache.free();
+  return logits;
+}
+
+const cpu = await detectCpu();
+const compiler: Compiler | undefined = (await findCompilers())[0];
+const machines = runnableMachines(cpu);
+const best = machines[0]!.name;
+
+interface Built {
+  readonly library: string;
+  readonly weights: string;
+}
+
+/** Compiles the program for all machines of this processor. */
+async function build(folder: string, program: Program): Promise<Built> {
+  const source = emitC(
+    machines.map((machine) => legalVariant(machine, program)),
+    MIXER_INFO,
+  );
+  const library = join(folder, 'model.so');
+  await compileC({ compiler: compiler!, source: await writeSource(folder, source), output: library });
+  await writeFile(join(folder, 'weights'), weights);
+  return { library, weights: join(folder, 'weights') };
+}
+
+describe.skipIf(compiler === undefined)('a compiled program', () => {
+  const program = mixer(3, 11);
+  const open = (built: Built, threads = 1, machine = best) =>
+    loadNative({ ...built, machine, needs: NEEDS, threads });
+
+  test('gives the logits of the interpreter on every variant at 1, 2 and 3 threads', () =>
+    withFolder(async (folder) => {
+      const built = await build(folder, program);
+      const expected = interpreted(program);
+      for (const { name } of machines) {
+        for (const threads of [1, 2, 3]) {
+          const executable = await open(built, threads, name);
+          expect(executable).toMatchObject({ target: name, threads });
+          expect(await native(executable)).toEqual(expected);
+          await executable.close();
+        }
+      }
+    }));
+
+  test('two libraries and two models of one of them do not touch each other', () =>
+    withFolder((one) =>
+      withFolder(async (two) => {
+        const other = mixer(2, 99);
+        const [first, second] = [await build(one, program), await build(two, other)];
+        const models = await Promise.all([open(first, 2), open(second, 2), open(first, 3)]);
+        const logits = await Promise.all(models.map(native));
+        expect(logits).toEqual([interpreted(program), interpreted(other), interpreted(program)]);
+        expect(logits[0]).not.toEqual(logits[1]);
+        await models[0]!.close();
+        // The other models live on.
+        expect(await native(models[2]!)).toEqual(logits[2]);
+        expect(await native(models[1]!)).toEqual(logits[1]);
+        await Promise.all(models.map((m) => m.close()));
+      }),
+    ));
+
+  test('hundreds of barriers among more threads than cores, and steps after a pause', () =>
+    withFolder(async (folder) => {
+      const long = mixer(100, 3);
+      const executable = await open(await build(folder, long), 4);
+      const expected = interpreted(long);
+      let turns = 0;
+      let done = false;
+      const loop = (async () => {
+        for (; !done; turns++) await setImmediate();
+      })();
+      for (let i = 0; i < 3; i++) {
+        expect(await native(executable)).toEqual(expected);
+        // Long enough for the threads to fall asleep.
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      }
+      done = true;
+      await loop;
+      // The event loop was free all the time.
+      expect(turns).toBeGreaterThan(10);
+      await executable.close();
+    }));
+
+  test('conversations keep their own cache, which frees itself once', () =>
+    withFolder(async (folder) => {
+      const executable = await open(await build(folder, program), 2);
+      const [a, b] = [executable.createCache(), executable.createCache()];
+      expect(a.bytes).toBe(NEEDS.cacheBytes);
+      const step = STEPS[0];
+      const first = await executable.step({ ...step, cache: a });
+      const second = await executable.step({ ...step, cache: a });
+      expect(second).not.toEqual(first);
+      expect(await executable.step({ ...step, cache: b })).toEqual(first);
+      a.free();
+      a.free();
+      await expect(executable.step({ ...step, cache: a })).rejects.toThrow(/cache/);
+      const none = { ...step, tokens: new Int32Array(), cache: b };
+      await expect(executable.step(none)).rejects.toThrow(/at least one token/);
+      await executable.close();
+      await executable.close();
+      await expect(executable.step({ ...step, cache: b })).rejects.toThrow(/closed/);
+      expect(() => executable.createCache()).toThrow(/closed/);
+      b.free();
+    }));
+
+  test('what does not fit is refused with a reason', () =>
+    withFolder(async (folder) => {
+      const built = await build(folder, program);
+      const refusal = (change: object) =>
+        loadNative({ ...built, machine: best, needs: NEEDS, threads: 1, ...change }).then(
+          () => 'accepted',
+          (error) => `${error.code}: ${error.message}`,
+        );
+      expect(await refusal({ threads: 0 })).toMatch(/^usage: threads must be/);
+      expect(await refusal({ threads: 1000 })).toMatch(/^environment: .*threads must be 1 to 256/);
+      expect(await refusal({ machine: 'c:none' })).toMatch(/^invalid: .*no code for c:none/);
+      expect(await refusal({ needs: { ...NEEDS, vocab: 21 } })).toMatch(/^invalid: .*vocab is 20, not 21/);
+      expect(await refusal({ weights: join(folder, 'none') })).toMatch(/cannot open .*none: No such file/);
+      expect(await refusal({ library: join(folder, 'none.so') })).toMatch(
+        /^invalid: .*none.so cannot be loaded/,
+      );
+      expect(await refusal({ library: join(folder, 'model.c') })).toMatch(
+        /^invalid: .*model.c cannot be loaded/,
+      );
+      await truncate(built.weights, MIXER_INFO.weightsBytes - 1);
+      expect(await refusal({})).toMatch(/weights has 255 bytes instead of 256/);
+      const lacking = { ...built, machine: best, needs: NEEDS, threads: 1 };
+      const { weights: _, ...kernelsAlone } = lacking;
+      const executable = await loadNative(kernelsAlone);
+      const cache = executable.createCache();
+      await expect(executable.step({ ...STEPS[0], cache })).rejects.toThrow(/needs weights/);
+      const call = { kernel: 'mix', buffers: [], scalars: [], begin: 0, end: 1 };
+      await expect(executable.callKernel(call)).rejects.toThrow(/no kernel mix with 0 buffers/);
+      await expect(executable.callKernel({ ...call, kernel: 'x' })).rejects.toThrow(/no kernel x/);
+      await executable.close();
+    }));
+});
