@@ -46,7 +46,11 @@ export type Expr =
   | { readonly kind: 'const'; readonly type: ValueType; readonly value: number }
   /** Reads a `let`, a `var`, a loop variable or a scalar parameter. */
   | { readonly kind: 'ref'; readonly name: string; readonly type: ValueType }
-  /** `type.lanes` consecutive elements from element `index` (an i32 scalar); no alignment is promised. */
+  /**
+   * `type.lanes` consecutive elements from element `index` (an i32 scalar); no alignment is promised. The
+   * sums and products that make up an index must not overflow on the way, here and in stores: targets may
+   * compute them in more bits.
+   */
   | { readonly kind: 'load'; readonly buffer: string; readonly index: Expr; readonly type: ValueType }
   | { readonly kind: 'unary'; readonly op: UnaryOp; readonly a: Expr; readonly type: ValueType }
   | {
@@ -181,7 +185,8 @@ export type Stmt =
   | { readonly kind: 'prefetch'; readonly buffer: string; readonly index: Expr }
   /**
    * Only in `main`: runs a kernel, its thread loop split among the team. Each buffer argument is a buffer
-   * of main and an offset in lines of 64 bytes.
+   * of main and an offset in lines of 64 bytes. The memory that a kernel writes through one argument is that
+   * of another argument only where both have the same buffer and offset; then it is the same from the start.
    */
   | {
       readonly kind: 'call';
