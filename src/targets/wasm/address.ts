@@ -14,16 +14,31 @@ import type { FunctionContext } from './context.ts';
 import { BUFFERS_AT } from './layout.ts';
 import { type Linear, linearize, scaled, type Term } from './linear.ts';
 
-/** An index as a sum, seeing through names that are sums of immutable names. */
-export function linearIndex(ctx: FunctionContext, index: Expr): Linear {
-  return linearize(index, (name) => ctx.binding(name).linear);
+/** An index as a sum, without names that stand for sums themselves. */
+function linearIndex(ctx: FunctionContext, index: Expr): Linear {
+  return linearize(index, (name) => {
+    const binding = ctx.binding(name);
+    return binding.kind === 'sum' ? binding.sum : undefined;
+  });
+}
+
+/** The value as a sum of immutable names, if it is one. */
+export function sumOfNames(ctx: FunctionContext, value: Expr): Linear | undefined {
+  if (value.type.lanes !== 1 || value.type.kind !== 'i32') return undefined;
+  const sum = linearIndex(ctx, value);
+  const immutable = ({ expr }: Term) => {
+    if (expr.kind !== 'ref') return false;
+    const binding = ctx.binding(expr.name);
+    return binding.kind === 'sum' || !binding.mutable;
+  };
+  return [...sum.terms.values()].every(immutable) ? sum : undefined;
 }
 
 /** Number of loops around the innermost definition that `e` depends on; the current depth if it must stay. */
 function depthOf(ctx: FunctionContext, e: Expr): number {
   if (e.kind === 'ref') {
-    const { mutable, depth } = ctx.binding(e.name);
-    return mutable ? ctx.depth : depth;
+    const binding = ctx.binding(e.name);
+    return binding.kind === 'local' && binding.mutable ? ctx.depth : binding.depth;
   }
   if (e.kind === 'load') return ctx.depth;
   if (e.kind === 'binary' && (e.op === 'div' || e.op === 'rem')) {
@@ -43,6 +58,24 @@ function pushTerm(ctx: FunctionContext, { expr, coefficient }: Term): void {
   } else {
     ctx.push('i32.const', coefficient);
     ctx.push('i32.mul');
+  }
+}
+
+/** Pushes the value of a sum. */
+export function pushSum(ctx: FunctionContext, { terms, constant }: Linear): void {
+  const [first, ...others] = terms.values();
+  if (first === undefined) {
+    ctx.push('i32.const', constant);
+    return;
+  }
+  pushTerm(ctx, first);
+  for (const term of others) {
+    pushTerm(ctx, term);
+    ctx.push('i32.add');
+  }
+  if (constant !== 0) {
+    ctx.push('i32.const', constant);
+    ctx.push('i32.add');
   }
 }
 

@@ -21,8 +21,8 @@
 import { ARRIVED_AT, GENERATION_AT, SLEEPERS_AT } from './layout.ts';
 import type { Instr, WasmFunction } from './module.ts';
 
-/** Each takes about a nanosecond or two: the order of a kernel's imbalance, below the cost of sleeping. */
-const SPINS = 5000;
+/** About 20 microseconds, what going to sleep and being woken costs: at worst a wait takes twice that. */
+const SPINS = 20_000;
 
 export function barrierFunction(): WasmFunction {
   const [threads, generation, spins] = [0, 1, 2];

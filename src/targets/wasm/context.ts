@@ -11,16 +11,13 @@ export function valType(type: ValueType): ValType {
   return type.kind === 'f32' ? 'f32' : 'i32';
 }
 
-/** A name of the loop IR in scope. */
-export interface Binding {
-  readonly local: number;
-  readonly type: ValueType;
-  /** Loops around its definition. */
-  readonly depth: number;
-  readonly mutable: boolean;
-  /** The value as a sum over immutable names, where it is one. */
-  readonly linear: Linear | undefined;
-}
+/**
+ * A name of the loop IR in scope: what a local holds, or a sum over immutable names that stands for it
+ * wherever it is used. `depth` counts the loops around its definition.
+ */
+export type Binding =
+  | { readonly kind: 'local'; readonly local: number; readonly depth: number; readonly mutable: boolean }
+  | { readonly kind: 'sum'; readonly sum: Linear; readonly depth: number };
 
 /** A buffer: a local with a byte address, and a constant distance from it. */
 export interface BufferBase {
@@ -95,6 +92,13 @@ export class FunctionContext {
     return found;
   }
 
+  /** The local of a name that is not a sum. */
+  localOf(name: string): number {
+    const binding = this.binding(name);
+    if (binding.kind === 'sum') throw new LutraError('internal', `wasm: ${name} has no local`);
+    return binding.local;
+  }
+
   buffer(name: string): BufferBase {
     const found = this.buffers.get(name);
     if (found === undefined) throw new LutraError('internal', `wasm: no buffer ${name}`);
@@ -123,14 +127,9 @@ export class FunctionContext {
   }
 
   /** Binds a name to a local of its own until the scope ends. */
-  bind(
-    name: string,
-    type: ValueType,
-    options: { mutable?: boolean; linear?: Linear | undefined } = {},
-  ): number {
+  bind(name: string, type: ValueType, mutable = false): number {
     const local = this.local(name, valType(type));
-    const { mutable = false, linear } = options;
-    this.names.set(name, { local, type, depth: this.depth, mutable, linear });
+    this.names.set(name, { kind: 'local', local, depth: this.depth, mutable });
     return local;
   }
 

@@ -87,9 +87,9 @@ function emitFunction(
   fn.buffers.forEach(({ name }, local) => {
     ctx.buffers.set(name, { local, offset: 0 });
   });
-  fn.scalars.forEach(({ name, kind }, i) => {
+  fn.scalars.forEach(({ name }, i) => {
     const local = fn.buffers.length + i;
-    ctx.names.set(name, { local, type: { kind, lanes: 1 }, depth: 0, mutable: false, linear: undefined });
+    ctx.names.set(name, { kind: 'local', local, depth: 0, mutable: false });
   });
   if (fn.locals.length > 0) {
     const local = ctx.local('scratch', 'i32');

@@ -201,15 +201,17 @@ export function encodeModule(module: WasmModule): Uint8Array {
 
   out.section(10, (code) => code.vector(module.functions, (fn) => writeCode(code, fn)));
 
-  out.section(11, (data) => {
-    data.vector(module.data, ({ at, bytes }) => {
-      data.unsigned(0);
-      writeInstr(data, ['i32.const', at | 0]);
-      writeInstr(data, ['end']);
-      data.unsigned(bytes.length);
-      data.bytes(bytes);
+  if (module.data.length > 0) {
+    out.section(11, (data) => {
+      data.vector(module.data, ({ at, bytes }) => {
+        data.unsigned(0);
+        writeInstr(data, ['i32.const', at | 0]);
+        writeInstr(data, ['end']);
+        data.unsigned(bytes.length);
+        data.bytes(bytes);
+      });
     });
-  });
+  }
 
   for (const { name, bytes } of module.custom) {
     out.section(0, (custom) => {

@@ -12,7 +12,7 @@ import {
   kindBytes,
   type ScalarKind,
 } from '../../loops/ir.ts';
-import { pushAddress } from './address.ts';
+import { pushAddress, pushSum } from './address.ts';
 import type { FunctionContext } from './context.ts';
 import type { OpName } from './opcodes.ts';
 import { pushLane } from './shapes.ts';
@@ -228,9 +228,12 @@ export function emitScalar(ctx: FunctionContext, e: Expr): void {
     case 'const':
       kind === 'f32' ? ctx.push('f32.const', e.value) : ctx.push('i32.const', e.value | 0);
       break;
-    case 'ref':
-      ctx.push('local.get', ctx.binding(e.name).local);
+    case 'ref': {
+      const binding = ctx.binding(e.name);
+      if (binding.kind === 'sum') pushSum(ctx, binding.sum);
+      else ctx.push('local.get', binding.local);
       break;
+    }
     case 'load': {
       const size = kindBytes(kind);
       const offset = pushAddress(ctx, e.buffer, e.index, size);

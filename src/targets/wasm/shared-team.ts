@@ -1,7 +1,7 @@
 /**
  * Threads on one shared memory. They wait in `Atomics.wait` for the job counter to change, so that a step
  * starts within microseconds; the last one to finish says so by a message, so that the caller's event loop
- * stays free meanwhile.
+ * stays free meanwhile. (Atomics.waitAsync is no quicker in Node, and would not keep the process alive.)
  */
 import { LutraError } from '../../common/errors.ts';
 import type { Platform } from '../../platform/platform.ts';

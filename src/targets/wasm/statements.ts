@@ -1,12 +1,10 @@
 /** Statements of the loop IR as WebAssembly. */
 import { LutraError } from '../../common/errors.ts';
-import { I32 } from '../../loops/expr.ts';
 import { type Expr, kindBytes, LINE, type LoopFunction, type Stmt, typeBits } from '../../loops/ir.ts';
 import { threadExtent } from '../../loops/thread.ts';
 import { mapOperands } from '../../loops/walk.ts';
-import { linearIndex, pushAddress } from './address.ts';
+import { pushAddress, sumOfNames } from './address.ts';
 import type { FunctionContext } from './context.ts';
-import type { Linear } from './linear.ts';
 
 type Of<K extends Stmt['kind']> = Extract<Stmt, { kind: K }>;
 
@@ -22,16 +20,6 @@ export interface Surroundings {
     readonly barrier: number | undefined;
     readonly kernels: ReadonlyMap<string, { readonly fn: LoopFunction; readonly index: number }>;
   };
-}
-
-/** The value as a sum of immutable names, if it is one: addresses then see through the name. */
-function linearValue(ctx: FunctionContext, value: Expr): Linear | undefined {
-  if (value.type.lanes !== 1 || value.type.kind !== 'i32') return undefined;
-  const linear = linearIndex(ctx, value);
-  const names = [...linear.terms.values()].every(
-    ({ expr }) => expr.kind === 'ref' && !ctx.binding(expr.name).mutable,
-  );
-  return names ? linear : undefined;
 }
 
 function store(ctx: FunctionContext, { buffer, index, value }: Of<'store'>): void {
@@ -77,13 +65,7 @@ function loop(ctx: FunctionContext, around: Surroundings, s: Of<'for'>): void {
       ctx.push('if');
     }
     ctx.loop(() => {
-      ctx.names.set(s.variable, {
-        local: variable,
-        type: I32,
-        depth: ctx.depth,
-        mutable: false,
-        linear: undefined,
-      });
+      ctx.names.set(s.variable, { kind: 'local', local: variable, depth: ctx.depth, mutable: false });
       emitBlock(ctx, around, body);
       ctx.push('local.get', variable);
       ctx.push('i32.const', step);
@@ -153,18 +135,22 @@ function call(ctx: FunctionContext, { team }: Surroundings, s: Of<'call'>): void
 function statement(ctx: FunctionContext, around: Surroundings, s: Stmt): void {
   switch (s.kind) {
     case 'let': {
-      const linear = linearValue(ctx, s.value);
+      const sum = sumOfNames(ctx, s.value);
+      if (sum !== undefined) {
+        ctx.names.set(s.name, { kind: 'sum', sum, depth: ctx.depth });
+        return;
+      }
       ctx.value(s.value);
-      ctx.push('local.set', ctx.bind(s.name, s.value.type, { linear }));
+      ctx.push('local.set', ctx.bind(s.name, s.value.type));
       break;
     }
     case 'var':
       ctx.value(s.init);
-      ctx.push('local.set', ctx.bind(s.name, s.init.type, { mutable: true }));
+      ctx.push('local.set', ctx.bind(s.name, s.init.type, true));
       break;
     case 'assign':
       ctx.value(s.value);
-      ctx.push('local.set', ctx.binding(s.name).local);
+      ctx.push('local.set', ctx.localOf(s.name));
       break;
     case 'store':
       store(ctx, s);

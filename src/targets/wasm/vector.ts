@@ -241,7 +241,7 @@ export function emitVector(ctx: FunctionContext, e: Expr): void {
   }
   switch (e.kind) {
     case 'ref':
-      ctx.push('local.get', ctx.binding(e.name).local);
+      ctx.push('local.get', ctx.localOf(e.name));
       break;
     case 'unary':
       unary(ctx, e);
