@@ -31,27 +31,23 @@ function multiplications({ native }: Machine): readonly VectorMultiply[] {
   return found.length > 0 ? found : ['madd'];
 }
 
-/** Accumulators of a row of tiles, in i32 lanes or as many bytes of i16. */
-const GEMV_ACCUMULATORS: Record<VectorMultiply, number> = { dot4: 4, dot2: 2, madd: 2 };
-
 /**
- * One row of tiles at a time is one stream: Zen 4 reads it from memory up to twice as fast as several. Prefetching
- * slowed that down there, but sped up Zen 5 with 64-byte vectors.
+ * Two registers of rows, from one row of tiles: that is one stream, which Zen 4 reads from memory up to twice as
+ * fast as several. Prefetching slowed that down there, but sped up Zen 5 with 64-byte vectors.
  */
-function gemvSchedule(multiply: VectorMultiply, machine: Machine): LowbitSchedule {
-  const registers = machine.vectorRegisters / 2 / GEMV_ACCUMULATORS[multiply];
+function gemvSchedule(multiply: VectorMultiply, { vectorBytes, dotCodeMax }: Machine): LowbitSchedule {
   return {
     ...SCALAR,
     multiply,
-    rows: Math.min(TILE, (machine.vectorBytes / 4) * registers),
-    prefetchBytes: machine.vectorBytes === 64 ? 1024 : 0,
-    shiftTop: machine.dotCodeMax < 128,
+    rows: Math.min(TILE, vectorBytes / 2),
+    prefetchBytes: vectorBytes === 64 ? 1024 : 0,
+    shiftTop: dotCodeMax < 128,
   };
 }
 
 /** Two registers of rows by as many tokens as accumulators fit: they leave room for operands. */
 function gemmSchedule(multiply: VectorMultiply, { k }: LowbitShape, machine: Machine): LowbitSchedule {
-  const rows = (2 * machine.vectorBytes) / 4;
+  const rows = machine.vectorBytes / 2;
   const fits = (block: number) => block * rowStride(k) * (multiply === 'madd' ? 2 : 1) <= machine.l2Bytes / 2;
   const blocks = [64, 32, TILE].filter((block) => block >= rows);
   return {
