@@ -56,6 +56,7 @@
 #undef _mm512_cvtepi32_ps
 #undef _mm512_cvtph_ps
 #undef _mm512_cvtps_ph
+#undef _mm512_madd_epi16
 
 #define EMULATED __attribute__((unused)) static inline
 
@@ -71,6 +72,7 @@
     return out;                                                         \
   }
 #define CLAMP(x, low, high) ((x) < (low) ? (low) : (x) > (high) ? (high) : (x))
+#define LIMIT(x, high) ((x) > (high) ? (high) : (x))
 
 EACH(_mm512_cvtepi8_epi16, __m512i, int16_t, __m256i, int8_t, 32, x[i])
 EACH(_mm512_cvtepu8_epi16, __m512i, int16_t, __m256i, uint8_t, 32, x[i])
@@ -80,13 +82,13 @@ EACH(_mm512_cvtepi16_epi32, __m512i, int32_t, __m256i, int16_t, 16, x[i])
 EACH(_mm512_cvtepu16_epi32, __m512i, int32_t, __m256i, uint16_t, 16, x[i])
 EACH(_mm512_cvtepi32_epi16, __m256i, int16_t, __m512i, int32_t, 16, x[i])
 EACH(_mm512_cvtsepi32_epi16, __m256i, int16_t, __m512i, int32_t, 16, CLAMP(x[i], INT16_MIN, INT16_MAX))
-EACH(_mm512_cvtusepi32_epi16, __m256i, uint16_t, __m512i, uint32_t, 16, CLAMP(x[i], 0u, UINT16_MAX + 0u))
+EACH(_mm512_cvtusepi32_epi16, __m256i, uint16_t, __m512i, uint32_t, 16, LIMIT(x[i], UINT16_MAX))
 EACH(_mm512_cvtepi32_epi8, __m128i, int8_t, __m512i, int32_t, 16, x[i])
 EACH(_mm512_cvtsepi32_epi8, __m128i, int8_t, __m512i, int32_t, 16, CLAMP(x[i], INT8_MIN, INT8_MAX))
-EACH(_mm512_cvtusepi32_epi8, __m128i, uint8_t, __m512i, uint32_t, 16, CLAMP(x[i], 0u, UINT8_MAX + 0u))
+EACH(_mm512_cvtusepi32_epi8, __m128i, uint8_t, __m512i, uint32_t, 16, LIMIT(x[i], UINT8_MAX))
 EACH(_mm512_cvtepi16_epi8, __m256i, int8_t, __m512i, int16_t, 32, x[i])
 EACH(_mm512_cvtsepi16_epi8, __m256i, int8_t, __m512i, int16_t, 32, CLAMP(x[i], INT8_MIN, INT8_MAX))
-EACH(_mm512_cvtusepi16_epi8, __m256i, uint8_t, __m512i, uint16_t, 32, CLAMP(x[i], 0u, UINT8_MAX + 0u))
+EACH(_mm512_cvtusepi16_epi8, __m256i, uint8_t, __m512i, uint16_t, 32, LIMIT(x[i], UINT8_MAX))
 EACH(_mm512_cvttps_epi32, __m512i, int32_t, __m512, float, 16, x[i])
 EACH(_mm512_cvtepi32_ps, __m512, float, __m512i, int32_t, 16, x[i])
 
@@ -127,6 +129,16 @@ EMULATED __m256i _mm512_cvtps_ph(__m512 a, int rounding) {
   memcpy(halves, &a, sizeof halves);
   const __m128i r[2] = {_mm256_cvtps_ph(halves[0], 0), _mm256_cvtps_ph(halves[1], 0)};
   __m256i out;
+  memcpy(&out, r, sizeof out);
+  return out;
+}
+
+EMULATED __m512i _mm512_madd_epi16(__m512i a, __m512i b) {
+  __m256i x[2], y[2];
+  memcpy(x, &a, sizeof x);
+  memcpy(y, &b, sizeof y);
+  const __m256i r[2] = {_mm256_madd_epi16(x[0], y[0]), _mm256_madd_epi16(x[1], y[1])};
+  __m512i out;
   memcpy(&out, r, sizeof out);
   return out;
 }

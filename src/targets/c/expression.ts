@@ -186,8 +186,17 @@ function binary(scope: Scope, e: Extract<Expr, { kind: 'binary' }>): Code {
   if (symbol === undefined) {
     return call(binaryHelper(scope.helpers, e.op, e.type), emitExpr(scope, e.a), emitExpr(scope, e.b));
   }
-  const bothConstant = e.a.kind === 'const' && e.b.kind === 'const';
-  return operator(symbol, bothConstant ? emit(scope, e.a) : lanewise(scope, e.a), lanewise(scope, e.b));
+  return operator(symbol, leftOperand(scope, e), lanewise(scope, e.b));
+}
+
+/** Of two constants the left one shows its type: it makes vectors of both, and 2 ^ 3 is no mistyped power. */
+function leftOperand(scope: Scope, { a, b, type }: Extract<Expr, { kind: 'binary' }>): Code {
+  if (a.kind !== 'const' || b.kind !== 'const') return lanewise(scope, a);
+  if (type.lanes > 1) return emit(scope, a);
+  return {
+    text: `(${scope.helpers.type(type)})${wrapped(emit(scope, a), BINDING.unary)}`,
+    binding: BINDING.unary,
+  };
 }
 
 function compare(scope: Scope, e: Extract<Expr, { kind: 'compare' }>): Code {

@@ -354,7 +354,7 @@ export function emitMain(helpers: Helpers, machine: CMachine, program: Program):
   const calls = new Map(program.functions.map((f) => [f.name, f]));
   const w = newWriter(helpers, machine, fn, ['thread', 'share', 'barrier', 'at', 'from'], calls);
   const parameters = [
-    'const Thread *thread',
+    'Thread *thread',
     ...fn.buffers.map((p) => bufferDeclaration(p, w.name(p.name), false)),
     ...fn.scalars.map((p) => `${p.kind} ${w.name(p.name)}`),
   ];

@@ -111,16 +111,20 @@ export const THREADS = `\
 /*
  * Threads. The caller of a step is thread 0; the others are made when the model is opened and wait between
  * steps. Whoever waits spins for a moment, because the wait is mostly short, and then sleeps, because on a
- * busy machine the one waited for may need this very core.
+ * busy machine the one waited for may need this very core. Where spinning was in vain several times in a row,
+ * it is only tried now and then.
  */
 #define SPIN_NANOSECONDS 40000
+#define VAIN_SPINS 4
+#define SPIN_EVERY 16
 #define MAX_THREADS 256
 
 typedef struct Team Team;
 
 typedef struct {
-  Team *team;
+  _Alignas(64) Team *team;
   i32 id;
+  u32 vain; /* waits since spinning last helped */
   u8 *scratch; /* the local arrays of kernels */
   pthread_t handle;
 } Thread;
@@ -164,16 +168,29 @@ static i64 nanoseconds(void) {
   return (i64)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* Returns when *counter is no longer seen. */
-static void await_change(Team *team, _Atomic u32 *counter, u32 seen) {
+/* Whether *counter changed from seen while this thread looked at it again and again. */
+static int spin(_Atomic u32 *counter, u32 seen) {
   i64 deadline = 0;
   for (i64 now = 0; now <= deadline; now = nanoseconds()) {
     for (int i = 0; i < 64; i++) {
-      if (atomic_load_explicit(counter, memory_order_acquire) != seen) return;
+      if (atomic_load_explicit(counter, memory_order_acquire) != seen) return 1;
       relax();
     }
     if (deadline == 0) deadline = nanoseconds() + SPIN_NANOSECONDS;
   }
+  return 0;
+}
+
+/* Returns when *counter is no longer seen. */
+static void await_change(Thread *thread, _Atomic u32 *counter, u32 seen) {
+  Team *team = thread->team;
+  if (thread->vain < VAIN_SPINS || thread->vain % SPIN_EVERY == 0) {
+    if (spin(counter, seen)) {
+      thread->vain = 0;
+      return;
+    }
+  }
+  thread->vain++;
   /* Counting sleepers before looking again, while advance() looks at them after counting: none is missed. */
   atomic_fetch_add(&team->sleepers, 1);
 #if defined(__linux__)
@@ -202,7 +219,7 @@ static void advance(Team *team, _Atomic u32 *counter) {
 }
 
 /* Waits until every thread of the team is here. */
-static void barrier(const Thread *thread) {
+static void barrier(Thread *thread) {
   Team *team = thread->team;
   if (team->size == 1) return;
   const u32 seen = atomic_load_explicit(&team->barriers, memory_order_relaxed);
@@ -210,7 +227,7 @@ static void barrier(const Thread *thread) {
     atomic_store(&team->arrived, 0);
     advance(team, &team->barriers);
   } else {
-    await_change(team, &team->barriers, seen);
+    await_change(thread, &team->barriers, seen);
   }
 }
 
@@ -280,7 +297,7 @@ typedef struct {
 typedef struct {
   const char *name;
   int (*supported)(void);
-  void (*main)(const Thread *thread, const u8 *weights, u8 *arena, u8 *cache, const i32 *tokens, f32 *logits,
+  void (*main)(Thread *thread, const u8 *weights, u8 *arena, u8 *cache, const i32 *tokens, f32 *logits,
                i32 n, i32 pos, i32 all);
   const Kernel *kernels;
   i32 kernel_count;
@@ -309,7 +326,7 @@ static void release(void *p, size_t bytes) {
   if (p != NULL) munmap(p, bytes > 0 ? bytes : 1);
 }
 
-static void run_step(const Thread *thread) {
+static void run_step(Thread *thread) {
   const Model *model = thread->team->model;
   const Step *s = &thread->team->step;
   model->variant->main(thread, s->weights, model->arena, s->cache, s->tokens, s->logits, s->n, s->pos, s->all);
@@ -317,10 +334,10 @@ static void run_step(const Thread *thread) {
 }
 
 static void *worker(void *argument) {
-  const Thread *thread = argument;
+  Thread *thread = argument;
   Team *team = thread->team;
   for (u32 seen = 0;; seen++) {
-    await_change(team, &team->steps, seen);
+    await_change(thread, &team->steps, seen);
     if (team->quit) return NULL;
     run_step(thread);
   }
