@@ -1,7 +1,7 @@
 import { LutraError } from '../common/errors.ts';
 import { randomUniform } from '../common/random.ts';
 import type { ResolvedSampling } from './sampling-options.ts';
-import { largest, type Ranked } from './selection.ts';
+import { largest, type Weighted } from './selection.ts';
 
 export interface Sampler {
   /** Tokens that the repetition penalty is to count as seen, such as the prompt's. */
@@ -66,12 +66,12 @@ function argmax(logits: Float32Array): number {
 }
 
 /** The tokens that may be drawn, weighed by exp((logit - max) / temperature): the best one weighs 1. */
-function candidates(logits: Float32Array, max: number, options: ResolvedSampling): Ranked {
+function candidates(logits: Float32Array, max: number, options: ResolvedSampling): Weighted {
   const { topK, topP, minP } = options;
   // The bound keeps 0 * inverse a number at temperatures like 1e-320.
   const inverse = Math.min(1 / options.temperature, Number.MAX_VALUE);
 
-  let kept: Ranked;
+  let kept: Weighted;
   if (topK > 0 && topK < logits.length) {
     const { ids, values } = largest(logits, topK);
     kept = { ids, values: values.map((value) => expNegative((value - max) * inverse)) };
@@ -81,37 +81,59 @@ function candidates(logits: Float32Array, max: number, options: ResolvedSampling
     for (let id = 0; id < weights.length; id++) weights[id] = expNegative((logits[id]! - max) * inverse);
     kept = topP < 1 ? nucleusOf(weights, topP) : { ids: undefined, values: weights };
   }
-  if (minP === 0) return kept;
-  const rich = Array.from(kept.values.keys()).filter((i) => kept.values[i]! >= minP);
-  return {
-    ids: Int32Array.from(rich, (i) => kept.ids?.[i] ?? i),
-    values: Float64Array.from(rich, (i) => kept.values[i]!),
-  };
+  return minP === 0 ? kept : atLeast(kept, minP);
 }
 
-/** The nucleus of all tokens: ranks only those above a weight that is lowered until they suffice. */
-function nucleusOf(weights: Float64Array, topP: number): Ranked {
-  const wanted = topP * total(weights);
-  for (let bound = 0.05; ; bound *= 0.05) {
-    const ids: number[] = [];
-    let sum = 0;
-    for (let id = 0; id < weights.length; id++) {
-      if (weights[id]! < bound) continue;
-      ids.push(id);
-      sum += weights[id]!;
-    }
-    // The sums are taken in another order than the total: at topP near 1 they may never reach it.
-    if (sum < wanted && ids.length < weights.length && bound > 0) continue;
-    ids.sort((a, b) => weights[b]! - weights[a]! || a - b);
-    return nucleus(
-      { ids: Int32Array.from(ids), values: Float64Array.from(ids, (id) => weights[id]!) },
-      wanted,
-    );
+function atLeast({ ids, values }: Weighted, bound: number): Weighted {
+  const keptIds: number[] = [];
+  const kept: number[] = [];
+  for (let i = 0; i < values.length; i++) {
+    if (values[i]! < bound) continue;
+    keptIds.push(ids?.[i] ?? i);
+    kept.push(values[i]!);
   }
+  return { ids: Int32Array.from(keptIds), values: Float64Array.from(kept) };
+}
+
+/** Weights are sorted into powers of two for the nucleus; below the last lies next to nothing. */
+const LEVELS = 128;
+
+/**
+ * The nucleus of all tokens: whole levels of weight from the top while they do not suffice, and of the level
+ * that is one too many the first ones. Only that level is put in order.
+ */
+function nucleusOf(weights: Float64Array, topP: number): Weighted {
+  // The upper half of each number, little endian: sign and exponent are its first 12 bits.
+  const bits = new Uint32Array(weights.buffer);
+  // 1023 is the exponent of 1, the largest weight.
+  const levelOf = (id: number): number => Math.min(1023 - (bits[2 * id + 1]! >>> 20), LEVELS - 1);
+  const levels = new Float64Array(LEVELS);
+  for (let id = 0; id < weights.length; id++) {
+    const level = levelOf(id);
+    levels[level] = levels[level]! + weights[id]!;
+  }
+  const wanted = topP * total(levels);
+  let sum = 0;
+  let last = 0;
+  while (last < LEVELS - 1 && sum + levels[last]! < wanted) sum += levels[last++]!;
+
+  const whole: number[] = [];
+  const split: number[] = [];
+  for (let id = 0; id < weights.length; id++) {
+    const level = levelOf(id);
+    if (level < last) whole.push(id);
+    else if (level === last) split.push(id);
+  }
+  split.sort((a, b) => weights[b]! - weights[a]! || a - b);
+  for (let i = 0; i < split.length && sum < wanted; i++) {
+    whole.push(split[i]!);
+    sum += weights[split[i]!]!;
+  }
+  return { ids: Int32Array.from(whole), values: Float64Array.from(whole, (id) => weights[id]!) };
 }
 
 /** The first of the ranked tokens, as few as weigh at least `wanted` together. */
-function nucleus(ranked: Ranked, wanted: number): Ranked {
+function nucleus(ranked: Weighted, wanted: number): Weighted {
   let sum = 0;
   let count = 0;
   while (count < ranked.values.length && sum < wanted) sum += ranked.values[count++]!;
@@ -125,7 +147,7 @@ function total(values: Float64Array): number {
 }
 
 /** The token at the fraction `at`, 0 <= at < 1, of the whole weight. */
-function draw(from: Ranked, at: number): number {
+function draw(from: Weighted, at: number): number {
   let rest = at * total(from.values);
   let last = 0;
   for (let i = 0; i < from.values.length; i++) {

@@ -1,5 +1,5 @@
-/** Some tokens with a value each, the best first where they are ranked. */
-export interface Ranked {
+/** Some tokens with a value each. */
+export interface Weighted {
   /** Undefined: token i is the i-th value. */
   readonly ids: Int32Array | undefined;
   readonly values: Float64Array;
