@@ -1,10 +1,12 @@
 import { describe, expect, it } from 'vitest';
+import { LutraError } from '../common/errors.ts';
 import { widenHalves } from '../common/halves.ts';
 import { rowStride } from './kernel.ts';
 import { type MatmulShape, matmul } from './matmul.ts';
 import {
   cropRows,
   type Elements,
+  MACHINES,
   padRows,
   randomFloats,
   randomInts,
@@ -47,18 +49,23 @@ function problem(m: number, k: number, n: number, elem: MatmulShape['elem']): Pr
   };
 }
 
-/** Dots in float64, and the sum of magnitudes that bounds their error. */
-function dots({ shape: { m, k }, n, x, table, rowScale }: Problem) {
-  const all: { dot: number; magnitude: number }[] = [];
+/** Dots in float64 and how far from them the result may be. */
+function dots({ shape: { m, k, elem }, n, x, table, rowScale }: Problem) {
+  // A partial sum has k/32 roundings, a product one, the sum of the parts five.
+  const rounding = (k / 32 + 7) * 2 ** -24;
+  const all: { dot: number; error: number }[] = [];
   for (let t = 0; t < n; t++) {
+    const peak = Math.max(...x.subarray(t * k, (t + 1) * k).map(Math.abs));
+    // int8: every activation is off by up to half a unit.
+    const halfUnit = elem === 'i8' ? (peak / 16383) * 0.5001 : 0;
     for (let row = 0; row < m; row++) {
-      let [dot, magnitude] = [0, 0];
+      let [dot, error] = [0, 0];
       for (let i = 0; i < k; i++) {
-        const product = x[t * k + i]! * table[row * rowStride(k) + i]! * rowScale[row]!;
-        dot += product;
-        magnitude += Math.abs(product);
+        const weight = table[row * rowStride(k) + i]! * rowScale[row]!;
+        dot += x[t * k + i]! * weight;
+        error += Math.abs(weight) * (rounding * Math.abs(x[t * k + i]!) + halfUnit);
       }
-      all.push({ dot, magnitude });
+      all.push({ dot, error });
     }
   }
   return all;
@@ -77,10 +84,8 @@ describe('matmul', () => {
     for (const n of [1, 5]) {
       const p = problem(m, k, n, elem);
       const out = cropRows(runEverywhere(matmul, p.shape, p.buffers, [n]).at(-1)!, m);
-      // A partial sum has k/16 roundings, the product one, the sum of the parts four.
-      const unit = (k / 16 + 6) * 2 ** -24;
-      dots(p).forEach(({ dot, magnitude }, i) => {
-        expect(Math.abs(out[i]! - dot)).toBeLessThanOrEqual(unit * magnitude);
+      dots(p).forEach(({ dot, error }, i) => {
+        expect(Math.abs(out[i]! - dot)).toBeLessThanOrEqual(error);
       });
     }
   });
@@ -96,6 +101,30 @@ describe('matmul', () => {
       apart.push(...cropRows(runDefault(matmul, p.shape, buffers, [1]).at(-1)!, 45));
     }
     expect(together).toEqual(apart);
+  });
+
+  it('of int8 does not overflow on the largest weights and activations', () => {
+    const k = 32768;
+    const x = new Float32Array(k).fill(-3);
+    const buffers = [x, new Int8Array(k).fill(-128), Float32Array.of(1), new Float32Array(64)];
+    const out = runDefault(matmul, { m: 1, k, elem: 'i8' }, buffers, [1]).at(-1)!;
+    expect(Math.abs(out[0]! / (3 * 128 * k) - 1)).toBeLessThan(1e-6);
+    expect(() =>
+      matmul.build(
+        'f',
+        { m: 1, k: k + 1, elem: 'i8' },
+        matmul.defaultSchedule({ m: 1, k, elem: 'i8' }, MACHINES[0]!),
+      ),
+    ).toThrow(LutraError);
+  });
+
+  it('of int8 takes rows of zeros and of NaN', () => {
+    const x = Float32Array.of(0, 0, Number.NaN, 1);
+    const table = new Int8Array(64);
+    table.set([3, 5]);
+    const buffers = [padRows(x, 2), table, Float32Array.of(1), new Float32Array(128)];
+    const out = runEverywhere(matmul, { m: 1, k: 2, elem: 'i8' }, buffers, [2]).at(-1)!;
+    expect([out[0], out[64]]).toEqual([0, 2]);
   });
 
   it('leaves the padding of the output alone', () => {
