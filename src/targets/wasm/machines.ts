@@ -5,10 +5,7 @@ import { encodeModule } from './encode.ts';
 import { engine } from './engine.ts';
 import type { Instr, WasmFunction, WasmModule } from './module.ts';
 
-export interface WasmMachine extends Machine {
-  /** Relaxed SIMD, besides the 128-bit SIMD that all of them need. */
-  readonly relaxed: boolean;
-}
+export type WasmMachine = Machine;
 
 const COMMON = {
   vectorBytes: 16,
@@ -24,7 +21,6 @@ const RELAXED_DOT4: WasmMachine = {
   ...COMMON,
   name: 'wasm:relaxed-dot4',
   native: new Set(['dot2', 'dot4', 'madd', 'lookup16', 'averageRound']),
-  relaxed: true,
 };
 
 /** For engines that make three of it (Node 20 always, later ones on processors without VNNI). */
@@ -32,14 +28,12 @@ const RELAXED: WasmMachine = {
   ...COMMON,
   name: 'wasm:relaxed',
   native: new Set(['dot2', 'madd', 'lookup16', 'averageRound']),
-  relaxed: true,
 };
 
 const BASELINE: WasmMachine = {
   ...COMMON,
   name: 'wasm:baseline',
   native: new Set(['madd', 'lookup16', 'averageRound']),
-  relaxed: false,
 };
 
 export const WASM_MACHINES: readonly WasmMachine[] = [RELAXED_DOT4, RELAXED, BASELINE];
