@@ -29,16 +29,19 @@ const INSTALL_HINT =
   'a C compiler; the target wasm needs none.';
 
 /**
- * GCC postpones the additions of a long sum to its end, where registers run out: kernels are written in
- * the order in which they should be computed.
+ * Kernels come unrolled as far as registers reach, and in the order in which they should be computed. GCC
+ * would postpone the additions of a long sum to its end, and Clang unroll further: both run out of registers.
  */
-const GCC_FLAGS = ['-fno-tree-ter', '-fno-tree-reassoc'];
+const OWN_FLAGS: Record<Compiler['kind'], readonly string[]> = {
+  gcc: ['-fno-tree-ter', '-fno-tree-reassoc'],
+  clang: ['-fno-unroll-loops'],
+};
 
 /** The arguments for one compilation, without the files. */
 export function compilerFlags(kind: Compiler['kind']): readonly string[] {
   return [
     ...EXACT_FLAGS,
-    ...(kind === 'gcc' ? GCC_FLAGS : []),
+    ...OWN_FLAGS[kind],
     '-O2',
     '-fno-math-errno',
     '-fPIC',

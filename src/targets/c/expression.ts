@@ -124,6 +124,8 @@ function emit(scope: Scope, e: Expr): Code {
       return helper === undefined ? emit(scope, e.a) : call(helper, arg(e.a));
     }
     case 'concat': {
+      const constants = constantLanes(e);
+      if (constants !== undefined) return primary(`(${h.type(e.type)}){${constants.join(', ')}}`);
       const [a, b] = e.parts;
       if (a === undefined || b === undefined || e.parts.length !== 2) return notLegal(scope, e);
       return call(concatHelper(h, a.type, e.type), arg(a), arg(b));
@@ -154,6 +156,16 @@ function constant(scope: Scope, e: Extract<Expr, { kind: 'const' }>): Code {
   if (e.type.lanes === 1) return { text, binding: text.startsWith('-') ? BINDING.unary : BINDING.primary };
   if (Object.is(e.value, 0)) return primary(`(${scope.helpers.type(e.type)}){0}`);
   return call(repeatHelper(scope.helpers, { kind: e.type.kind, lanes: 1 }, e.type), text);
+}
+
+/** The lanes of a concatenation of constants. */
+function constantLanes(e: Expr): readonly string[] | undefined {
+  if (e.kind === 'const') {
+    return Array.from({ length: e.type.lanes }, () => literal(e.type.kind, e.value));
+  }
+  if (e.kind !== 'concat') return undefined;
+  const parts = e.parts.map(constantLanes);
+  return parts.every((p) => p !== undefined) ? parts.flat() : undefined;
 }
 
 /** Applies an operator of C, with more parentheses than C asks for and as few as compilers want to see. */

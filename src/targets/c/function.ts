@@ -26,6 +26,7 @@ import { type Helpers, isaMacro } from './helpers.ts';
 import type { CMachine } from './machines.ts';
 import { storeHelper } from './ops/memory.ts';
 import { elementType, identifier } from './types.ts';
+import { wrapLine } from './wrap.ts';
 
 /** The kernels of a variant are told apart by its name: `qkv_avx2`. */
 export function functionName(machine: CMachine, fn: LoopFunction): string {
@@ -145,30 +146,8 @@ interface Writer extends Scope {
   readonly calls: ReadonlyMap<string, LoopFunction>;
 }
 
-const WIDTH = 110;
-
-/** The space to break a line at: outside of as many parentheses as possible, and then the last one. */
-function breakAt(text: string, from: number): number {
-  let [best, least, depth] = [-1, Number.POSITIVE_INFINITY, 0];
-  for (let i = 0; i < WIDTH; i++) {
-    if (text[i] === '(') depth++;
-    if (text[i] === ')') depth--;
-    if (text[i] === ' ' && i > from && depth <= least) [best, least] = [i, depth];
-  }
-  return best;
-}
-
-/** Adds a line, in several where it is too long. */
 function line(w: Writer, depth: number, text: string): void {
-  let rest = '  '.repeat(depth) + text;
-  const further = '  '.repeat(depth + 2);
-  while (rest.length > WIDTH) {
-    const at = breakAt(rest, WIDTH / 2);
-    if (at < 0) break;
-    w.lines.push(rest.slice(0, at));
-    rest = further + rest.slice(at + 1);
-  }
-  w.lines.push(rest);
+  w.lines.push(...wrapLine(text, depth));
 }
 
 function block(w: Writer, depth: number, body: readonly Stmt[]): void {

@@ -2,6 +2,7 @@
 import { typeName, type ValueType } from '../../loops/ir.ts';
 import type { Isa } from './machines.ts';
 import { cType, fullType, registerBytes, unsignedType, vectorTypedef } from './types.ts';
+import { wrapLine } from './wrap.ts';
 
 const ISA_MACRO: Record<Exclude<Isa, 'scalar'>, string> = {
   avx2: 'AVX2',
@@ -55,8 +56,11 @@ export class Helpers {
       .map((p, i) => (typeof p === 'string' ? p : `${this.type(p)} ${'abcd'[i]}`))
       .join(', ');
     const type = result === 'void' ? 'void' : this.type(result);
-    const code = body.includes(';') ? `{\n${indent(body)}\n}` : `{ return ${body}; }`;
-    this.#texts.set(name, { isa, text: `INLINE ${isaMacro(isa)}${type} ${name}(${list}) ${code}` });
+    const head = `INLINE ${isaMacro(isa)}${type} ${name}(${list}) {`;
+    const short = `${head} return ${body}; }`;
+    const statements = body.includes(';') ? body.split('\n') : [`return ${body};`];
+    const long = [...wrapLine(head, 0), ...statements.flatMap((s) => wrapLine(s, 1)), '}'].join('\n');
+    this.#texts.set(name, { isa, text: body.includes(';') || wrapLine(short, 0).length > 1 ? long : short });
     return name;
   }
 
@@ -70,8 +74,4 @@ export class Helpers {
   text(isa: Isa): string {
     return [...this.#texts.values()].flatMap((h) => (h.isa === isa ? [h.text] : [])).join('\n');
   }
-}
-
-export function indent(text: string): string {
-  return text.replace(/^(?=.)/gm, '  ');
 }

@@ -67,8 +67,8 @@ typedef struct {
 export const INSTRUCTION_SETS = `\
 /*
  * Each variant is compiled for its instruction set function by function, so that the file needs no -march and
- * the library loads on any processor. LUTRA_EMULATE names a header with portable intrinsics to use instead, which
- * is how variants are tested on processors that lack them.
+ * the library loads on any processor. LUTRA_EMULATE names a header with portable intrinsics to use instead,
+ * which is how variants are tested on processors that lack them.
  */
 #if defined(LUTRA_EMULATE)
 #include LUTRA_EMULATE
@@ -100,7 +100,9 @@ export const SHUFFLE = `\
   ({                                                                                                \\
     static const int index_[] = {__VA_ARGS__};                                                      \\
     type r_;                                                                                        \\
-    for (size_t i_ = 0; i_ < sizeof index_ / sizeof *index_; i_++) r_[i_] = a[index_[i_] < 0 ? 0 : index_[i_]]; \\
+    for (size_t i_ = 0; i_ < sizeof index_ / sizeof *index_; i_++) {                                \\
+      r_[i_] = a[index_[i_] < 0 ? 0 : index_[i_]];                                                  \\
+    }                                                                                               \\
     r_;                                                                                             \\
   })
 #endif
@@ -355,7 +357,10 @@ static void end_team(Team *team, i32 count) {
   release(team, sizeof *team);
 }
 
-static size_t scratch_stride(const Model *model) { return (model->variant->scratch_bytes + 4095) & ~(size_t)4095; }
+/* Bytes of scratch memory of a thread: whole pages. */
+static size_t scratch_stride(const Model *model) {
+  return (model->variant->scratch_bytes + 4095) & ~(size_t)4095;
+}
 
 /* Returns 0, or an error number. */
 static int start_team(Model *model, i32 size) {
@@ -405,12 +410,15 @@ static int map_weights(Model *model, const char *path, char *error, size_t error
   }
   const i64 size = WEIGHTS_BYTES;
   if (info.st_size < size) {
-    snprintf(error, error_bytes, "%s has %lld bytes instead of %lld", path, (long long)info.st_size, (long long)size);
+    snprintf(error, error_bytes, "%s has %lld bytes instead of %lld", path, (long long)info.st_size,
+             (long long)size);
     close(file);
     return -1;
   }
   model->weights_bytes = (size_t)info.st_size;
-  model->weights = model->weights_bytes == 0 ? NULL : mmap(NULL, model->weights_bytes, PROT_READ, MAP_PRIVATE, file, 0);
+  if (model->weights_bytes > 0) {
+    model->weights = mmap(NULL, model->weights_bytes, PROT_READ, MAP_PRIVATE, file, 0);
+  }
   const int failure = errno;
   close(file);
   if (model->weights == MAP_FAILED) {
@@ -450,7 +458,7 @@ EXPORT Model *lutra_open(const char *weights, const char *variant, i32 threads, 
   const size_t room = (size_t)error_bytes;
   const i32 supported = lutra_supported(variant);
   if (supported != 1) {
-    snprintf(error, room, supported < 0 ? "this library has no variant %s" : "this processor cannot run the variant %s",
+    snprintf(error, room, "%s %s", supported < 0 ? "this library has no variant" : "this processor cannot run",
              variant);
     return NULL;
   }
@@ -496,9 +504,12 @@ EXPORT void lutra_step(Model *model, const i32 *tokens, i32 n, i32 pos, i32 all,
   run_step(&team->threads[0]);
 }
 
-/* Runs iterations begin .. end of a kernel on the calling thread. Returns 0, or -1 where the arguments do not fit. */
-EXPORT i32 lutra_call(Model *model, const char *kernel, void *const *buffers, i32 buffer_count, const double *scalars,
-                      i32 scalar_count, i32 begin, i32 end) {
+/*
+ * Runs iterations begin .. end of a kernel on the calling thread. Returns 0, or -1 where there is no such kernel
+ * with as many arguments.
+ */
+EXPORT i32 lutra_call(Model *model, const char *kernel, void *const *buffers, i32 buffer_count,
+                      const double *scalars, i32 scalar_count, i32 begin, i32 end) {
   const Variant *variant = model->variant;
   for (i32 i = 0; i < variant->kernel_count; i++) {
     const Kernel *k = &variant->kernels[i];
