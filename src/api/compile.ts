@@ -66,7 +66,7 @@ async function digestSteps(
     { isTrusted: async () => false, passed: async () => undefined },
   );
   try {
-    return await runSteps(executable, steps);
+    return await runSteps(executable, steps, options.signal);
   } finally {
     await executable.close();
   }
@@ -78,7 +78,7 @@ async function cachePath(
   native: readonly string[],
   options: CompileOptions,
 ): Promise<string> {
-  const { target, context, cache, head } = options;
+  const { target = 'auto', context, cache = 'f32', head = 'stored' } = options;
   const facts = [VERSION, await fingerprintFolder(folder), native, target, context, cache, head];
   const key = createHash('sha256').update(JSON.stringify(facts)).digest('hex').slice(0, 32);
   return join(cacheFolder(), 'models', key);

@@ -261,16 +261,18 @@ export function stepTokens(vocab: number, context: number): number[][] {
   return [pick(Math.min(5, context - 1)), pick(1)];
 }
 
-/** Digest of the logits of these steps, in a fresh KV cache. */
+/** Digest of the logits of these steps, in a fresh KV cache. Throws `cancelled` between steps. */
 export async function runSteps(
   executable: Executable,
   steps: readonly (readonly number[])[],
+  signal?: AbortSignal,
 ): Promise<string> {
   const cache = executable.createCache();
   try {
     const parts: Uint8Array[] = [];
     let position = 0;
     for (const tokens of steps) {
+      if (signal?.aborted) throw new LutraError('cancelled', 'cancelled');
       const logits = await executable.step({
         tokens: Int32Array.from(tokens),
         position,

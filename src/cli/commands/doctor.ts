@@ -53,7 +53,10 @@ export function addDoctorCommand(program: Command, deps: Deps): void {
 /** The report for a machine; `compilers` in order of preference. */
 export function examine(host: Host, compilers: readonly Compiler[]): DoctorReport {
   const { arch: _, features, ...cpu } = host.cpu;
-  const variants = [...nativeVariants(host, compilers), ...wasmVariants(host)];
+  const native = nativeVariants(host, compilers);
+  const isScalar = ({ name }: VariantReport) => name === 'c:scalar';
+  // As `auto` takes them: WebAssembly has vectors, scalar code has not.
+  const variants = [...native.filter((v) => !isScalar(v)), ...wasmVariants(host), ...native.filter(isScalar)];
   return {
     version: VERSION,
     node: process.versions.node,
