@@ -2,18 +2,14 @@
 import { LutraError } from '../../common/errors.ts';
 import type { LoopFunction, Program } from '../../loops/ir.ts';
 import type { MemoryNeeds } from '../executable.ts';
-import { aliasedParams, emitKernel, emitMain, functionName, scratchBytes } from './function.ts';
+import { aliasedParams } from './analysis.ts';
+import { emitKernel, emitMain, functionName, scratchBytes } from './function.ts';
 import { Helpers, isaMacro } from './helpers.ts';
 import { C_MACHINES, type CMachine, type Isa } from './machines.ts';
-import {
-  ENTRY_POINTS,
-  INSTRUCTION_SETS,
-  PRELUDE,
-  PROCESSOR,
-  SHUFFLE,
-  THREADS,
-  VARIANT_TYPES,
-} from './support.ts';
+import { ENTRY_POINTS, VARIANT_TYPES } from './support/entry-points.ts';
+import { INSTRUCTION_SETS, PRELUDE, SHUFFLE } from './support/prelude.ts';
+import { PROCESSOR } from './support/processor.ts';
+import { THREADS } from './support/threads.ts';
 import { wrapLine } from './wrap.ts';
 
 /** A program made legal for a machine. */

@@ -6,7 +6,7 @@ import type { LibraryDescription } from './emit.ts';
 /** An address in this process. */
 export type Pointer = bigint;
 
-/** The entry points of support.ts. Those that compute run on a thread of their own and give a promise. */
+/** The entry points of support/entry-points.ts. Those that compute run on a thread of their own and give a promise. */
 export interface NativeLibrary {
   describe(): LibraryDescription;
   /** 1: this processor can run the variant; 0: it cannot; -1: there is none of this name. */

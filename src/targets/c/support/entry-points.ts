@@ -1,0 +1,233 @@
+/** What a variant is to the entry points, whichever it is. */
+export const VARIANT_TYPES = `\
+typedef struct {
+  const char *name;
+  i32 buffers, scalars;
+  void (*run)(Range range, u8 *scratch, void *const *buffers, const double *scalars);
+} Kernel;
+
+typedef struct {
+  const char *name;
+  int (*supported)(void);
+  void (*main)(Thread *thread, const u8 *weights, u8 *arena, u8 *cache, const i32 *tokens, f32 *logits,
+               i32 n, i32 pos, i32 all);
+  const Kernel *kernels;
+  i32 kernel_count;
+  size_t scratch_bytes;
+} Variant;
+`;
+
+/** The exported functions. They need VARIANTS, a table, and DESCRIPTION, WEIGHTS_BYTES, ARENA_BYTES, CACHE_BYTES. */
+export const ENTRY_POINTS = `\
+typedef struct Model {
+  const Variant *variant;
+  void *weights;
+  size_t weights_bytes;
+  u8 *arena;
+  u8 *scratch;
+  Team *team;
+} Model;
+
+/* Zeroed memory, at the start of a page; it costs nothing before it is written. */
+static void *allocate(size_t bytes) {
+  void *p = mmap(NULL, bytes > 0 ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return p == MAP_FAILED ? NULL : p;
+}
+
+static void release(void *p, size_t bytes) {
+  if (p != NULL) munmap(p, bytes > 0 ? bytes : 1);
+}
+
+static void run_step(Thread *thread) {
+  const Model *model = thread->team->model;
+  const Step *s = &thread->team->step;
+  model->variant->main(thread, s->weights, model->arena, s->cache, s->tokens, s->logits, s->n, s->pos, s->all);
+  barrier(thread);
+}
+
+static void *worker(void *argument) {
+  Thread *thread = argument;
+  Team *team = thread->team;
+  for (u32 seen = 0;; seen++) {
+    await_change(thread, &team->steps, seen);
+    if (team->quit) return NULL;
+    run_step(thread);
+  }
+}
+
+/* Ends the threads 1 .. count - 1. */
+static void end_team(Team *team, i32 count) {
+  team->quit = 1;
+  advance(team, &team->steps);
+  for (i32 id = 1; id < count; id++) pthread_join(team->threads[id].handle, NULL);
+#if !defined(__linux__)
+  pthread_cond_destroy(&team->changed);
+  pthread_mutex_destroy(&team->mutex);
+#endif
+  release(team, sizeof *team);
+}
+
+/* Bytes of scratch memory of a thread: whole pages. */
+static size_t scratch_stride(const Model *model) {
+  return (model->variant->scratch_bytes + 4095) & ~(size_t)4095;
+}
+
+/* Returns 0, or an error number. */
+static int start_team(Model *model, i32 size) {
+  Team *team = allocate(sizeof *team);
+  model->scratch = allocate(scratch_stride(model) * (size_t)size);
+  if (team == NULL || model->scratch == NULL) {
+    release(team, sizeof *team);
+    release(model->scratch, scratch_stride(model) * (size_t)size);
+    return ENOMEM;
+  }
+  team->size = size;
+  team->model = model;
+#if !defined(__linux__)
+  pthread_mutex_init(&team->mutex, NULL);
+  pthread_cond_init(&team->changed, NULL);
+#endif
+  /* Signals are the business of the program's own threads. */
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  int failed = 0;
+  for (i32 id = 0; id < size && !failed; id++) {
+    team->threads[id].team = team;
+    team->threads[id].id = id;
+    team->threads[id].scratch = model->scratch + scratch_stride(model) * (size_t)id;
+    if (id > 0) failed = pthread_create(&team->threads[id].handle, NULL, worker, &team->threads[id]);
+    if (failed) end_team(team, id);
+  }
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  if (failed) {
+    release(model->scratch, scratch_stride(model) * (size_t)size);
+    return failed;
+  }
+  model->team = team;
+  return 0;
+}
+
+/* Maps the weights file; an empty path is no weights, to call single kernels. Returns 0 or explains. */
+static int map_weights(Model *model, const char *path, char *error, size_t error_bytes) {
+  if (path == NULL || *path == 0) return 0;
+  const int file = open(path, O_RDONLY | O_CLOEXEC);
+  struct stat info;
+  if (file < 0 || fstat(file, &info) != 0) {
+    snprintf(error, error_bytes, "cannot open %s: %s", path, strerror(errno));
+    if (file >= 0) close(file);
+    return -1;
+  }
+  const i64 size = WEIGHTS_BYTES;
+  if (info.st_size < size) {
+    snprintf(error, error_bytes, "%s has %lld bytes instead of %lld", path, (long long)info.st_size,
+             (long long)size);
+    close(file);
+    return -1;
+  }
+  model->weights_bytes = (size_t)info.st_size;
+  if (model->weights_bytes > 0) {
+    model->weights = mmap(NULL, model->weights_bytes, PROT_READ, MAP_PRIVATE, file, 0);
+  }
+  const int failure = errno;
+  close(file);
+  if (model->weights == MAP_FAILED) {
+    model->weights = NULL;
+    snprintf(error, error_bytes, "cannot map %s: %s", path, strerror(failure));
+    return -1;
+  }
+  if (model->weights != NULL) madvise(model->weights, model->weights_bytes, MADV_WILLNEED);
+  return 0;
+}
+
+/* What this library is, as JSON. */
+EXPORT const char *lutra_describe(void) { return DESCRIPTION; }
+
+/* Whether this processor can run a variant; -1 when the library does not have it. */
+EXPORT i32 lutra_supported(const char *variant) {
+  for (size_t i = 0; i < sizeof VARIANTS / sizeof *VARIANTS; i++) {
+    if (strcmp(VARIANTS[i].name, variant) == 0) return VARIANTS[i].supported() != 0;
+  }
+  return -1;
+}
+
+/* Frees a model; no step may be running. */
+EXPORT void lutra_close(Model *model) {
+  if (model->team != NULL) {
+    const size_t scratch = scratch_stride(model) * (size_t)model->team->size;
+    end_team(model->team, model->team->size);
+    release(model->scratch, scratch);
+  }
+  release(model->arena, ARENA_BYTES);
+  if (model->weights != NULL) munmap(model->weights, model->weights_bytes);
+  free(model);
+}
+
+/* Opens a model with a team of threads. On failure returns NULL and puts the reason into error. */
+EXPORT Model *lutra_open(const char *weights, const char *variant, i32 threads, char *error, i32 error_bytes) {
+  const size_t room = (size_t)error_bytes;
+  const i32 supported = lutra_supported(variant);
+  if (supported != 1) {
+    snprintf(error, room, "%s %s", supported < 0 ? "this library has no variant" : "this processor cannot run",
+             variant);
+    return NULL;
+  }
+  if (threads < 1 || threads > MAX_THREADS) {
+    snprintf(error, room, "threads must be 1 to %d, not %d", MAX_THREADS, threads);
+    return NULL;
+  }
+  Model *model = calloc(1, sizeof *model);
+  if (model == NULL) {
+    snprintf(error, room, "out of memory");
+    return NULL;
+  }
+  for (size_t i = 0; i < sizeof VARIANTS / sizeof *VARIANTS; i++) {
+    if (strcmp(VARIANTS[i].name, variant) == 0) model->variant = &VARIANTS[i];
+  }
+  if (map_weights(model, weights, error, room) != 0) {
+    lutra_close(model);
+    return NULL;
+  }
+  model->arena = allocate(ARENA_BYTES);
+  const int failed = model->arena == NULL ? ENOMEM : start_team(model, threads);
+  if (failed) {
+    snprintf(error, room, "cannot start %d threads with %lld bytes of working memory: %s", threads,
+             (long long)ARENA_BYTES, strerror(failed));
+    lutra_close(model);
+    return NULL;
+  }
+  return model;
+}
+
+/* A KV cache, zeroed; NULL when there is not enough memory. */
+EXPORT void *lutra_cache_new(void) { return allocate(CACHE_BYTES); }
+EXPORT void lutra_cache_free(void *cache) { release(cache, CACHE_BYTES); }
+
+/*
+ * One forward step: n tokens from position pos on. all: 1 for the logits of every token, 0 for those of the
+ * last one. Blocks until it is done; one step at a time for each model.
+ */
+EXPORT void lutra_step(Model *model, const i32 *tokens, i32 n, i32 pos, i32 all, void *cache, f32 *logits) {
+  Team *team = model->team;
+  team->step = (Step){model->weights, cache, tokens, logits, n, pos, all};
+  if (team->size > 1) advance(team, &team->steps);
+  run_step(&team->threads[0]);
+}
+
+/*
+ * Runs iterations begin .. end of a kernel on the calling thread. Returns 0, or -1 where there is no such kernel
+ * with as many arguments.
+ */
+EXPORT i32 lutra_call(Model *model, const char *kernel, void *const *buffers, i32 buffer_count,
+                      const double *scalars, i32 scalar_count, i32 begin, i32 end) {
+  const Variant *variant = model->variant;
+  for (i32 i = 0; i < variant->kernel_count; i++) {
+    const Kernel *k = &variant->kernels[i];
+    if (strcmp(k->name, kernel) != 0) continue;
+    if (k->buffers != buffer_count || k->scalars != scalar_count) return -1;
+    k->run((Range){begin, end}, model->team->threads[0].scratch, buffers, scalars);
+    return 0;
+  }
+  return -1;
+}
+`;

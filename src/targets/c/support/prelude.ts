@@ -1,0 +1,110 @@
+/*
+ * The files of this folder hold the C that is the same in every artifact: what no kernel of the loop IR can
+ * express. Everything is static, so that two libraries in one process know nothing of each other; only
+ * `lutra_*` is exported.
+ */
+
+/** Includes and the few types and macros that everything else is written with. */
+export const PRELUDE = `\
+#if defined(_WIN32)
+#error "lutra: native code for Windows is not supported yet; use the wasm target"
+#endif
+#if !defined(__GNUC__)
+#error "lutra: this file needs the vector extensions of GCC or Clang"
+#endif
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "lutra: weights are stored little endian"
+#endif
+#if defined(__FAST_MATH__)
+#error "lutra: results must be exact; compile without -ffast-math"
+#endif
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE
+#endif
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#endif
+
+typedef int8_t i8;
+typedef uint8_t u8;
+typedef int16_t i16;
+typedef uint16_t u16;
+typedef int32_t i32;
+typedef uint32_t u32;
+typedef int64_t i64;
+typedef uint64_t u64;
+typedef float f32;
+
+#define EXPORT __attribute__((visibility("default")))
+#define UNUSED __attribute__((unused))
+#define INLINE UNUSED static inline __attribute__((always_inline))
+#define KERNEL static __attribute__((noinline))
+
+/* Iterations begin .. end of a kernel's thread loop. */
+typedef struct {
+  i32 begin, end;
+} Range;
+`;
+
+/** Which instruction sets this compilation has, and their headers. LUTRA_EMULATE is for tests on lesser processors. */
+export const INSTRUCTION_SETS = `\
+/*
+ * Each variant is compiled for its instruction set function by function, so that the file needs no -march and
+ * the library loads on any processor. LUTRA_EMULATE names a header with portable intrinsics to use instead,
+ * which is how variants are tested on processors that lack them.
+ */
+#if defined(LUTRA_EMULATE)
+#include LUTRA_EMULATE
+#define VECTORS 1
+#define TARGET(features)
+#elif defined(__x86_64__)
+#include <cpuid.h>
+#include <immintrin.h>
+#define VECTORS 1
+#define TARGET(features) __attribute__((target(features)))
+#else
+#define VECTORS 0
+#endif
+
+#if VECTORS && (__clang_major__ >= 12 || (!defined(__clang__) && __GNUC__ >= 11))
+#define HAVE_AVXVNNI 1
+#endif
+`;
+
+/** Selecting lanes by constant index, -1 for a lane of no interest. */
+export const SHUFFLE = `\
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define SHUFFLE(type, a, ...) ((type)__builtin_shufflevector(a, a, __VA_ARGS__))
+#endif
+#endif
+#if !defined(SHUFFLE)
+#define SHUFFLE(type, a, ...)                                                                       \\
+  ({                                                                                                \\
+    static const int index_[] = {__VA_ARGS__};                                                      \\
+    type r_;                                                                                        \\
+    for (size_t i_ = 0; i_ < sizeof index_ / sizeof *index_; i_++) {                                \\
+      r_[i_] = a[index_[i_] < 0 ? 0 : index_[i_]];                                                  \\
+    }                                                                                               \\
+    r_;                                                                                             \\
+  })
+#endif
+`;
