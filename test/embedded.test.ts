@@ -8,7 +8,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { compile } from '../src/api/compile.ts';
+import { load } from '../src/api/load.ts';
 import { type Artifact, openArtifact } from '../src/artifact/open.ts';
+import { measureAccuracy, measurePerplexity, parseTests } from '../src/cli/evaluate.ts';
 import { detectHost } from '../src/runtime/load.ts';
 import { Sequence } from '../src/runtime/sequence.ts';
 import { startExecutable } from '../src/runtime/start.ts';
@@ -46,6 +48,32 @@ function argmax(values: Float32Array): number {
   for (let i = 1; i < values.length; i++) if (values[i]! > values[best]!) best = i;
   return best;
 }
+
+describe('held-out accuracy and perplexity of the embedded model', () => {
+  const tests = parseTests(readFileSync('test/data/test.jsonl', 'utf8'), 'test.jsonl');
+  const text = readFileSync('test/data/heldout.txt', 'utf8');
+
+  it('equal the reference', async () => {
+    await using model = await load('models/tiny-bitnet');
+    const accuracy = await measureAccuracy(model, tests);
+    // 1203 of 1238 in float64; 0.2 points are two and a half prompts.
+    expect(Math.abs(accuracy.overall - 1203 / 1238)).toBeLessThan(0.002);
+    const perplexity = await measurePerplexity(model, text);
+    expect(Math.abs(perplexity / 1.5747583246763674 - 1)).toBeLessThan(0.001);
+  }, 300_000);
+
+  it('are the same on WebAssembly, on a sample', async () => {
+    const sampled = tests.filter((_, i) => i % 12 === 0);
+    const lines = text.split('\n').slice(0, 20).join('\n');
+    const results: unknown[] = [];
+    for (const target of ['auto', 'wasm:baseline']) {
+      await using model = await load('models/tiny-bitnet', { target });
+      const accuracy = await measureAccuracy(model, sampled);
+      results.push({ accuracy, perplexity: await measurePerplexity(model, lines) });
+    }
+    expect(results[1]).toEqual(results[0]);
+  }, 300_000);
+});
 
 describe.each(FORMS)('the embedded model, $name', ({ name, checkpoint, reference }) => {
   const { prompts } = JSON.parse(readFileSync(reference, 'utf8')) as Reference;
