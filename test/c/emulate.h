@@ -57,6 +57,9 @@
 #undef _mm512_cvtph_ps
 #undef _mm512_cvtps_ph
 #undef _mm512_madd_epi16
+#undef _mm_round_ps
+#undef _mm256_round_ps
+#undef _mm512_roundscale_ps
 
 #define EMULATED __attribute__((unused)) static inline
 
@@ -91,6 +94,14 @@ EACH(_mm512_cvtsepi16_epi8, __m256i, int8_t, __m512i, int16_t, 32, CLAMP(x[i], I
 EACH(_mm512_cvtusepi16_epi8, __m256i, uint8_t, __m512i, uint16_t, 32, LIMIT(x[i], UINT8_MAX))
 EACH(_mm512_cvttps_epi32, __m512i, int32_t, __m512, float, 16, x[i])
 EACH(_mm512_cvtepi32_ps, __m512, float, __m512i, int32_t, 16, x[i])
+
+/* SIMDe's lose the sign of zero. */
+EACH(round_4, __m128, float, __m128, float, 4, rintf(x[i]))
+EACH(round_8, __m256, float, __m256, float, 8, rintf(x[i]))
+EACH(round_16, __m512, float, __m512, float, 16, rintf(x[i]))
+#define _mm_round_ps(a, rounding) round_4(a)
+#define _mm256_round_ps(a, rounding) round_8(a)
+#define _mm512_roundscale_ps(a, rounding) round_16(a)
 
 #define COMPARE(name, Mask, lane, lanes, operator)                        \
   EMULATED Mask name(__m512i a, __m512i b) {                              \

@@ -1,62 +1,33 @@
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { LutraError } from '../../common/errors.ts';
 import { FunctionBuilder } from '../../loops/builder.ts';
 import * as x from '../../loops/expr.ts';
-import { runFunction } from '../../loops/interpret.ts';
-import { copyBuffers, firstDifference, type RandomCase, randomFunction } from '../../loops/testing.ts';
-import { threadLoop } from '../../loops/thread.ts';
+import { type RandomCase, randomFunction } from '../../loops/testing.ts';
 import { detectCpu } from '../cpu.ts';
-import { type Compiler, compileC, findCompilers } from './compile.ts';
+import { compileC, findCompilers } from './compile.ts';
 import { emitC } from './emit.ts';
-import { loadNative } from './executable.ts';
-import { C_MACHINES, type CMachine, runnableMachines } from './machines.ts';
-import { KERNELS_INFO, kernelsOnly, NO_NEEDS, withFolder, writeSource } from './testing.ts';
+import { C_MACHINES, runnableMachines } from './machines.ts';
+import { floatCases, integerCases } from './operator-cases.ts';
+import {
+  canEmulate,
+  differences,
+  EMULATED_MACHINES,
+  emulating,
+  KERNELS_INFO,
+  kernelsOnly,
+  strict,
+  withFolder,
+  writeSource,
+} from './testing.ts';
 
 const SCALAR = C_MACHINES.find((m) => m.isa === 'scalar')!;
 const cpu = await detectCpu();
 const compilers = await findCompilers();
 const compiler = compilers[0];
 
-/** The compiler with warnings as errors, and other arguments before ours. */
-function strict(c: Compiler, ...more: string[]): Compiler {
-  return { ...c, command: [...c.command, '-Wall', '-Wextra', '-Werror', ...more] };
-}
-
 function randomCases(first: number, count: number): readonly RandomCase[] {
   return Array.from({ length: count }, (_, i) => randomFunction(first + i));
-}
-
-/** What of all cases on all machines differs from the interpreter. */
-async function differences(
-  cases: readonly RandomCase[],
-  machines: readonly CMachine[],
-  with_: Compiler,
-): Promise<readonly string[]> {
-  return withFolder(async (folder) => {
-    const functions = cases.map((c) => c.fn);
-    const variants = machines.map((machine) => kernelsOnly(machine, functions));
-    const source = await writeSource(folder, emitC(variants, KERNELS_INFO));
-    const library = join(folder, 'model.so');
-    await compileC({ compiler: with_, source, output: library });
-    const found: string[] = [];
-    for (const machine of machines) {
-      const executable = await loadNative({ library, machine: machine.name, needs: NO_NEEDS, threads: 1 });
-      for (const { fn, buffers, scalars } of cases) {
-        const [expected, got] = [copyBuffers(buffers), copyBuffers(buffers)];
-        const range = { begin: 0, end: scalars[0]! };
-        const args = { buffers: expected, scalars };
-        runFunction(fn, threadLoop(fn) === undefined ? args : { ...args, range });
-        await executable.callKernel({ kernel: fn.name, buffers: got, scalars, ...range });
-        const difference = firstDifference(fn, expected, got);
-        if (difference !== undefined) found.push(`${machine.name}: ${fn.name}: ${difference}`);
-      }
-      await executable.close();
-    }
-    return found;
-  });
 }
 
 describe.skipIf(compiler === undefined)('compiled functions give the bits of the interpreter', () => {
@@ -65,15 +36,22 @@ describe.skipIf(compiler === undefined)('compiled functions give the bits of the
     expect(await differences(randomCases(0, 10), machines, strict(compiler!))).toEqual([]);
   });
 
-  const headers = ['/usr/include', '/usr/local/include', '/opt/homebrew/include'];
-  const emulated = headers.some((folder) => existsSync(join(folder, 'simde/x86/avx512.h')));
   const title = 'on emulated AVX-512 VNNI and AVX-VNNI';
-  const missing = emulated ? '' : ' (skipped: SIMDe is not installed; Debian has it as libsimde-dev)';
-  test.skipIf(!emulated)(`${title}${missing}`, async () => {
-    const header = fileURLToPath(new URL('../../../test/c/emulate.h', import.meta.url));
-    const portable = strict(compiler!, `-DLUTRA_EMULATE="${header}"`, '-Wno-psabi', '-Wno-unused-parameter');
-    const wide = C_MACHINES.filter((m) => m.isa !== 'avx2');
-    expect(await differences(randomCases(100, 4), wide, portable)).toEqual([]);
+  const missing = canEmulate ? '' : ' (skipped: SIMDe is not installed; Debian has it as libsimde-dev)';
+  test.skipIf(!canEmulate)(`${title}${missing}`, async () => {
+    expect(await differences(randomCases(100, 4), EMULATED_MACHINES, emulating(compiler!))).toEqual([]);
+  });
+
+  const operators = (...widths: number[]) => [...floatCases(widths), ...integerCases(widths)];
+  const [vectors, plain] = [machines.filter((m) => m !== SCALAR), [SCALAR]];
+  test('every operator on extreme values', async () => {
+    expect(await differences(operators(1), plain, strict(compiler!))).toEqual([]);
+    expect(await differences(operators(1, 4, 16), vectors, strict(compiler!))).toEqual([]);
+  });
+
+  test.skipIf(!canEmulate)(`every operator on extreme values, emulated${missing}`, async () => {
+    const cases = operators(4, 16);
+    expect(await differences(cases, EMULATED_MACHINES, emulating(compiler!))).toEqual([]);
   });
 });
 

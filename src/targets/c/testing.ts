@@ -1,14 +1,21 @@
 /** For tests: programs of kernels alone, compiled and loaded. */
+import { existsSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { FunctionBuilder } from '../../loops/builder.ts';
 import * as x from '../../loops/expr.ts';
+import { runFunction } from '../../loops/interpret.ts';
 import { type Expr, type LoopFunction, MAIN_BUFFERS, MAIN_SCALARS, type Program } from '../../loops/ir.ts';
 import { legalize } from '../../loops/legalize.ts';
+import { copyBuffers, firstDifference, type RandomCase } from '../../loops/testing.ts';
+import { threadLoop } from '../../loops/thread.ts';
 import type { MemoryNeeds } from '../executable.ts';
-import type { CModelInfo, CVariant } from './emit.ts';
-import type { CMachine } from './machines.ts';
+import { type Compiler, compileC } from './compile.ts';
+import { type CModelInfo, type CVariant, emitC } from './emit.ts';
+import { loadNative } from './executable.ts';
+import { C_MACHINES, type CMachine } from './machines.ts';
 
 const NO_STEP: LoopFunction = {
   name: 'main',
@@ -48,6 +55,60 @@ export async function writeSource(folder: string, source: string): Promise<strin
   const path = join(folder, 'model.c');
   await writeFile(path, source);
   return path;
+}
+
+/** The compiler with warnings as errors, and other arguments before ours. */
+export function strict(c: Compiler, ...more: string[]): Compiler {
+  return { ...c, command: [...c.command, '-Wall', '-Wextra', '-Werror', ...more] };
+}
+
+const EMULATION = fileURLToPath(new URL('../../../test/c/emulate.h', import.meta.url));
+
+/** Whether SIMDe is installed, which `emulating` needs. */
+export const canEmulate = ['/usr/include', '/usr/local/include', '/opt/homebrew/include'].some((folder) =>
+  existsSync(join(folder, 'simde/x86/avx512.h')),
+);
+
+/** The variants that few processors have. */
+export const EMULATED_MACHINES: readonly CMachine[] = C_MACHINES.filter((m) => /vnni/.test(m.isa));
+
+const SCALAR = C_MACHINES.filter((m) => m.isa === 'scalar');
+
+/** The compiler, every variant made of portable intrinsics. */
+export function emulating(c: Compiler): Compiler {
+  return strict(c, `-DLUTRA_EMULATE="${EMULATION}"`, '-Wno-psabi', '-Wno-unused-parameter');
+}
+
+/** What of all cases on all machines differs from the interpreter. */
+export async function differences(
+  cases: readonly RandomCase[],
+  machines: readonly CMachine[],
+  compiler: Compiler,
+): Promise<readonly string[]> {
+  return withFolder(async (folder) => {
+    const functions = cases.map((c) => c.fn);
+    const variants = machines.map((machine) => kernelsOnly(machine, functions));
+    // No file is without the scalar variant, but it may be empty.
+    if (!machines.some((m) => m.isa === 'scalar')) variants.push(...SCALAR.map((m) => kernelsOnly(m, [])));
+    const source = await writeSource(folder, emitC(variants, KERNELS_INFO));
+    const library = join(folder, 'model.so');
+    await compileC({ compiler, source, output: library });
+    const found: string[] = [];
+    for (const machine of machines) {
+      const executable = await loadNative({ library, machine: machine.name, needs: NO_NEEDS, threads: 1 });
+      for (const { fn, buffers, scalars } of cases) {
+        const [expected, got] = [copyBuffers(buffers), copyBuffers(buffers)];
+        const range = { begin: 0, end: scalars[0] ?? 1 };
+        const args = { buffers: expected, scalars };
+        runFunction(fn, threadLoop(fn) === undefined ? args : { ...args, range });
+        await executable.callKernel({ kernel: fn.name, buffers: got, scalars, ...range });
+        const difference = firstDifference(fn, expected, got);
+        if (difference !== undefined) found.push(`${machine.name}: ${fn.name}: ${difference}`);
+      }
+      await executable.close();
+    }
+    return found;
+  });
 }
 
 const CELLS = 64;
