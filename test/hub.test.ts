@@ -214,7 +214,7 @@ describe('the name', () => {
   test.each([
     ['no such folder', 'not-found', /no folder "no such folder".*hf:organization\/name/],
     ['./org/model', 'not-found', /no folder/],
-    ['../x', 'not-found', /no folder/],
+    ['../no-such-model', 'not-found', /no folder/],
     ['/a/b', 'not-found', /no folder/],
     ['a/b/c', 'not-found', /no folder/],
     ['hf:a/b/c', 'usage', /not the name of a model/],
