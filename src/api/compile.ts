@@ -3,7 +3,7 @@ import { join, resolve } from 'node:path';
 import { buildArtifact, type Draft, type Extend } from '../artifact/build.ts';
 import { cacheFolder, fingerprintFolder } from '../artifact/cache.ts';
 import { memoryNeeds } from '../artifact/manifest.ts';
-import { isArtifact } from '../artifact/open.ts';
+import { isArtifact, openArtifact } from '../artifact/open.ts';
 import { runSteps } from '../artifact/self-test.ts';
 import { resolveModel } from '../checkpoint/resolve.ts';
 import { LutraError } from '../common/errors.ts';
@@ -11,6 +11,7 @@ import { VERSION } from '../common/version.ts';
 import { detectHost, startFirstSound } from '../runtime/load.ts';
 import { candidates, checkTarget, defaultThreads, type Host, nativeMachines } from '../runtime/targets.ts';
 import type { Progress } from '../runtime/types.ts';
+import { rememberVerified } from '../runtime/verified.ts';
 import { findCompiler } from '../targets/c/compile.ts';
 import { C_MACHINES } from '../targets/c/machines.ts';
 
@@ -46,12 +47,13 @@ async function chooseNative(target: string, host: Host, travels: boolean): Promi
   return C_MACHINES.map((machine) => machine.name);
 }
 
-/** Runs a draft on the best of its code that passes the kernel tests. */
+/** Runs a draft on the best of its code that passes the kernel tests; tells which that was. */
 async function digestSteps(
   draft: Draft,
   steps: readonly (readonly number[])[],
   host: Host,
   options: CompileOptions,
+  onTested: (target: string) => void,
 ): Promise<string> {
   const { path, plan, code, selfTest } = draft;
   const runnable = { path, needs: memoryNeeds(plan), code };
@@ -66,6 +68,7 @@ async function digestSteps(
     { isTrusted: async () => false, passed: async () => undefined },
   );
   try {
+    onTested(executable.target);
     return await runSteps(executable, steps, options.signal);
   } finally {
     await executable.close();
@@ -114,6 +117,7 @@ export async function compile(source: string, options: CompileOptions = {}): Pro
   const output =
     options.output === undefined ? await cachePath(folder, native, options) : resolve(options.output);
   if (options.output === undefined && (await isArtifact(output))) return output;
+  const verified = ['files'];
   await buildArtifact(folder, output, {
     target,
     nativeMachines: native,
@@ -122,8 +126,11 @@ export async function compile(source: string, options: CompileOptions = {}): Pro
     ...(options.context === undefined ? {} : { context: options.context }),
     ...(options.extend === undefined ? {} : { extend: options.extend }),
     ...(signal === undefined ? {} : { signal }),
-    digestSteps: (draft, steps) => digestSteps(draft, steps, host, options),
+    digestSteps: (draft, steps) => digestSteps(draft, steps, host, options, (t) => verified.push(t)),
     onProgress: (stage, done, total) => onProgress?.({ stage, done, total }),
   });
+  // Hashed and tested while it was made: the first load need not do it again.
+  const { manifest } = await openArtifact(output);
+  for (const what of verified) await rememberVerified(output, manifest, what, host.cpu);
   return output;
 }

@@ -11,7 +11,7 @@ import type { Executable } from '../targets/executable.ts';
 import { detectWasmMachines, WASM_MACHINES } from '../targets/wasm/machines.ts';
 import { type Runnable, startExecutable } from './start.ts';
 import { type Candidate, candidates, defaultThreads, type Host } from './targets.ts';
-import { isVerified, rememberVerified, verificationKey } from './verified.ts';
+import { isVerified, rememberVerified } from './verified.ts';
 
 export async function detectHost(): Promise<Host> {
   return { cpu: await detectCpu(), wasm: detectWasmMachines(nodePlatform) };
@@ -99,11 +99,10 @@ export async function startArtifact(
   const host = await detectHost();
   const { manifest, path, plan, selfTest } = artifact;
   const chain = candidates(options.target ?? manifest.target, manifest.code, host);
-  const cpu = `${host.cpu.model} ${[...host.cpu.features].join()}`;
-  const key = (what: string) => verificationKey(path, manifest, what, cpu);
-  if (!(await isVerified(await key('files')))) {
+  const { cpu } = host;
+  if (!(await isVerified(path, manifest, 'files', cpu))) {
     await verifyHashes(artifact, options.signal);
-    await rememberVerified(await key('files'));
+    await rememberVerified(path, manifest, 'files', cpu);
   }
   const { onWarning } = options;
   return startFirstSound(
@@ -119,8 +118,8 @@ export async function startArtifact(
       ...(onWarning === undefined ? {} : { onWarning }),
     },
     {
-      isTrusted: async ({ machine }) => isVerified(await key(machine)),
-      passed: async ({ machine }) => rememberVerified(await key(machine)),
+      isTrusted: ({ machine }) => isVerified(path, manifest, machine, cpu),
+      passed: ({ machine }) => rememberVerified(path, manifest, machine, cpu),
     },
   );
 }
