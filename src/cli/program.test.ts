@@ -170,7 +170,8 @@ describe('lutra run', () => {
       given.push(options);
       return '';
     };
-    const sampling = '--temperature 0.5 --top-k 3 --top-p .9 --min-p 1e-2 --repetition-penalty 1.1 --seed 7';
+    const sampling =
+      '--temperature 0.5 --top-k 3 --top-p .9 --min-p 1e-2 --repetition-penalty 1.1 --seed 7 --speculate 4';
     await lutra(['run', 'm', 'hi', '-n', '12', ...sampling.split(' '), '--stop', 'a', '--stop', 'b'], {
       answer,
     });
@@ -184,6 +185,7 @@ describe('lutra run', () => {
       minP: 0.01,
       repetitionPenalty: 1.1,
       seed: 7,
+      speculate: 4,
       stop: ['a', 'b'],
     });
     expect(Object.keys(given[1]!)).toEqual(['signal']);

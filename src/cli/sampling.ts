@@ -10,6 +10,7 @@ export interface GenerationFlags {
   readonly minP?: number;
   readonly repetitionPenalty?: number;
   readonly seed?: number;
+  readonly speculate?: number;
   readonly stop?: readonly string[];
 }
 
@@ -24,6 +25,11 @@ export function addGenerationOptions(command: Command): Command {
   option('--min-p <p>', 'drop tokens below p times the likeliest', decimal('--min-p'));
   option('--repetition-penalty <x>', 'above 1 avoids tokens already seen', decimal('--repetition-penalty'));
   option('--seed <n>', 'repeat the same draw', wholeNumber('--seed'));
+  option(
+    '--speculate <n>',
+    'guess up to n tokens from earlier text; changes nothing but the time',
+    wholeNumber('--speculate'),
+  );
   return command.addOption(
     new Option('--stop <text>', 'end before this text; may be given again').argParser(collect),
   );
@@ -39,6 +45,7 @@ export function generateOptions(flags: GenerationFlags): GenerateOptions {
     'minP',
     'repetitionPenalty',
     'seed',
+    'speculate',
     'stop',
   ]);
 }
