@@ -206,9 +206,9 @@ function extent(c, schedule) {
   switch (c.op) {
     case 'lowbit.matmul':
       if (c.shape.batch === 'many' && schedule.multiply !== 'scalar') return m / schedule.rowBlock;
-      return m / Math.max(16, schedule.rows);
+      return m / 16;
     case 'matmul':
-      return m / (c.shape.elem === 'i8' ? 128 : 32);
+      return m / 64;
     case 'attention':
       return c.shape.kvHeads * Math.ceil(n / schedule.tokens);
     case 'gate.packed':

@@ -4,6 +4,7 @@ import {
   addPairs,
   and,
   bitcast,
+  compare,
   constant,
   dot2,
   dot4,
@@ -27,11 +28,11 @@ import {
   TILE,
   TILE_BYTES,
   tileRowBytes,
+  type VectorSchedule,
   widenPairs,
 } from './lowbit.ts';
+import { writeTileRow } from './lowbit-packed.ts';
 import { forSteps, forTiles } from './tiles.ts';
-
-type Multiply = 'dot4' | 'dot2' | 'madd';
 
 interface Product {
   readonly b: FunctionBuilder;
@@ -161,39 +162,47 @@ function maddTotals(product: Product, tile: RegisterTile): readonly Expr[] {
   return totals;
 }
 
-/**
- * Matrix product: a row block is unpacked once to bytes, which stay in the cache while every tile of tokens
- * goes through it. Sums are exact, so that a token's result does not depend on its companions.
- */
-export function writeGemm(
-  b: FunctionBuilder,
-  p: LowbitParams,
-  { m, k }: LowbitShape,
-  s: LowbitSchedule & { readonly multiply: Multiply },
-): void {
-  const blockCodes = s.rowBlock * rowStride(k);
-  const codes = b.local('codes', s.multiply === 'madd' ? 'i16' : 'u8', blockCodes);
-  const product: Product = { b, p, k, s, codes };
-  const sums = s.multiply === 'dot2' ? b.local('sums', 'i32', s.tokens * s.rows) : undefined;
-  b.thread('block', rowStride(m) / s.rowBlock, (block) => {
-    unpackBlock(product, b.let('blockStart', mul(block, blockCodes / 4)));
-    const firstRow = b.let('firstRow', mul(block, s.rowBlock));
-    forTiles(b, p.n, s.tokens, (first, size) => {
-      const x = b.let('x', mul(first, rowStride(k)));
-      b.for('inBlock', 0, s.rowBlock, s.rows, (inBlock) => {
-        const group = b.let('group', mul(inBlock, rowStride(k)));
-        const tile = { group, x, tokens: size };
-        const totals =
-          sums !== undefined
-            ? dot2Totals(product, tile, sums)
-            : s.multiply === 'dot4'
-              ? dot4Totals(product, tile)
-              : maddTotals(product, tile);
-        const row = b.let('row', add(firstRow, inBlock));
-        totals.forEach((total, t) => {
-          storeRows(b, p, m, add(first, t), row, total);
-        });
+/** The row block by all tokens, through unpacked codes. */
+function writeUnpacked(product: Product, { m }: LowbitShape, block: Expr, sums: BufferRef | undefined): void {
+  const { b, p, k, s } = product;
+  unpackBlock(product, b.let('blockStart', mul(block, (s.rowBlock / TILE) * tileRowBytes(k))));
+  const firstRow = b.let('firstRow', mul(block, s.rowBlock));
+  forTiles(b, p.n, s.tokens, (first, size) => {
+    const x = b.let('x', mul(first, rowStride(k)));
+    b.for('inBlock', 0, s.rowBlock, s.rows, (inBlock) => {
+      const group = b.let('group', mul(inBlock, rowStride(k)));
+      const tile = { group, x, tokens: size };
+      const totals =
+        sums !== undefined
+          ? dot2Totals(product, tile, sums)
+          : s.multiply === 'dot4'
+            ? dot4Totals(product, tile)
+            : maddTotals(product, tile);
+      const row = b.let('row', add(firstRow, inBlock));
+      totals.forEach((total, t) => {
+        storeRows(b, p, m, add(first, t), row, total);
       });
     });
+  });
+}
+
+/**
+ * Matrix product: a row block is unpacked once to bytes, which stay in the cache while every tile of tokens
+ * goes through it; for a few tokens it is used as it is. Sums are exact, so that a token's result does not depend
+ * on its companions.
+ */
+export function writeGemm(b: FunctionBuilder, p: LowbitParams, shape: LowbitShape, s: VectorSchedule): void {
+  const { m, k } = shape;
+  const codes = b.local('codes', s.multiply === 'madd' ? 'i16' : 'u8', s.rowBlock * rowStride(k));
+  const sums = s.multiply === 'dot2' ? b.local('sums', 'i32', s.tokens * s.rows) : undefined;
+  b.thread('block', rowStride(m) / s.rowBlock, (block) => {
+    const unpacked = () => writeUnpacked({ b, p, k, s, codes }, shape, block, sums);
+    const packed = () => {
+      const first = b.let('first', mul(block, s.rowBlock / TILE));
+      const end = add(first, s.rowBlock / TILE);
+      b.for('tileRow', first, end, 1, (tileRow) => writeTileRow(b, p, shape, s, tileRow, s.fewTokens));
+    };
+    if (s.few === 0) unpacked();
+    else b.if(compare('le', p.n, int(s.few)), packed, unpacked);
   });
 }

@@ -2,22 +2,23 @@ import { LutraError } from '../common/errors.ts';
 import { FunctionBuilder } from '../loops/builder.ts';
 import type { Machine } from '../loops/machine.ts';
 import { type Kernel, rowStride } from './kernel.ts';
-import { type LowbitSchedule, type LowbitShape, lowbitParams, TILE } from './lowbit.ts';
+import { type LowbitSchedule, type LowbitShape, lowbitParams, TILE, type VectorSchedule } from './lowbit.ts';
 import { writeGemm } from './lowbit-gemm.ts';
-import { writeGemv } from './lowbit-gemv.ts';
+import { writeGemv } from './lowbit-packed.ts';
 import { writeScalar } from './lowbit-scalar.ts';
 
 /** Largest k for which no i32 accumulator overflows: 16 columns add up to 4 * 128 * 128 to the top field's. */
 const MAX_COLUMNS = (2 ** 31 / (4 * 128 * 128)) * TILE;
 
-type Multiply = LowbitSchedule['multiply'];
-type VectorMultiply = Exclude<Multiply, 'scalar'>;
+type VectorMultiply = VectorSchedule['multiply'];
 
 const SCALAR: LowbitSchedule = {
   multiply: 'scalar',
   rows: 1,
   tokens: 1,
   rowBlock: TILE,
+  few: 0,
+  fewTokens: 1,
   unroll: 1,
   prefetchBytes: 0,
   shiftTop: false,
@@ -45,17 +46,23 @@ function gemvSchedule(multiply: VectorMultiply, { vectorBytes, dotCodeMax }: Mac
   };
 }
 
+/** Accumulators of a row of tiles and token, in i32 lanes or as many bytes of i16. */
+const ACCUMULATORS: Record<VectorMultiply, number> = { dot4: 4, dot2: 2, madd: 2 };
+
 /** Two registers of rows by as many tokens as accumulators fit: they leave room for operands. */
 function gemmSchedule(multiply: VectorMultiply, { k }: LowbitShape, machine: Machine): LowbitSchedule {
   const rows = machine.vectorBytes / 2;
   const fits = (block: number) => block * rowStride(k) * (multiply === 'madd' ? 2 : 1) <= machine.l2Bytes / 2;
   const blocks = [64, 32, TILE].filter((block) => block >= rows);
+  const perToken = ACCUMULATORS[multiply] * (Math.min(rows, TILE) / (machine.vectorBytes / 4));
+  const fewTokens = Math.max(1, Math.floor(machine.vectorRegisters / 2 / perToken));
   return {
-    ...SCALAR,
-    multiply,
+    ...gemvSchedule(multiply, machine),
     rows,
     tokens: machine.vectorRegisters === 32 ? 12 : 4,
     rowBlock: blocks.find(fits) ?? blocks.at(-1)!,
+    few: 12,
+    fewTokens,
   };
 }
 
@@ -77,17 +84,18 @@ function schedules(shape: LowbitShape, machine: Machine): readonly LowbitSchedul
   return multiplications(machine).flatMap((multiply) => {
     if (shape.batch === 'one') {
       return variations(gemvSchedule(multiply, machine), {
-        rows: [4, 8, 16, 32].filter((rows) => rows * 4 >= machine.vectorBytes),
+        rows: [4, 8, 16].filter((rows) => rows * 4 >= machine.vectorBytes),
         unroll: [1, 2],
         prefetchBytes: [0, 1024, 4096],
       });
     }
     const base = gemmSchedule(multiply, shape, machine);
+    const registers = ({ rows, tokens }: LowbitSchedule) => (rows * tokens * 4) / machine.vectorBytes;
     return variations(base, {
       rows: [base.rows, 2 * base.rows].filter((rows) => rows <= base.rowBlock),
-      tokens: machine.vectorRegisters === 32 ? [6, 8, 12] : [3, 4, 6],
-      unroll: [1, 2],
-    });
+      tokens: machine.vectorRegisters === 32 ? [6, 8, 12] : [2, 3, 4, 6],
+      few: [0, 4, 12],
+    }).filter((schedule) => registers(schedule) < machine.vectorRegisters);
   });
 }
 

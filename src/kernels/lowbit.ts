@@ -16,19 +16,26 @@ export type LowbitShape = {
 export type LowbitSchedule = {
   /** What multiplies: `dot4` into i32, `dot2` into i16 that are widened in time, `madd` of i16, scalar code. */
   readonly multiply: 'dot4' | 'dot2' | 'madd' | 'scalar';
-  /** Rows in registers at a time: 4, 8, or 16 times 1, 2 or 4. */
+  /** Rows in registers at a time: 4, 8 or 16, in batch `many` also 32. */
   readonly rows: number;
   /** Tokens in registers at a time; 1 in batch `one`. */
   readonly tokens: number;
-  /** Rows whose codes are unpacked at a time, a multiple of `rows`; unused in batch `one`. */
+  /** Batch `many`: rows whose codes are unpacked at a time, a multiple of 16 and of `rows`. */
   readonly rowBlock: number;
-  /** Steps written out in the innermost loop: tiles of 16 columns (1, 2 or 4), in batch `many` of 4. */
+  /** Batch `many`: up to how many tokens unpacking does not pay, */
+  readonly few: number;
+  /** and how many of those are in registers at a time. */
+  readonly fewTokens: number;
+  /** Steps written out in the innermost loop: tiles of 16 columns, or unpacked columns by fours; 1, 2 or 4. */
   readonly unroll: number;
-  /** How far ahead weights are prefetched; 0: not at all. Unused in batch `many`. */
+  /** How far ahead packed weights are prefetched; 0: not at all. */
   readonly prefetchBytes: number;
   /** `dot4`: shift the top field down instead of masking it in place, for machines with 7-bit codes. */
   readonly shiftTop: boolean;
 };
+
+/** A schedule that is not scalar. */
+export type VectorSchedule = LowbitSchedule & { readonly multiply: 'dot4' | 'dot2' | 'madd' };
 
 export interface LowbitParams {
   readonly q: BufferRef;

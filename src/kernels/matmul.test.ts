@@ -76,7 +76,8 @@ describe('matmul', () => {
     { m: 1, k: 1 },
     { m: 33, k: 50 },
     { m: 70, k: 64 },
-    { m: 39, k: 200 },
+    { m: 34, k: 200 },
+    { m: 5, k: 1070 },
   ];
   const cases = ELEMS.flatMap((elem) => sizes.map((size) => ({ elem, ...size })));
 

@@ -2,6 +2,8 @@ import { LutraError } from '../common/errors.ts';
 import { type BufferRef, FunctionBuilder } from '../loops/builder.ts';
 import {
   add,
+  and,
+  bitcast,
   cast,
   concat,
   constant,
@@ -14,6 +16,8 @@ import {
   mul,
   reduce,
   repeat,
+  shift,
+  shuffle,
   sub,
   unary,
   vector,
@@ -21,8 +25,7 @@ import {
 import type { Expr, LoopFunction } from '../loops/ir.ts';
 import type { Machine } from '../loops/machine.ts';
 import { defaultFirst, type Kernel, rowStride } from './kernel.ts';
-import { forGroups, keepFirst, LANES } from './lanes.ts';
-import { forTiles } from './tiles.ts';
+import { forGroups, keepFirst, LANES, rowStart } from './lanes.ts';
 
 export type MatmulShape = {
   readonly m: number;
@@ -31,14 +34,10 @@ export type MatmulShape = {
 };
 
 export type MatmulSchedule = {
-  /** Rows of the table in registers at a time. */
-  readonly rows: number;
-  /** Tokens that share the loaded rows. */
-  readonly tokens: number;
-  /** 32-bit lanes of a vector: 4, 8, 16 or 32. */
+  /** 32-bit lanes of a vector: 4, 8 or 16. */
   readonly lanes: number;
-  /** Passes over a row, for compilers that keep all operands of an iteration in registers at once: 1 or 2. */
-  readonly passes: number;
+  /** Vectors of partial sums in registers at a time; there are as many passes over a row as that takes. */
+  readonly accumulators: number;
   /** How far ahead the table is prefetched; 0: not at all. */
   readonly prefetchBytes: number;
 };
@@ -49,12 +48,15 @@ export type MatmulSchedule = {
  */
 const PARTS = 32;
 
-/** Rows of one iteration of the thread loop; many for int8, whose activations are rounded in each. */
-const ROW_BLOCK = { f32: 32, f16: 32, bf16: 32, i8: 128 };
+/**
+ * Rows of one iteration of the thread loop: many, because activations are prepared in each; few enough to stay
+ * in a cache for the next token.
+ */
+const ROW_BLOCK = 64;
 
-/** Largest magnitude of a rounded activation: 2 k/64 products of it with 127 fit an i32 lane. */
+/** Largest magnitude of a rounded activation: 2 k/64 products of it with 128 fit an i32 lane. */
 const WHOLE_MAX = 16383;
-const MAX_COLUMNS = 32768;
+const MAX_WHOLE_COLUMNS = 32768;
 
 const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 
@@ -64,185 +66,207 @@ interface Product {
   readonly s: MatmulSchedule;
   readonly x: BufferRef;
   readonly table: BufferRef;
-  readonly rowScale: BufferRef | undefined;
-  /** int8 only: the rounded activations of a tile of tokens, [tokens][stride of k]. */
-  readonly whole: BufferRef | undefined;
-  readonly out: BufferRef;
+  /** The activations of one token as the elements of the table want them, 0 in the padding. */
+  readonly inputs: BufferRef;
 }
 
-/** Rows and tokens whose dots are computed together. */
-interface Tile {
-  readonly row: Expr;
-  readonly rows: number;
-  readonly token: Expr;
-  /** int8 only: what one unit of each token's rounded activations is. */
-  readonly units: readonly Expr[];
-  readonly tokens: number;
+/** What the kernel does with the elements of a table. */
+interface Way {
+  readonly inputs: 'f32' | 'i16';
+  readonly sums: 'f32' | 'i32';
+  /** Columns that all partial sums together take in a step. */
+  readonly columns: number;
+  /** Vectors of partial sums that one load from the table serves. */
+  readonly vectors: number;
+  /** Fills `inputs`; returns what a dot is to be multiplied by, if by anything. */
+  prepare(product: Product, token: Expr): Expr | undefined;
+  /** Terms for those vectors: of piece `piece` of a step whose weights and inputs begin at the indices given. */
+  terms(product: Product, weights: Expr, inputs: Expr, piece: number): readonly Expr[];
 }
+
+/** Calls `body` for groups of activations of a token, 0 in the padding. */
+function forActivations(
+  { b, shape: { k }, x }: Product,
+  token: Expr,
+  body: (at: Expr, values: Expr) => void,
+) {
+  const row = rowStart(b, token, k);
+  forGroups(b, k, (at, count) => body(at, keepFirst(b.load(x, add(row, at), LANES), count)));
+  for (let at = Math.ceil(k / LANES) * LANES; at < rowStride(k); at += LANES) body(int(at), float(0, LANES));
+}
+
+/** f32 and f16. */
+const PLAIN: Way = {
+  inputs: 'f32',
+  sums: 'f32',
+  columns: PARTS,
+  vectors: 1,
+  prepare(product, token) {
+    forActivations(product, token, (at, values) => product.b.store(product.inputs, at, values));
+    return undefined;
+  },
+  terms(product, weights, inputs, piece) {
+    const { b, s, table } = product;
+    const weight = cast(b.load(table, add(weights, piece * s.lanes), s.lanes), 'f32');
+    return [mul(weight, b.load(product.inputs, add(inputs, piece * s.lanes), s.lanes))];
+  },
+};
 
 /**
- * Rounds an activation row to integers of 15 bits, so that products with int8 weights add up exactly: against
- * the rounding of the weights, theirs does not count. Returns the unit.
+ * bf16, which is the upper half of an f32: a 32-bit lane holds two of them, each one instruction away from being
+ * one. The lower ones are even columns, the upper ones odd. Of every 32 activations `inputs` has the 16 even ones
+ * first: partial sum p < 16 belongs to column 2p, partial sum 16 + p to column 2p + 1.
  */
-function roundRow({ b, shape, x, whole }: Product, token: Expr, slot: number): Expr {
-  const { k } = shape;
-  const row = b.let('row', mul(token, rowStride(k)));
-  const load = (at: Expr, count: number) => keepFirst(b.load(x, add(row, at), LANES), count);
-  const largest = b.var('largest', float(0, LANES));
-  forGroups(b, k, (at, count) => b.set(largest, max(largest, unary('abs', load(at, count)))));
-  const peak = b.let('peak', max(reduce('max', largest), float(1e-30)));
-  const factor = b.let('factor', repeat(div(float(WHOLE_MAX), peak), LANES));
-  const start = slot * rowStride(k);
-  forGroups(b, k, (at, count) => {
-    const scaled = unary('nearest', mul(load(at, count), factor));
-    // The constant first: a cast of NaN would differ between targets.
-    const clamped = min(max(float(-WHOLE_MAX, LANES), scaled), float(WHOLE_MAX, LANES));
-    b.store(whole!, add(at, start), cast(cast(clamped, 'i32'), 'i16'));
-  });
-  for (let at = Math.ceil(k / LANES) * LANES; at < rowStride(k); at += LANES) {
-    b.store(whole!, start + at, constant(vector('i16', LANES), 0));
-  }
-  return b.let('unit', div(peak, float(WHOLE_MAX)));
-}
-
-/** One step of every dot: adds what `lanes` lanes of partial sums get from the columns at `at`. */
-type AddPiece = (sums: readonly (readonly Expr[])[], at: Expr, count: number) => void;
-
-function addFloats(
-  { b, shape, s, x, table }: Product,
-  tile: Tile,
-  firstRow: Expr,
-  firstToken: Expr,
-): AddPiece {
-  const stride = rowStride(shape.k);
-  return (sums, at, count) => {
-    const columns = b.let('columns', add(firstToken, at));
-    const from = b.let('from', add(firstRow, at));
-    const load = (t: number) => keepFirst(b.load(x, add(columns, t * stride), s.lanes), count);
-    const inputs = range(tile.tokens).map((t) => (tile.rows === 1 ? load(t) : b.let('input', load(t))));
-    sums.forEach((ofRow, r) => {
-      const weight = b.let('weight', cast(b.load(table, add(from, r * stride), s.lanes), 'f32'));
-      ofRow.forEach((sum, t) => {
-        b.set(sum, add(sum, mul(weight, inputs[t]!)));
-      });
+const PAIRS: Way = {
+  inputs: 'f32',
+  sums: 'f32',
+  columns: PARTS,
+  vectors: 2,
+  prepare(product, token) {
+    const { b, inputs } = product;
+    forActivations(product, token, (at, values) => {
+      const group = b.let('group', values);
+      const half = (odd: number) =>
+        shuffle(
+          group,
+          range(LANES / 2).map((i) => 2 * i + odd),
+        );
+      // The second 16 activations of 32 come 8 places after the first.
+      const to = b.let('to', sub(at, shift('right', and(at, LANES), 1)));
+      b.store(inputs, to, half(0));
+      b.store(inputs, add(to, LANES), half(1));
     });
-  };
-}
-
-function addIntegers({ b, shape, s, whole, table }: Product, tile: Tile, firstRow: Expr): AddPiece {
-  const stride = rowStride(shape.k);
-  return (sums, at) => {
-    const from = b.let('from', add(firstRow, at));
-    const load = (t: number) => b.load(whole!, add(at, t * stride), 2 * s.lanes);
-    const inputs = range(tile.tokens).map((t) => (tile.rows === 1 ? load(t) : b.let('input', load(t))));
-    sums.forEach((ofRow, r) => {
-      const weight = b.let('weight', cast(b.load(table, add(from, r * stride), 2 * s.lanes), 'i16'));
-      ofRow.forEach((sum, t) => {
-        b.set(sum, add(sum, madd(weight, inputs[t]!)));
-      });
+    return undefined;
+  },
+  terms(product, weights, inputs, piece) {
+    const { b, s, table } = product;
+    const stored = b.load(table, add(weights, 2 * piece * s.lanes), 2 * s.lanes);
+    const pair = b.let('pair', bitcast(stored, vector('u32', s.lanes)));
+    return [shift('left', pair, 16), and(pair, 0xffff0000)].map((bits, odd) => {
+      const at = add(inputs, piece * s.lanes + odd * LANES);
+      return mul(bitcast(bits, vector('f32', s.lanes)), b.load(product.inputs, at, s.lanes));
     });
-  };
-}
+  },
+};
 
-function writeDots(product: Product, tile: Tile): void {
-  const { b, shape, s, table, rowScale, out } = product;
-  const { m, k, elem } = shape;
-  const { row, rows, token, tokens } = tile;
-  const int8 = elem === 'i8';
-  const stride = rowStride(k);
-  const firstRow = b.let('firstRow', mul(row, stride));
-  const firstToken = b.let('firstToken', mul(token, stride));
-  const pieces = PARTS / s.lanes;
-  const perPass = pieces / s.passes;
-  const zero = constant(vector(int8 ? 'i32' : 'f32', s.lanes), 0);
-  const sums = range(pieces).map(() => range(rows).map(() => range(tokens).map(() => b.var('sums', zero))));
-  const addPiece = int8
-    ? addIntegers(product, tile, firstRow)
-    : addFloats(product, tile, firstRow, firstToken);
-  const columnsPerLane = int8 ? 2 : 1;
-  const ahead = Math.floor(s.prefetchBytes / { f32: 4, f16: 2, bf16: 2, i8: 1 }[elem]);
-  for (const pass of range(s.passes)) {
-    const addGroup = (at: Expr, count: number) => {
-      if (ahead > 0 && pass === 0) {
-        for (const r of range(rows)) b.prefetch(table, add(add(firstRow, at), r * stride + ahead));
+/**
+ * int8: activations are rounded to integers of 15 bits, so that products add up exactly; against the rounding of
+ * the weights, theirs does not count.
+ */
+const WHOLE: Way = {
+  inputs: 'i16',
+  sums: 'i32',
+  columns: 2 * PARTS,
+  vectors: 1,
+  prepare(product, token) {
+    const { b, inputs } = product;
+    const largest = b.var('largest', float(0, LANES));
+    forActivations(product, token, (_, values) => b.set(largest, max(largest, unary('abs', values))));
+    const peak = b.let('peak', max(reduce('max', largest), float(1e-30)));
+    const factor = b.let('factor', repeat(div(float(WHOLE_MAX), peak), LANES));
+    forActivations(product, token, (at, values) => {
+      const scaled = unary('nearest', mul(values, factor));
+      // The constant first: a cast of NaN would differ between targets.
+      const clamped = min(max(float(-WHOLE_MAX, LANES), scaled), float(WHOLE_MAX, LANES));
+      b.store(inputs, at, cast(cast(clamped, 'i32'), 'i16'));
+    });
+    return b.let('unit', div(peak, float(WHOLE_MAX)));
+  },
+  terms(product, weights, inputs, piece) {
+    const { b, s, table } = product;
+    const offset = 2 * piece * s.lanes;
+    const weight = cast(b.load(table, add(weights, offset), 2 * s.lanes), 'i16');
+    return [madd(weight, b.load(product.inputs, add(inputs, offset), 2 * s.lanes))];
+  },
+};
+
+const WAYS: Record<MatmulShape['elem'], Way> = { f32: PLAIN, f16: PLAIN, bf16: PAIRS, i8: WHOLE };
+const ELEM_BYTES = { f32: 4, f16: 2, bf16: 2, i8: 1 };
+
+/** The dot of a row with the prepared activations. */
+function writeDot(product: Product, row: Expr): Expr {
+  const { b, shape, s, table } = product;
+  const way = WAYS[shape.elem];
+  const stride = rowStride(shape.k);
+  const start = b.let('start', mul(row, stride));
+  const zero = constant(vector(way.sums, s.lanes), 0);
+  const pieces = PARTS / (s.lanes * way.vectors);
+  const perPass = Math.max(1, Math.floor(s.accumulators / way.vectors));
+  const sums: Expr[][] = [];
+  for (let first = 0; first < pieces; first += perPass) {
+    const inPass = range(Math.min(perPass, pieces - first));
+    const held = inPass.map(() => range(way.vectors).map(() => b.var('sums', zero)));
+    b.for('at', 0, stride, way.columns, (at) => {
+      const weights = b.let('weights', add(start, at));
+      if (s.prefetchBytes > 0 && first === 0) {
+        b.prefetch(table, add(weights, s.prefetchBytes / ELEM_BYTES[shape.elem]));
       }
-      for (let i = pass * perPass; i < (pass + 1) * perPass; i++) {
-        const piece = i * s.lanes * columnsPerLane;
-        if (piece < count) addPiece(sums[i]!, b.let('at', add(at, piece)), count - piece);
+      for (const i of inPass) {
+        way.terms(product, weights, at, first + i).forEach((term, v) => {
+          b.set(held[i]![v]!, add(held[i]![v]!, term));
+        });
       }
-    };
-    forGroups(b, int8 ? stride : k, addGroup, PARTS * columnsPerLane);
+    });
+    sums.push(...held);
   }
-  for (const r of range(rows)) {
-    for (const t of range(tokens)) {
-      const parts = concat(sums.map((piece) => piece[r]![t]!));
-      const to = add(add(mul(add(token, t), rowStride(m)), row), r);
-      const dot = reduce('add', int8 ? cast(parts, 'f32') : parts);
-      const scaled = () => mul(mul(dot, b.load(rowScale!, add(row, r))), tile.units[t]!);
-      b.store(out, to, int8 ? scaled() : dot);
-    }
-  }
+  const parts = concat(range(way.vectors).flatMap((v) => sums.map((ofPiece) => ofPiece[v]!)));
+  return reduce('add', way.sums === 'i32' ? cast(parts, 'f32') : parts);
 }
 
 function build(name: string, shape: MatmulShape, s: MatmulSchedule): LoopFunction {
   const { m, k, elem } = shape;
-  const int8 = elem === 'i8';
-  if (int8 && k > MAX_COLUMNS) {
-    throw new LutraError('unsupported', `matmul of int8 is exact up to ${MAX_COLUMNS} columns, got ${k}`);
+  if (elem === 'i8' && k > MAX_WHOLE_COLUMNS) {
+    throw new LutraError(
+      'unsupported',
+      `matmul of int8 is exact up to ${MAX_WHOLE_COLUMNS} columns, got ${k}`,
+    );
   }
   const b = new FunctionBuilder(name);
-  const product: Product = {
-    b,
-    shape,
-    s,
-    x: b.buffer('x', 'f32', 'read'),
-    table: b.buffer('table', elem, 'read'),
-    rowScale: int8 ? b.buffer('rowScale', 'f32', 'read') : undefined,
-    whole: int8 ? b.local('whole', 'i16', s.tokens * rowStride(k)) : undefined,
-    out: b.buffer('out', 'f32', 'write'),
-  };
+  const way = WAYS[elem];
+  const x = b.buffer('x', 'f32', 'read');
+  const table = b.buffer('table', elem, 'read');
+  const rowScale = elem === 'i8' ? b.buffer('rowScale', 'f32', 'read') : undefined;
+  const out = b.buffer('out', 'f32', 'write');
+  const inputs = b.local('inputs', way.inputs, rowStride(k));
+  const product: Product = { b, shape, s, x, table, inputs };
   const n = b.scalar('n');
-  b.thread('block', Math.ceil(m / ROW_BLOCK[elem]), (block) => {
-    const first = b.let('first', mul(block, ROW_BLOCK[elem]));
-    const rowsHere = b.let('rowsHere', min(sub(int(m), first), int(ROW_BLOCK[elem])));
-    const forRows = (token: Expr, tokens: number, units: readonly Expr[]) =>
-      forTiles(b, rowsHere, s.rows, (inBlock, rows) => {
-        const row = b.let('row', add(first, inBlock));
-        writeDots(product, { row, rows, token, tokens, units });
+  b.thread('block', Math.ceil(m / ROW_BLOCK), (block) => {
+    const first = b.let('first', mul(block, ROW_BLOCK));
+    const end = b.let('end', min(add(first, ROW_BLOCK), int(m)));
+    b.for('token', 0, n, 1, (token) => {
+      const unit = way.prepare(product, token);
+      const to = rowStart(b, token, m);
+      b.for('row', first, end, 1, (row) => {
+        const dot = writeDot(product, row);
+        const scaled = rowScale === undefined ? dot : mul(dot, b.load(rowScale, row));
+        b.store(out, add(to, row), unit === undefined ? scaled : mul(scaled, unit));
       });
-    forTiles(b, n, s.tokens, (token, tokens) => {
-      const units = int8 ? range(tokens).map((t) => roundRow(product, add(token, t), t)) : [];
-      forRows(token, tokens, units);
     });
   });
   return b.build();
 }
-function defaultSchedule(_: MatmulShape, { vectorBytes }: Machine): MatmulSchedule {
+
+function defaultSchedule(_: MatmulShape, { vectorBytes, vectorRegisters }: Machine): MatmulSchedule {
   return {
-    // One row at a time is one stream, which processors read up to twice as fast as several.
-    rows: 1,
-    tokens: vectorBytes >= 32 ? 2 : 1,
     lanes: Math.max(4, vectorBytes / 4),
-    // V8 loads all that an iteration needs before it computes: 8 accumulators and 16 operands do not fit.
-    passes: vectorBytes === 16 ? 2 : 1,
+    // V8 loads all operands of an iteration before it computes: there must be room for them too.
+    accumulators: vectorRegisters / (vectorBytes === 16 ? 4 : 2),
     prefetchBytes: 0,
   };
 }
 
 function schedules(shape: MatmulShape, machine: Machine): readonly MatmulSchedule[] {
   const base = defaultSchedule(shape, machine);
-  const all = [1, 2, 4].flatMap((rows) =>
-    [1, 2, 4].flatMap((tokens) =>
-      [0, 1024, 4096].map((prefetchBytes) => ({ ...base, rows, tokens, prefetchBytes })),
-    ),
+  const all = [0, 1024, 4096].flatMap((prefetchBytes) =>
+    [2, 4, 8].map((accumulators) => ({ ...base, prefetchBytes, accumulators })),
   );
-  return defaultFirst(
-    base,
-    all.filter((s) => machine.vectorBytes > 4 || s.rows * s.tokens <= 2),
-  );
+  return machine.vectorBytes === 4 ? [base] : defaultFirst(base, all);
 }
 
-/** Rows of floats, or of int8 with a scale each, by f32 activations: the output head. Padding of m is not written. */
+/**
+ * Rows of floats, or of int8 with a scale each, by f32 activations: the output head. One row at a time is one
+ * stream, which processors read up to twice as fast as several. Padding of m is not written.
+ */
 export const matmul: Kernel<MatmulShape, MatmulSchedule> = {
   op: 'matmul',
   family: 'default',
