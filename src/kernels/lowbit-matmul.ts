@@ -49,20 +49,25 @@ function gemvSchedule(multiply: VectorMultiply, { vectorBytes, dotCodeMax }: Mac
 /** Accumulators of a row of tiles and token, in i32 lanes or as many bytes of i16. */
 const ACCUMULATORS: Record<VectorMultiply, number> = { dot4: 4, dot2: 2, madd: 2 };
 
-/** Two registers of rows by as many tokens as accumulators fit: they leave room for operands. */
+/**
+ * Two registers of rows by as many tokens as accumulators fit, with room for operands. Unpacking costs as much as
+ * two tokens, and a token on packed codes a little more than one on unpacked codes, unless two can share the
+ * masking: that takes registers, and V8 wants those for operands.
+ */
 function gemmSchedule(multiply: VectorMultiply, { k }: LowbitShape, machine: Machine): LowbitSchedule {
-  const rows = machine.vectorBytes / 2;
+  const { vectorBytes, vectorRegisters } = machine;
+  const rows = vectorBytes / 2;
   const fits = (block: number) => block * rowStride(k) * (multiply === 'madd' ? 2 : 1) <= machine.l2Bytes / 2;
   const blocks = [64, 32, TILE].filter((block) => block >= rows);
-  const perToken = ACCUMULATORS[multiply] * (Math.min(rows, TILE) / (machine.vectorBytes / 4));
-  const fewTokens = Math.max(1, Math.floor(machine.vectorRegisters / 2 / perToken));
+  const perToken = ACCUMULATORS[multiply] * (Math.min(rows, TILE) / (vectorBytes / 4));
+  const narrow = vectorBytes === 16;
   return {
     ...gemvSchedule(multiply, machine),
     rows,
-    tokens: machine.vectorRegisters === 32 ? 12 : 4,
+    tokens: vectorRegisters === 32 ? 12 : 4,
     rowBlock: blocks.find(fits) ?? blocks.at(-1)!,
-    few: 12,
-    fewTokens,
+    few: narrow ? 3 : 12,
+    fewTokens: narrow ? 1 : Math.max(1, Math.floor(vectorRegisters / 2 / perToken)),
   };
 }
 
@@ -94,7 +99,7 @@ function schedules(shape: LowbitShape, machine: Machine): readonly LowbitSchedul
     return variations(base, {
       rows: [base.rows, 2 * base.rows].filter((rows) => rows <= base.rowBlock),
       tokens: machine.vectorRegisters === 32 ? [6, 8, 12] : [2, 3, 4, 6],
-      few: [0, 4, 12],
+      few: [0, 3, 12],
     }).filter((schedule) => registers(schedule) < machine.vectorRegisters);
   });
 }
