@@ -19,11 +19,10 @@ import { rowStride } from '../src/kernels/kernel.ts';
 import { lowbitMatmul } from '../src/kernels/lowbit-matmul.ts';
 import { quantize } from '../src/kernels/quantize.ts';
 import { bytesOf, randomFloats, randomInts } from '../src/kernels/testing.ts';
-import { runFunction } from '../src/loops/interpret.ts';
+import { runFunction, threadIterations } from '../src/loops/interpret.ts';
 import type { LoopFunction } from '../src/loops/ir.ts';
 import { legalize } from '../src/loops/legalize.ts';
 import type { Machine } from '../src/loops/machine.ts';
-import { threadExtent } from '../src/loops/thread.ts';
 import { nodePlatform } from '../src/platform/node.ts';
 import { detectHost } from '../src/runtime/load.ts';
 import { startExecutable } from '../src/runtime/start.ts';
@@ -140,26 +139,7 @@ async function differing(executable: Executable): Promise<readonly string[]> {
 /** All iterations of the kernel's thread loop, in the grain of the executable's machine. */
 function wholeRange(executable: Executable, build: Case['build'], scalars: readonly number[]) {
   const machine = [...C_MACHINES, ...host.wasm].find(({ name }) => name === executable.target)!;
-  const fn = build(machine);
-  const out = new Int32Array(1);
-  runFunction(
-    {
-      name: 'extent',
-      buffers: [{ name: 'extent', elem: 'i32', access: 'write' }],
-      scalars: fn.scalars,
-      locals: [],
-      body: [
-        {
-          kind: 'store',
-          buffer: 'extent',
-          index: { kind: 'const', type: { kind: 'i32', lanes: 1 }, value: 0 },
-          value: threadExtent(fn)!,
-        },
-      ],
-    },
-    { buffers: [new Uint8Array(out.buffer)], scalars },
-  );
-  return { begin: 0, end: out[0]! };
+  return { begin: 0, end: threadIterations(build(machine), scalars) };
 }
 
 describe('integer kernels on random shapes give the bits of the interpreter', () => {

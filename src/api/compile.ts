@@ -12,7 +12,7 @@ import { detectHost, startFirstSound } from '../runtime/load.ts';
 import { candidates, checkTarget, defaultThreads, type Host, nativeMachines } from '../runtime/targets.ts';
 import type { Progress } from '../runtime/types.ts';
 import { rememberVerified } from '../runtime/verified.ts';
-import { findCompiler } from '../targets/c/compile.ts';
+import { hasCompiler } from '../targets/c/compile.ts';
 import { C_MACHINES } from '../targets/c/machines.ts';
 
 export interface CompileOptions {
@@ -38,11 +38,7 @@ export interface CompileOptions {
 async function chooseNative(target: string, host: Host, travels: boolean): Promise<readonly string[]> {
   const here = nativeMachines(target, host.cpu);
   if (here.length === 0) return [];
-  const hasCompiler = await findCompiler().then(
-    () => true,
-    () => false,
-  );
-  if (target === 'auto' && !hasCompiler) return [];
+  if (target === 'auto' && !(await hasCompiler())) return [];
   if (target.startsWith('c:') || !travels || host.cpu.arch !== 'x64') return here;
   return C_MACHINES.map((machine) => machine.name);
 }

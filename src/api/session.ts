@@ -81,7 +81,7 @@ export class ModelSession implements Session {
       } finally {
         this.#running = undefined;
       }
-    }, AbortSignal.any(signals));
+    }, signals);
     this.#running = generation.result.catch(() => undefined);
     return generation;
   }
@@ -96,8 +96,7 @@ export class ModelSession implements Session {
       const own = tokenizer.encode(prompt, { addSpecialTokens: this.#history.length === 0 });
       tokens = [...this.#history, ...own];
     } else {
-      const messages =
-        typeof prompt === 'string' ? [...this.#messages, { role: 'user' as const, content: prompt }] : prompt;
+      const messages = this.#conversation(prompt);
       // The template writes the special tokens itself.
       tokens = tokenizer.encode(this.#model.template().render(messages), { addSpecialTokens: false });
     }
@@ -107,6 +106,11 @@ export class ModelSession implements Session {
       });
     }
     return tokens;
+  }
+
+  /** A text is the next message of the user; a list of messages is a conversation of its own. */
+  #conversation(prompt: string | readonly ChatMessage[]): readonly ChatMessage[] {
+    return typeof prompt === 'string' ? [...this.#messages, { role: 'user', content: prompt }] : prompt;
   }
 
   /** Rewinds to the longest common beginning; at least the last token is computed, for its logits. */
@@ -188,9 +192,7 @@ export class ModelSession implements Session {
 
   #remember(prompt: string | readonly ChatMessage[], options: GenerateOptions, answer: string): void {
     if (typeof prompt === 'string' && options.raw === true) return;
-    const before =
-      typeof prompt === 'string' ? [...this.#messages, { role: 'user' as const, content: prompt }] : prompt;
-    this.#messages = [...before, { role: 'assistant', content: answer }];
+    this.#messages = [...this.#conversation(prompt), { role: 'assistant', content: answer }];
   }
 
   async forward(tokens: Int32Array, logits: 'last' | 'all'): Promise<Float32Array> {

@@ -2,11 +2,11 @@ import type { Generation, GenerationResult } from '../runtime/types.ts';
 
 /**
  * A generation that runs whether or not anybody iterates it: pieces queue up until they are read. Leaving
- * the loop early cancels what is still to come.
+ * the loop early cancels what is still to come, as any of the signals does.
  */
 export function startGeneration(
   run: (emit: (piece: string) => void, signal: AbortSignal) => Promise<GenerationResult>,
-  signal: AbortSignal | undefined,
+  signals: readonly AbortSignal[],
 ): Generation {
   const left = new AbortController();
   const queue: string[] = [];
@@ -16,12 +16,10 @@ export function startGeneration(
     queue.push(piece);
     wake();
   };
-  const result = run(emit, AbortSignal.any([left.signal, ...(signal === undefined ? [] : [signal])])).finally(
-    () => {
-      ended = true;
-      wake();
-    },
-  );
+  const result = run(emit, AbortSignal.any([left.signal, ...signals])).finally(() => {
+    ended = true;
+    wake();
+  });
   // A caller who only iterates meets the error there; it must not also count as unhandled.
   result.catch(() => undefined);
 

@@ -9,10 +9,8 @@ import { LutraError } from '../common/errors.ts';
 import { alignUp } from '../common/math.ts';
 import { randomUniform } from '../common/random.ts';
 import { ROW_PAD } from '../kernels/kernel.ts';
-import { int } from '../loops/expr.ts';
-import { runFunction } from '../loops/interpret.ts';
+import { runFunction, threadIterations } from '../loops/interpret.ts';
 import { type BufferParam, kindBytes, type LoopFunction } from '../loops/ir.ts';
-import { threadExtent } from '../loops/thread.ts';
 import type { KernelUse, Plan } from '../plan/types.ts';
 import type { Executable } from '../targets/executable.ts';
 
@@ -158,22 +156,6 @@ function fill(param: BufferParam, elements: number, next: () => number): Uint8Ar
       throw new LutraError('internal', `self-test: no inputs of ${param.elem}`);
   }
   return bytes;
-}
-
-/** Iterations of a kernel's thread loop: its extent, evaluated by the interpreter. */
-function threadIterations(fn: LoopFunction, scalars: readonly number[]): number {
-  const extent = threadExtent(fn);
-  if (extent === undefined) return 1;
-  const out = new Int32Array(1);
-  const evaluate: LoopFunction = {
-    name: `${fn.name}_extent`,
-    buffers: [{ name: 'extent', elem: 'i32', access: 'write' }],
-    scalars: fn.scalars,
-    locals: [],
-    body: [{ kind: 'store', buffer: 'extent', index: int(0), value: extent }],
-  };
-  runFunction(evaluate, { buffers: [new Uint8Array(out.buffer)], scalars });
-  return out[0]!;
 }
 
 /** The inputs of a kernel's test, the same on every machine; undefined for a kernel this file knows nothing of. */

@@ -2,11 +2,11 @@
 import { expect } from 'vitest';
 import { narrowFloats } from '../common/halves.ts';
 import { randomUniform } from '../common/random.ts';
-import { runFunction } from '../loops/interpret.ts';
+import { runFunction, threadIterations } from '../loops/interpret.ts';
 import type { LoopFunction } from '../loops/ir.ts';
 import { legalize } from '../loops/legalize.ts';
 import type { Machine, NativeOp } from '../loops/machine.ts';
-import { threadExtent, threadRange } from '../loops/thread.ts';
+import { threadRange } from '../loops/thread.ts';
 import { verifyFunction } from '../loops/verify.ts';
 import { type Kernel, rowStride } from './kernel.ts';
 
@@ -75,24 +75,6 @@ export function storeFloats(values: Float32Array, elem: 'f32' | 'f16' | 'bf16'):
   return elem === 'f32' ? values : narrowFloats(values, elem);
 }
 
-function extentOf(fn: LoopFunction, scalars: readonly number[]): number {
-  const value = threadExtent(fn);
-  if (value === undefined) throw new Error(`${fn.name} has no thread loop`);
-  const out = new Int32Array(1);
-  const index = { kind: 'const', type: { kind: 'i32', lanes: 1 }, value: 0 } as const;
-  runFunction(
-    {
-      name: 'extent',
-      buffers: [{ name: 'extentOut', elem: 'i32', access: 'write' }],
-      scalars: fn.scalars,
-      locals: [],
-      body: [{ kind: 'store', buffer: 'extentOut', index, value }],
-    },
-    { buffers: [bytesOf(out)], scalars },
-  );
-  return out[0]!;
-}
-
 /** Runs `fn` on copies of the buffers, its thread loop in `threads` parts, and returns the copies. */
 export function runCopies(
   fn: LoopFunction,
@@ -101,7 +83,7 @@ export function runCopies(
   threads = 1,
 ): readonly Elements[] {
   const copies = buffers.map((buffer) => buffer.slice());
-  const total = extentOf(fn, scalars);
+  const total = threadIterations(fn, scalars);
   // Backwards: iterations must not depend on each other.
   for (let thread = threads - 1; thread >= 0; thread--) {
     runFunction(fn, { buffers: copies.map(bytesOf), scalars, range: threadRange(total, thread, threads) });

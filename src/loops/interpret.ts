@@ -7,6 +7,7 @@
  * start as bytes of 0xff, which no kernel should ever see.
  */
 import { LutraError } from '../common/errors.ts';
+import { int } from './expr.ts';
 import { scalarCode } from './interpret/expressions.ts';
 import { type BufferSlot, type Frame, newElements, type Register, viewElements } from './interpret/frame.ts';
 import { blockCode, type Surroundings } from './interpret/statements.ts';
@@ -152,6 +153,22 @@ function compileProgram(program: Program): CompiledProgram {
 }
 
 const compiledPrograms = new WeakMap<Program, CompiledProgram>();
+
+/** Iterations of a function's thread loop for these scalar arguments. Throws `internal` if it has none. */
+export function threadIterations(fn: LoopFunction, scalars: readonly number[]): number {
+  const extent = threadExtent(fn);
+  if (extent === undefined) throw new LutraError('internal', `loop IR: ${fn.name} has no thread loop`);
+  const out = new Int32Array(1);
+  const evaluate: LoopFunction = {
+    name: `${fn.name}_extent`,
+    buffers: [{ name: 'extentOut', elem: 'i32', access: 'write' }],
+    scalars: fn.scalars,
+    locals: [],
+    body: [{ kind: 'store', buffer: 'extentOut', index: int(0), value: extent }],
+  };
+  runFunction(evaluate, { buffers: [new Uint8Array(out.buffer)], scalars });
+  return out[0]!;
+}
 
 /** Runs one forward step. Arena, cache and logits are written in place. */
 export function runProgram(program: Program, args: ProgramArguments): void {
