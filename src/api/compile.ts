@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { join, resolve } from 'node:path';
 import { buildArtifact, type Draft, type Extend } from '../artifact/build.ts';
 import { cacheFolder, fingerprintFolder } from '../artifact/cache.ts';
-import { memoryNeeds } from '../artifact/manifest.ts';
+import { ARTIFACT_VERSION, memoryNeeds } from '../artifact/manifest.ts';
 import { isArtifact, openArtifact } from '../artifact/open.ts';
 import { runSteps } from '../artifact/self-test.ts';
 import { resolveModel } from '../checkpoint/resolve.ts';
@@ -51,12 +51,12 @@ async function digestSteps(
   options: CompileOptions,
   onTested: (target: string) => void,
 ): Promise<string> {
-  const { path, plan, code, selfTest } = draft;
+  const { path, plan, code, kernelTests } = draft;
   const runnable = { path, needs: memoryNeeds(plan), code };
   const { onWarning } = options;
   const executable = await startFirstSound(
     candidates(options.target ?? 'auto', code, host),
-    { runnable, plan, kernels: selfTest },
+    { runnable, kernels: kernelTests },
     {
       threads: options.threads ?? defaultThreads(host.cpu),
       ...(onWarning === undefined ? {} : { onWarning }),
@@ -78,7 +78,16 @@ async function cachePath(
   options: CompileOptions,
 ): Promise<string> {
   const { target = 'auto', context, cache = 'f32', head = 'stored' } = options;
-  const facts = [VERSION, await fingerprintFolder(folder), native, target, context, cache, head];
+  const facts = [
+    VERSION,
+    ARTIFACT_VERSION,
+    await fingerprintFolder(folder),
+    native,
+    target,
+    context,
+    cache,
+    head,
+  ];
   const key = createHash('sha256').update(JSON.stringify(facts)).digest('hex').slice(0, 32);
   return join(cacheFolder(), 'models', key);
 }

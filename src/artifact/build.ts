@@ -8,7 +8,7 @@ import type { Registry } from '../graph/registry.ts';
 import { importModel } from '../models/import.ts';
 import type { ModelInfo } from '../models/info.ts';
 import { runPasses } from '../passes/pipeline.ts';
-import { lowerProgram, type OperatorKernels, scheduleOwnKernels } from '../plan/lower.ts';
+import { lowerProgram, type OperatorKernels } from '../plan/lower.ts';
 import { planModel } from '../plan/plan.ts';
 import type { Plan } from '../plan/types.ts';
 import { compileC, findCompiler } from '../targets/c/compile.ts';
@@ -29,7 +29,7 @@ import {
   TEXT_FOLDER,
   WEIGHTS_FILE,
 } from './manifest.ts';
-import { expectKernels, type SelfTest, stepTokens } from './self-test.ts';
+import { expectKernels, type KernelTests, type SelfTest, stepTokens } from './self-test.ts';
 import { writeWeights } from './weights.ts';
 
 /** Tokens computed at a time in prefill: enough to pay for unpacking weights, few enough to stay in cache. */
@@ -68,7 +68,7 @@ export interface Draft {
   readonly info: ModelInfo;
   readonly plan: Plan;
   readonly code: readonly CodeEntry[];
-  readonly selfTest: Omit<SelfTest, 'steps'>;
+  readonly kernelTests: KernelTests;
 }
 
 /** A model after import, passes and planning: everything about it but weights and code. */
@@ -148,11 +148,6 @@ async function addTexts(folder: PendingFolder, checkpoint: Checkpoint): Promise<
   for (const [name, text] of checkpoint.textFiles) await folder.add(`${TEXT_FOLDER}/${name}`, text);
 }
 
-/** Expectations by the interpreter, scheduled for the plainest machine: the schedule must not matter. */
-function expectations(plan: Plan): Record<string, string> {
-  return expectKernels(plan, scheduleOwnKernels(plan, C_MACHINES.at(-1)!), SELF_TEST_SEED);
-}
-
 /** Everything of an artifact but the record of what it must compute and the manifest. */
 async function writeContents(
   folder: PendingFolder,
@@ -182,9 +177,11 @@ async function writeContents(
     );
     await addTexts(folder, checkpoint);
     await folder.add(PLAN_FILE, JSON.stringify(plan));
-    const kernels = expectations(plan);
-    const selfTest = { seed: SELF_TEST_SEED, kernels };
-    return { path: folder.path, info, plan, code: [...(await native), ...wasm], selfTest };
+    const plainest = C_MACHINES.at(-1)!;
+    const wanted = C_MACHINES.filter((m) => m === plainest || options.nativeMachines.includes(m.name));
+    const machines = [...WASM_MACHINES, ...wanted];
+    const kernelTests = expectKernels(plan, machines, SELF_TEST_SEED);
+    return { path: folder.path, info, plan, code: [...(await native), ...wasm], kernelTests };
   } catch (error) {
     // The compiler's own failure, if it is what stopped the rest, says more than "cancelled".
     const cause = nativeFailure ?? error;
@@ -207,7 +204,7 @@ export async function buildArtifact(source: string, output: string, options: Bui
       const { info, plan } = draft;
       const tokens = stepTokens(plan.vocab, plan.options.context);
       const selfTest: SelfTest = {
-        ...draft.selfTest,
+        kernels: draft.kernelTests,
         steps: { tokens, digest: await options.digestSteps(draft, tokens) },
       };
       await folder.add(SELF_TEST_FILE, JSON.stringify(selfTest));

@@ -2,8 +2,8 @@ import { z } from 'zod';
 import { LutraError } from '../common/errors.ts';
 import type { Plan } from '../plan/types.ts';
 
-/** Raised when an artifact of an older lutra can no longer be read, or the other way round. */
-export const ARTIFACT_VERSION = 1;
+/** Raised whenever artifacts change so that another lutra cannot run them: one reads its own version only. */
+export const ARTIFACT_VERSION = 2;
 
 /** File names inside an artifact folder. */
 export const MANIFEST_FILE = 'manifest.json';
@@ -56,11 +56,16 @@ export function parseManifest(text: string, where: string): Manifest {
     throw new LutraError('invalid', `${where} is not JSON`, { cause, hint: 'Compile the model again.' });
   }
   const version = (json as { version?: unknown } | null)?.version;
-  if (typeof version === 'number' && version > ARTIFACT_VERSION) {
+  if (typeof version === 'number' && version !== ARTIFACT_VERSION) {
     throw new LutraError(
       'unsupported',
-      `${where} has artifact version ${version}; this lutra reads up to ${ARTIFACT_VERSION}`,
-      { hint: 'Update lutra, or compile the model again with this version.' },
+      `${where} has artifact version ${version}; this lutra reads version ${ARTIFACT_VERSION}`,
+      {
+        hint:
+          version < ARTIFACT_VERSION
+            ? 'Compile the model again.'
+            : 'Update lutra, or compile the model again with this version.',
+      },
     );
   }
   const parsed = manifestSchema.safeParse(json);

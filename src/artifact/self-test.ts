@@ -6,28 +6,26 @@
  */
 import { z } from 'zod';
 import { LutraError } from '../common/errors.ts';
-import { alignUp } from '../common/math.ts';
 import { randomUniform } from '../common/random.ts';
-import { ROW_PAD } from '../kernels/kernel.ts';
-import { runFunction, threadIterations } from '../loops/interpret.ts';
-import { type BufferParam, kindBytes, type LoopFunction } from '../loops/ir.ts';
-import type { KernelUse, Plan } from '../plan/types.ts';
+import { runFunction } from '../loops/interpret.ts';
+import type { LoopFunction } from '../loops/ir.ts';
+import type { Machine } from '../loops/machine.ts';
+import { scheduleOwnKernels } from '../plan/lower.ts';
+import type { Plan } from '../plan/types.ts';
 import type { Executable } from '../targets/executable.ts';
+import { type Fill, type KernelCase, kernelCase, kernelCaseSchema, VOCABULARY } from './kernel-case.ts';
 
-/** Rows of a matrix that a matmul's test compares. */
-const TEST_ROWS = 64;
-/** Rows of a matrix that exist in a test: a machine's range may reach beyond TEST_ROWS by its grain. */
-const MATRIX_ROWS = 512;
+const kernelTestSchema = kernelCaseSchema.extend({ digest: z.string() });
 
 export const selfTestSchema = z.object({
-  seed: z.int(),
   /** By kernel name; a user-registered kernel without a case is covered by the steps only. */
-  kernels: z.record(z.string(), z.string()),
+  kernels: z.record(z.string(), kernelTestSchema),
   /** Tokens of two forward steps, and the digest of all their logits. */
   steps: z.object({ tokens: z.array(z.array(z.int())), digest: z.string() }),
 });
 
 export type SelfTest = z.infer<typeof selfTestSchema>;
+export type KernelTests = SelfTest['kernels'];
 
 /** FNV-1a over bytes, twice with different primes: 64 bits, portable, quick enough for megabytes. */
 function digest(parts: readonly Uint8Array[]): string {
@@ -42,196 +40,113 @@ function digest(parts: readonly Uint8Array[]): string {
   return [a, b].map((x) => (x >>> 0).toString(16).padStart(8, '0')).join('');
 }
 
-/** What one kernel runs on, and which of its results every machine computes. */
-interface Case {
-  readonly buffers: readonly Uint8Array[];
-  readonly scalars: readonly number[];
-  readonly begin: number;
-  readonly end: number;
-}
+const FILL_BYTES: Readonly<Record<Fill, number>> = {
+  f32: 4,
+  f16: 2,
+  bf16: 2,
+  i32: 4,
+  ids: 4,
+  i8: 1,
+  trits: 1,
+};
 
-const TEST_POSITION = 17;
-const VOCABULARY = 8;
-const pad = (k: number) => alignUp(k, ROW_PAD);
-
-function isMatmul(use: KernelUse): boolean {
-  return use.op === 'lowbit.matmul' || use.op === 'matmul';
-}
-
-/** The scalar arguments, by parameter name. */
-function scalarsOf(use: KernelUse): Readonly<Record<string, number>> {
-  const n = use.shape.batch === 'one' ? 1 : isMatmul(use) ? 5 : 3;
-  return { n, pos: TEST_POSITION, first: 1 };
-}
-
-/** Elements of each buffer by parameter name. Of a matrix only the first MATRIX_ROWS rows exist. */
-function sizesOf(use: KernelUse): Readonly<Record<string, number>> | undefined {
-  const { n } = scalarsOf(use) as { n: number };
-  const number = (name: string) => Number(use.shape[name]);
-  const rows = (width: number) => n * pad(width);
-  const k = number('k');
-  switch (use.op) {
-    case 'embedding':
-      return { tokens: n, table: VOCABULARY * pad(number('hidden')), out: rows(number('hidden')) };
-    case 'rmsNorm':
-      return { x: rows(k), weight: pad(k), out: rows(k) };
-    case 'rmsNorm.quantize':
-    case 'quantize':
-      return { x: rows(k), weight: pad(k), q: rows(k), scale: n, sum: n };
-    case 'lowbit.matmul': {
-      const m = number('m');
-      const matrix = Math.min(pad(m), MATRIX_ROWS) * pad(k);
-      return {
-        q: rows(k),
-        scale: n,
-        sum: n,
-        weight: matrix / 4,
-        weightScale: pad(m),
-        residual: rows(m),
-        out: rows(m),
-      };
-    }
-    case 'matmul': {
-      const m = number('m');
-      return { x: rows(k), table: Math.min(m, MATRIX_ROWS) * pad(k), rowScale: pad(m), out: rows(m) };
-    }
-    case 'rope.store':
-    case 'attention': {
-      const [heads, kvHeads, headDim] = [number('heads'), number('kvHeads'), number('headDim')];
-      const positions = alignUp(number('context'), 16);
-      return {
-        qkv: rows((heads + 2 * kvHeads) * headDim),
-        table: (TEST_POSITION + n) * headDim,
-        qOut: rows(heads * headDim),
-        q: rows(heads * headDim),
-        out: rows(heads * headDim),
-        keys: kvHeads * positions * headDim,
-        values: kvHeads * positions * alignUp(headDim, 16),
-      };
-    }
-    case 'gate.packed':
-      return { gateUp: rows(2 * k), out: rows(k) };
-    case 'add':
-      return { a: rows(k), b: rows(k), out: rows(k) };
-    case 'selectOutputs':
-      return { x: rows(k) + pad(k), out: rows(k) };
-    default:
-      return undefined;
-  }
-}
-
-/** Random elements of a kind: no zeros, no infinities, ternary codes where bytes are packed weights. */
-function fill(param: BufferParam, elements: number, next: () => number): Uint8Array {
-  const bytes = new Uint8Array(elements * kindBytes(param.elem));
+/** Random elements: no zeros, no infinities. */
+function fillBuffer(fill: Fill, elements: number, next: () => number): Uint8Array {
+  const bytes = new Uint8Array(elements * FILL_BYTES[fill]);
   const between = (low: number, high: number) => low + Math.floor(next() * (high - low + 1));
+  const each = (array: { [index: number]: number }, value: () => number) => {
+    for (let i = 0; i < elements; i++) array[i] = value();
+  };
   const words = new Uint16Array(bytes.buffer, 0, bytes.length >> 1);
-  switch (param.elem) {
-    case 'f32': {
-      const floats = new Float32Array(bytes.buffer);
-      for (let i = 0; i < elements; i++) floats[i] = (next() - 0.5) * 4;
+  switch (fill) {
+    case 'f32':
+      each(new Float32Array(bytes.buffer), () => (next() - 0.5) * 4);
       break;
-    }
-    case 'i32': {
-      const ints = new Int32Array(bytes.buffer);
-      for (let i = 0; i < elements; i++)
-        ints[i] = param.name === 'tokens' ? between(0, VOCABULARY - 1) : between(-999, 999);
+    case 'i32':
+      each(new Int32Array(bytes.buffer), () => between(-999, 999));
       break;
-    }
-    case 'u8':
-      for (let i = 0; i < elements; i++)
-        bytes[i] = between(0, 2) | (between(0, 2) << 2) | (between(0, 2) << 4) | (between(0, 2) << 6);
+    case 'ids':
+      each(new Int32Array(bytes.buffer), () => between(0, VOCABULARY - 1));
+      break;
+    case 'trits':
+      each(bytes, () => between(0, 2) | (between(0, 2) << 2) | (between(0, 2) << 4) | (between(0, 2) << 6));
       break;
     case 'i8':
-      for (let i = 0; i < elements; i++) bytes[i] = between(-127, 127);
+      each(bytes, () => between(-127, 127));
       break;
     case 'bf16': // sign, exponents around 1, 7 bits of mantissa
-      for (let i = 0; i < elements; i++)
-        words[i] = (between(0, 1) << 15) | (between(120, 128) << 7) | between(0, 127);
+      each(words, () => (between(0, 1) << 15) | (between(120, 128) << 7) | between(0, 127));
       break;
     case 'f16':
-      for (let i = 0; i < elements; i++)
-        words[i] = (between(0, 1) << 15) | (between(8, 16) << 10) | between(0, 1023);
+      each(words, () => (between(0, 1) << 15) | (between(8, 16) << 10) | between(0, 1023));
       break;
-    default:
-      throw new LutraError('internal', `self-test: no inputs of ${param.elem}`);
   }
   return bytes;
 }
 
-/** The inputs of a kernel's test, the same on every machine; undefined for a kernel this file knows nothing of. */
-function makeCase(use: KernelUse, fn: LoopFunction, seed: number): Case | undefined {
-  const sizes = sizesOf(use);
-  if (sizes === undefined) return undefined;
+function makeBuffers({ seed, buffers }: KernelCase): readonly Uint8Array[] {
   const next = randomUniform(seed);
-  const buffers = fn.buffers.map((param) => {
-    const elements = sizes[param.name];
-    if (elements === undefined)
-      throw new LutraError('internal', `self-test: ${use.name} has no size for ${param.name}`);
-    return fill(param, elements, next);
-  });
-  const named = scalarsOf(use);
-  const scalars = fn.scalars.map(({ name }) => named[name]!);
-  const iterations = threadIterations(fn, scalars);
-  // Every machine cuts the rows of a matrix in its own grain: run as many iterations as cover TEST_ROWS.
-  const m = Number(use.shape.m);
-  const end = isMatmul(use) ? Math.min(iterations, Math.ceil((iterations * TEST_ROWS) / m)) : iterations;
-  return { buffers, scalars, begin: 0, end };
+  return buffers.map(({ fill, elements }) => fillBuffer(fill, elements, next));
 }
 
-/** The results all machines have computed: everything written, or the first TEST_ROWS rows of a matmul. */
-function resultDigest(use: KernelUse, fn: LoopFunction, buffers: readonly Uint8Array[]): string {
+function resultDigest(test: KernelCase, buffers: readonly Uint8Array[]): string {
   const parts: Uint8Array[] = [];
-  fn.buffers.forEach((param, i) => {
-    if (param.access === 'read') return;
+  test.buffers.forEach(({ compare }, i) => {
+    if (compare === undefined) return;
     const bytes = buffers[i]!;
-    if (!isMatmul(use)) {
-      parts.push(bytes);
-      return;
+    for (let at = 0; at < bytes.length; at += compare.stride) {
+      parts.push(bytes.subarray(at, at + compare.bytes));
     }
-    const m = Number(use.shape.m);
-    const row = pad(m) * 4;
-    for (let at = 0; at < bytes.length; at += row)
-      parts.push(bytes.subarray(at, at + Math.min(m, TEST_ROWS) * 4));
   });
   return digest(parts);
 }
 
-/** Expected digests of all kernels, by the interpreter. */
+/**
+ * The tests of all kernels of a plan for these machines, with what the interpreter computes. It runs them as
+ * the last machine schedules them: the schedule must not matter.
+ */
 export function expectKernels(
-  plan: Plan,
-  functions: readonly LoopFunction[],
+  plan: Pick<Plan, 'kernels'>,
+  machines: readonly Machine[],
   seed: number,
-): Record<string, string> {
-  const expected: Record<string, string> = {};
+): KernelTests {
+  const byMachine = machines.map(
+    (machine) =>
+      [machine.name, new Map(scheduleOwnKernels(plan, machine).map((fn) => [fn.name, fn]))] as const,
+  );
+  const tests: KernelTests = {};
   plan.kernels.forEach((use, i) => {
-    const fn = functions.find((f) => f.name === use.name);
-    const test = fn && makeCase(use, fn, seed + i);
-    if (fn === undefined || test === undefined) return;
-    runFunction(fn, {
-      buffers: test.buffers,
-      scalars: test.scalars,
-      range: { begin: test.begin, end: test.end },
-    });
-    expected[use.name] = resultDigest(use, fn, test.buffers);
+    const scheduled = new Map<string, LoopFunction>();
+    for (const [machine, functions] of byMachine) {
+      const fn = functions.get(use.name);
+      if (fn !== undefined) scheduled.set(machine, fn);
+    }
+    const test = kernelCase(use, scheduled, seed + i);
+    if (test === undefined) return;
+    const buffers = makeBuffers(test);
+    const [machine, fn] = [...scheduled].at(-1)!;
+    runFunction(fn, { buffers, scalars: test.scalars, range: { begin: 0, end: test.iterations[machine]! } });
+    tests[use.name] = { ...test, digest: resultDigest(test, buffers) };
   });
-  return expected;
+  return tests;
 }
 
 /** Runs every kernel on the executable; the names of those that gave other bytes than the interpreter. */
 export async function findWrongKernels(
   executable: Executable,
-  plan: Plan,
-  functions: readonly LoopFunction[],
-  test: Pick<SelfTest, 'seed' | 'kernels'>,
+  tests: KernelTests,
 ): Promise<readonly string[]> {
   const wrong: string[] = [];
-  for (const [i, use] of plan.kernels.entries()) {
-    const fn = functions.find((f) => f.name === use.name);
-    const expected = test.kernels[use.name];
-    const input = fn && makeCase(use, fn, test.seed + i);
-    if (fn === undefined || expected === undefined || input === undefined) continue;
-    await executable.callKernel({ kernel: use.name, ...input });
-    if (resultDigest(use, fn, input.buffers) !== expected) wrong.push(use.name);
+  for (const [kernel, test] of Object.entries(tests)) {
+    const end = test.iterations[executable.target];
+    if (end === undefined) {
+      throw new LutraError('invalid', `the self-test does not cover ${kernel} on ${executable.target}`, {
+        hint: 'The artifact is damaged: compile the model again.',
+      });
+    }
+    const buffers = makeBuffers(test);
+    await executable.callKernel({ kernel, buffers, scalars: test.scalars, begin: 0, end });
+    if (resultDigest(test, buffers) !== test.digest) wrong.push(kernel);
   }
   return wrong;
 }

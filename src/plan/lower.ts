@@ -30,7 +30,7 @@ function buildCustom(use: KernelUse, node: Node, custom: OperatorKernels): LoopF
 }
 
 /** The kernels of a plan that are lutra's own, scheduled for a machine; those of user operators are left out. */
-export function scheduleOwnKernels(plan: Plan, machine: Machine): readonly LoopFunction[] {
+export function scheduleOwnKernels(plan: Pick<Plan, 'kernels'>, machine: Machine): readonly LoopFunction[] {
   return plan.kernels.filter((use) => use.node === undefined).map((use) => buildOwn(use, machine));
 }
 

@@ -1,14 +1,10 @@
 import { type Artifact, verifyHashes } from '../artifact/open.ts';
-import { findWrongKernels, runSteps, type SelfTest } from '../artifact/self-test.ts';
+import { findWrongKernels, type KernelTests, runSteps, type SelfTest } from '../artifact/self-test.ts';
 import { LutraError } from '../common/errors.ts';
-import type { LoopFunction } from '../loops/ir.ts';
-import { scheduleOwnKernels } from '../plan/lower.ts';
-import type { Plan } from '../plan/types.ts';
 import { nodePlatform } from '../platform/node.ts';
-import { C_MACHINES } from '../targets/c/machines.ts';
 import { detectCpu } from '../targets/cpu.ts';
 import type { Executable } from '../targets/executable.ts';
-import { detectWasmMachines, WASM_MACHINES } from '../targets/wasm/machines.ts';
+import { detectWasmMachines } from '../targets/wasm/machines.ts';
 import { type Runnable, startExecutable } from './start.ts';
 import { type Candidate, candidates, defaultThreads, type Host } from './targets.ts';
 import { isVerified, rememberVerified } from './verified.ts';
@@ -20,21 +16,13 @@ export async function detectHost(): Promise<Host> {
 /** A program and what it must compute. */
 export interface Testable {
   readonly runnable: Runnable;
-  readonly plan: Plan;
-  readonly kernels: Pick<SelfTest, 'seed' | 'kernels'>;
+  readonly kernels: KernelTests;
   readonly steps?: SelfTest['steps'];
-}
-
-function kernelFunctions(test: Testable, machine: string): readonly LoopFunction[] {
-  const found = [...C_MACHINES, ...WASM_MACHINES].find(({ name }) => name === machine);
-  if (found === undefined) throw new LutraError('internal', `no machine ${machine}`);
-  return scheduleOwnKernels(test.plan, found);
 }
 
 /** What is wrong with an executable, in words; undefined when it computes what it must. */
 async function findFault(executable: Executable, test: Testable): Promise<string | undefined> {
-  const functions = kernelFunctions(test, executable.target);
-  const wrong = await findWrongKernels(executable, test.plan, functions, test.kernels);
+  const wrong = await findWrongKernels(executable, test.kernels);
   if (wrong.length > 0) return `wrong results from ${wrong.join(', ')}`;
   if (test.steps === undefined) return undefined;
   if ((await runSteps(executable, test.steps.tokens)) !== test.steps.digest) return 'wrong logits';
@@ -97,7 +85,7 @@ export async function startArtifact(
   },
 ): Promise<Executable> {
   const host = await detectHost();
-  const { manifest, path, plan, selfTest } = artifact;
+  const { manifest, path, selfTest } = artifact;
   const chain = candidates(options.target ?? manifest.target, manifest.code, host);
   const { cpu } = host;
   if (!(await isVerified(path, manifest, 'files', cpu))) {
@@ -109,8 +97,7 @@ export async function startArtifact(
     chain,
     {
       runnable: { path, needs: manifest.needs, code: manifest.code },
-      plan,
-      kernels: selfTest,
+      kernels: selfTest.kernels,
       steps: selfTest.steps,
     },
     {

@@ -1,0 +1,169 @@
+/**
+ * The self-test of each kernel: on how much random data it runs and which of its results are compared. All of it
+ * is stored in the artifact, so that loading one needs no kernels and a later lutra can still test it.
+ */
+import { z } from 'zod';
+import { LutraError } from '../common/errors.ts';
+import { alignUp } from '../common/math.ts';
+import { ROW_PAD } from '../kernels/kernel.ts';
+import { threadIterations } from '../loops/interpret.ts';
+import { type BufferParam, kindBytes, type LoopFunction } from '../loops/ir.ts';
+import type { KernelUse } from '../plan/types.ts';
+
+/** Rows of a matrix that a matmul's test compares. */
+const TEST_ROWS = 64;
+/** Rows of a matrix that exist in a test: a machine's range may reach beyond TEST_ROWS by its grain. */
+const MATRIX_ROWS = 512;
+/** `ids` index a table of VOCABULARY rows; `trits` are bytes of four 2-bit codes 0 to 2. */
+const FILLS = ['f32', 'f16', 'bf16', 'i32', 'i8', 'ids', 'trits'] as const;
+export type Fill = (typeof FILLS)[number];
+
+const bufferSchema = z.object({
+  fill: z.enum(FILLS),
+  elements: z
+    .int()
+    .nonnegative()
+    .max(1 << 28),
+  /** Where the kernel writes: of every `stride` bytes the first `bytes` are compared. */
+  compare: z.object({ stride: z.int().positive(), bytes: z.int().positive() }).optional(),
+});
+
+export const kernelCaseSchema = z.object({
+  seed: z.int(),
+  /** In parameter order, as `scalars`. */
+  buffers: z.array(bufferSchema),
+  scalars: z.array(z.number()),
+  /** Iterations of the thread loop to run, by machine: each cuts the rows of a matrix in its own grain. */
+  iterations: z.record(z.string(), z.int().positive()),
+});
+
+/** What one kernel runs on, and which of its results every machine computes. */
+export type KernelCase = z.infer<typeof kernelCaseSchema>;
+type BufferCase = KernelCase['buffers'][number];
+
+const TEST_POSITION = 17;
+export const VOCABULARY = 8;
+const pad = (k: number) => alignUp(k, ROW_PAD);
+
+function isMatmul(use: KernelUse): boolean {
+  return use.op === 'lowbit.matmul' || use.op === 'matmul';
+}
+
+/** The scalar arguments, by parameter name. */
+function scalarsOf(use: KernelUse): Readonly<Record<string, number>> {
+  const n = use.shape.batch === 'one' ? 1 : isMatmul(use) ? 5 : 3;
+  return { n, pos: TEST_POSITION, first: 1 };
+}
+
+/** Elements of each buffer by parameter name. Of a matrix only the first MATRIX_ROWS rows exist. */
+function sizesOf(use: KernelUse): Readonly<Record<string, number>> | undefined {
+  const { n } = scalarsOf(use) as { n: number };
+  const number = (name: string) => Number(use.shape[name]);
+  const rows = (width: number) => n * pad(width);
+  const k = number('k');
+  switch (use.op) {
+    case 'embedding':
+      return { tokens: n, table: VOCABULARY * pad(number('hidden')), out: rows(number('hidden')) };
+    case 'rmsNorm':
+      return { x: rows(k), weight: pad(k), out: rows(k) };
+    case 'rmsNorm.quantize':
+    case 'quantize':
+      return { x: rows(k), weight: pad(k), q: rows(k), scale: n, sum: n };
+    case 'lowbit.matmul': {
+      const m = number('m');
+      const matrix = Math.min(pad(m), MATRIX_ROWS) * pad(k);
+      return {
+        q: rows(k),
+        scale: n,
+        sum: n,
+        weight: matrix / 4,
+        weightScale: pad(m),
+        residual: rows(m),
+        out: rows(m),
+      };
+    }
+    case 'matmul': {
+      const m = number('m');
+      return { x: rows(k), table: Math.min(m, MATRIX_ROWS) * pad(k), rowScale: pad(m), out: rows(m) };
+    }
+    case 'rope.store':
+    case 'attention': {
+      const [heads, kvHeads, headDim] = [number('heads'), number('kvHeads'), number('headDim')];
+      const positions = alignUp(number('context'), 16);
+      return {
+        qkv: rows((heads + 2 * kvHeads) * headDim),
+        table: (TEST_POSITION + n) * headDim,
+        qOut: rows(heads * headDim),
+        q: rows(heads * headDim),
+        out: rows(heads * headDim),
+        keys: kvHeads * positions * headDim,
+        values: kvHeads * positions * alignUp(headDim, 16),
+      };
+    }
+    case 'gate.packed':
+      return { gateUp: rows(2 * k), out: rows(k) };
+    case 'add':
+      return { a: rows(k), b: rows(k), out: rows(k) };
+    case 'selectOutputs':
+      return { x: rows(k) + pad(k), out: rows(k) };
+    default:
+      return undefined;
+  }
+}
+
+function fillOf({ elem, name }: BufferParam): Fill {
+  switch (elem) {
+    case 'f32':
+    case 'f16':
+    case 'bf16':
+    case 'i8':
+      return elem;
+    case 'i32':
+      return name === 'tokens' ? 'ids' : 'i32';
+    case 'u8':
+      return 'trits';
+    default:
+      throw new LutraError('internal', `self-test: no inputs of ${elem}`);
+  }
+}
+
+/** Everything written is compared, or the first TEST_ROWS rows of a matmul, which all machines compute. */
+function compared(use: KernelUse, { elem, access }: BufferParam, elements: number): BufferCase['compare'] {
+  if (access === 'read') return undefined;
+  const m = Number(use.shape.m);
+  if (isMatmul(use)) return { stride: pad(m) * 4, bytes: Math.min(m, TEST_ROWS) * 4 };
+  return { stride: elements * kindBytes(elem), bytes: elements * kindBytes(elem) };
+}
+
+/** Thread-loop iterations that compute what is compared. */
+function iterationsOf(use: KernelUse, fn: LoopFunction, scalars: readonly number[]): number {
+  const all = threadIterations(fn, scalars);
+  return isMatmul(use) ? Math.min(all, Math.ceil((all * TEST_ROWS) / Number(use.shape.m))) : all;
+}
+
+/**
+ * The test of a kernel, the same on every machine; undefined for one this file knows nothing of.
+ * `scheduled` has the kernel as each machine runs it.
+ */
+export function kernelCase(
+  use: KernelUse,
+  scheduled: ReadonlyMap<string, LoopFunction>,
+  seed: number,
+): KernelCase | undefined {
+  const [fn] = scheduled.values();
+  const sizes = sizesOf(use);
+  if (sizes === undefined || fn === undefined) return undefined;
+  const buffers = fn.buffers.map((param): BufferCase => {
+    const elements = sizes[param.name];
+    if (elements === undefined)
+      throw new LutraError('internal', `self-test: ${use.name} has no size for ${param.name}`);
+    const compare = compared(use, param, elements);
+    return { fill: fillOf(param), elements, ...(compare && { compare }) };
+  });
+  const named = scalarsOf(use);
+  const scalars = fn.scalars.map(({ name }) => named[name]!);
+  const iterations = Object.fromEntries(
+    [...scheduled].map(([machine, own]) => [machine, iterationsOf(use, own, scalars)]),
+  );
+  return { seed, buffers, scalars, iterations };
+}
