@@ -10,10 +10,23 @@ import { threadIterations } from '../loops/interpret.ts';
 import { type BufferParam, kindBytes, type LoopFunction } from '../loops/ir.ts';
 import type { KernelUse } from '../plan/types.ts';
 
-/** Rows of a matrix that a matmul's test compares. */
-const TEST_ROWS = 64;
-/** Rows of a matrix that exist in a test: a machine's range may reach beyond TEST_ROWS by its grain. */
-const MATRIX_ROWS = 512;
+/** How much of a kernel's work a case has it do. */
+export interface Extent {
+  /** Rows (tokens) of the call. */
+  readonly n: number;
+  /** Of the first token. */
+  readonly position: number;
+  /** Rows of a matrix that exist: a machine's range may reach beyond `comparedRows` by its grain. */
+  readonly matrixRows: number;
+  /** Rows of a matrix whose results are compared. */
+  readonly comparedRows: number;
+}
+
+/** Little work, for the interpreter has to do it too. */
+function testExtent(use: KernelUse): Extent {
+  const n = use.shape.batch === 'one' ? 1 : isMatmul(use) ? 5 : 3;
+  return { n, position: 17, matrixRows: 512, comparedRows: 64 };
+}
 /** `ids` index a table of VOCABULARY rows; `trits` are bytes of four 2-bit codes 0 to 2. */
 const FILLS = ['f32', 'f16', 'bf16', 'i32', 'i8', 'ids', 'trits'] as const;
 export type Fill = (typeof FILLS)[number];
@@ -41,7 +54,6 @@ export const kernelCaseSchema = z.object({
 export type KernelCase = z.infer<typeof kernelCaseSchema>;
 type BufferCase = KernelCase['buffers'][number];
 
-const TEST_POSITION = 17;
 export const VOCABULARY = 8;
 const pad = (k: number) => alignUp(k, ROW_PAD);
 
@@ -50,14 +62,13 @@ function isMatmul(use: KernelUse): boolean {
 }
 
 /** The scalar arguments, by parameter name. */
-function scalarsOf(use: KernelUse): Readonly<Record<string, number>> {
-  const n = use.shape.batch === 'one' ? 1 : isMatmul(use) ? 5 : 3;
-  return { n, pos: TEST_POSITION, first: 1 };
+function scalarsOf({ n, position }: Extent): Readonly<Record<string, number>> {
+  return { n, pos: position, first: 1 };
 }
 
-/** Elements of each buffer by parameter name. Of a matrix only the first MATRIX_ROWS rows exist. */
-function sizesOf(use: KernelUse): Readonly<Record<string, number>> | undefined {
-  const { n } = scalarsOf(use) as { n: number };
+/** Elements of each buffer by parameter name. */
+function sizesOf(use: KernelUse, extent: Extent): Readonly<Record<string, number>> | undefined {
+  const { n, position, matrixRows } = extent;
   const number = (name: string) => Number(use.shape[name]);
   const rows = (width: number) => n * pad(width);
   const k = number('k');
@@ -71,7 +82,7 @@ function sizesOf(use: KernelUse): Readonly<Record<string, number>> | undefined {
       return { x: rows(k), weight: pad(k), q: rows(k), scale: n, sum: n };
     case 'lowbit.matmul': {
       const m = number('m');
-      const matrix = Math.min(pad(m), MATRIX_ROWS) * pad(k);
+      const matrix = Math.min(pad(m), matrixRows) * pad(k);
       return {
         q: rows(k),
         scale: n,
@@ -84,7 +95,7 @@ function sizesOf(use: KernelUse): Readonly<Record<string, number>> | undefined {
     }
     case 'matmul': {
       const m = number('m');
-      return { x: rows(k), table: Math.min(m, MATRIX_ROWS) * pad(k), rowScale: pad(m), out: rows(m) };
+      return { x: rows(k), table: Math.min(m, matrixRows) * pad(k), rowScale: pad(m), out: rows(m) };
     }
     case 'rope.store':
     case 'attention': {
@@ -92,7 +103,7 @@ function sizesOf(use: KernelUse): Readonly<Record<string, number>> | undefined {
       const positions = alignUp(number('context'), 16);
       return {
         qkv: rows((heads + 2 * kvHeads) * headDim),
-        table: (TEST_POSITION + n) * headDim,
+        table: (position + n) * headDim,
         qOut: rows(heads * headDim),
         q: rows(heads * headDim),
         out: rows(heads * headDim),
@@ -105,7 +116,7 @@ function sizesOf(use: KernelUse): Readonly<Record<string, number>> | undefined {
     case 'add':
       return { a: rows(k), b: rows(k), out: rows(k) };
     case 'selectOutputs':
-      return { x: rows(k) + pad(k), out: rows(k) };
+      return { x: rows(k), outputs: n + 1, out: rows(k) };
     default:
       return undefined;
   }
@@ -127,18 +138,28 @@ function fillOf({ elem, name }: BufferParam): Fill {
   }
 }
 
-/** Everything written is compared, or the first TEST_ROWS rows of a matmul, which all machines compute. */
-function compared(use: KernelUse, { elem, access }: BufferParam, elements: number): BufferCase['compare'] {
+/** Everything written is compared, or the first rows of a matmul, which all machines compute. */
+function compared(
+  use: KernelUse,
+  { comparedRows }: Extent,
+  { elem, access }: BufferParam,
+  elements: number,
+): BufferCase['compare'] {
   if (access === 'read') return undefined;
   const m = Number(use.shape.m);
-  if (isMatmul(use)) return { stride: pad(m) * 4, bytes: Math.min(m, TEST_ROWS) * 4 };
+  if (isMatmul(use)) return { stride: pad(m) * 4, bytes: Math.min(m, comparedRows) * 4 };
   return { stride: elements * kindBytes(elem), bytes: elements * kindBytes(elem) };
 }
 
 /** Thread-loop iterations that compute what is compared. */
-function iterationsOf(use: KernelUse, fn: LoopFunction, scalars: readonly number[]): number {
+function iterationsOf(
+  use: KernelUse,
+  { comparedRows }: Extent,
+  fn: LoopFunction,
+  scalars: readonly number[],
+): number {
   const all = threadIterations(fn, scalars);
-  return isMatmul(use) ? Math.min(all, Math.ceil((all * TEST_ROWS) / Number(use.shape.m))) : all;
+  return isMatmul(use) ? Math.min(all, Math.ceil((all * comparedRows) / Number(use.shape.m))) : all;
 }
 
 /**
@@ -149,21 +170,22 @@ export function kernelCase(
   use: KernelUse,
   scheduled: ReadonlyMap<string, LoopFunction>,
   seed: number,
+  extent = testExtent(use),
 ): KernelCase | undefined {
   const [fn] = scheduled.values();
-  const sizes = sizesOf(use);
+  const sizes = sizesOf(use, extent);
   if (sizes === undefined || fn === undefined) return undefined;
   const buffers = fn.buffers.map((param): BufferCase => {
     const elements = sizes[param.name];
     if (elements === undefined)
       throw new LutraError('internal', `self-test: ${use.name} has no size for ${param.name}`);
-    const compare = compared(use, param, elements);
+    const compare = compared(use, extent, param, elements);
     return { fill: fillOf(param), elements, ...(compare && { compare }) };
   });
-  const named = scalarsOf(use);
+  const named = scalarsOf(extent);
   const scalars = fn.scalars.map(({ name }) => named[name]!);
   const iterations = Object.fromEntries(
-    [...scheduled].map(([machine, own]) => [machine, iterationsOf(use, own, scalars)]),
+    [...scheduled].map(([machine, own]) => [machine, iterationsOf(use, extent, own, scalars)]),
   );
   return { seed, buffers, scalars, iterations };
 }

@@ -170,13 +170,10 @@ export async function runSteps(
     let position = 0;
     for (const tokens of steps) {
       if (signal?.aborted) throw new LutraError('cancelled', 'cancelled');
-      const logits = await executable.step({
-        tokens: Int32Array.from(tokens),
-        position,
-        cache,
-        logits: 'all',
-      });
-      parts.push(new Uint8Array(logits.buffer, logits.byteOffset, logits.byteLength));
+      const request = { tokens: Int32Array.from(tokens), position, cache, logits: 'all' } as const;
+      for (const logits of await executable.step([request])) {
+        parts.push(new Uint8Array(logits.buffer, logits.byteOffset, logits.byteLength));
+      }
       position += tokens.length;
     }
     return digest(parts);
