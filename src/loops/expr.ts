@@ -224,6 +224,14 @@ export function lookup16(table: Expr, index: Expr): Expr {
   return { kind: 'lookup16', table, index, type: { kind: table.type.kind, lanes: index.type.lanes } };
 }
 
+export function lookup128(low: Expr, high: Expr, index: Expr): Expr {
+  expectSame('lookup128', low, high);
+  if (low.type.lanes !== 64 || kindBits(low.type.kind) !== 8)
+    reject('lookup128 needs two halves of 64 bytes', low.type);
+  if (index.type.kind !== 'u8') reject('lookup128 needs u8 indices', index.type);
+  return { kind: 'lookup128', low, high, index, type: { kind: low.type.kind, lanes: index.type.lanes } };
+}
+
 export function reduce(op: 'add' | 'min' | 'max', a: Expr): Expr {
   expectArithmetic('reduce', a);
   if ((a.type.lanes & (a.type.lanes - 1)) !== 0) reject('reduce needs a power of two lanes', a.type);

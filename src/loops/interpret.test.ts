@@ -180,6 +180,17 @@ describe('lanes', () => {
     const table = Array.from({ length: 16 }, (_, i) => 3 * i - 20);
     expect(evaluate([['i8', table] as const, ['u8', [15, 0, 7]] as const], x.lookup16)).toEqual([25, -20, 1]);
   });
+
+  test('lookup128', () => {
+    const low = Array.from({ length: 64 }, (_, i) => i - 100);
+    const high = Array.from({ length: 64 }, (_, i) => 2 * i);
+    const operands = [
+      ['i8', low] as const,
+      ['i8', high] as const,
+      ['u8', [0, 63, 64, 127]] as const,
+    ] as const;
+    expect(evaluate(operands, x.lookup128)).toEqual([-100, -37, 0, 126]);
+  });
 });
 
 describe('statements', () => {
@@ -294,6 +305,10 @@ describe('broken promises are reported with function and statement', () => {
     expect(
       run((k, u8) => k.let('v', x.lookup16(x.constant(x.vector('u8', 16), 1), k.load(u8, 0, 2)))),
     ).toThrow('lookup16 promised codes up to 15 but met 16');
+    const half = x.constant(x.vector('i8', 64), 1);
+    expect(run((k) => k.let('v', x.lookup128(half, half, x.constant(x.vector('u8', 4), 128))))).toThrow(
+      'lookup128 promised codes up to 127 but met 128',
+    );
   });
 
   test('arithmetic', () => {

@@ -3,7 +3,7 @@
  * are left open (one NaN may come out as another).
  *
  * It checks what targets take on trust and throws a LutraError with the function and the statement: bounds of
- * every load and store, the promises of dot2, dot4 and lookup16, division, conversions to i32. Local arrays
+ * every load and store, the promises of dot2, dot4 and lookups, division, conversions to i32. Local arrays
  * start as bytes of 0xff, which no kernel should ever see.
  */
 import { LutraError } from '../common/errors.ts';

@@ -137,6 +137,17 @@ export type Expr =
   /** r[i] = table[index[i]]: table is 16 lanes of u8 or i8, index u8 lanes < 16 (checked) (pshufb, tbl, swizzle). */
   | { readonly kind: 'lookup16'; readonly table: Expr; readonly index: Expr; readonly type: ValueType }
   /**
+   * r[i] = [low, high][index[i]]: the table is two halves of 64 lanes of u8 or i8, index u8 lanes < 128 (checked)
+   * (vpermi2b).
+   */
+  | {
+      readonly kind: 'lookup128';
+      readonly low: Expr;
+      readonly high: Expr;
+      readonly index: Expr;
+      readonly type: ValueType;
+    }
+  /**
    * All lanes to one scalar by halving: [a b c d] -> [a+c b+d] -> (a+c)+(b+d). Lanes must be a power of
    * two. The order is part of the meaning, so that floats agree on every width of machine.
    */

@@ -23,7 +23,7 @@ function machine(vectorBytes: Machine['vectorBytes'], native: NativeOp[], dotCod
   };
 }
 
-const ALL: NativeOp[] = ['dot2', 'madd', 'dot4', 'lookup16', 'averageRound', 'f16'];
+const ALL: NativeOp[] = ['dot2', 'madd', 'dot4', 'lookup16', 'lookup128', 'averageRound', 'f16'];
 const MACHINES = [
   machine(4, [], 255),
   machine(16, ['madd', 'lookup16', 'averageRound'], 255),

@@ -14,7 +14,7 @@
  * - unrolled loops are written out;
  * - lanes are powers of two and no value is larger than a register; on a machine without vectors, every value
  *   is a scalar;
- * - dot2, madd, dot4, lookup16 and averageRound appear only where native, the dots with codes up to
+ * - dot2, madd, dot4, lookups and averageRound appear only where native, the dots with codes up to
  *   `dotCodeMax`; casts between f16 and f32 only where 'f16' is; casts to bf16 never;
  * - concat has two parts; reduce is written out (a slice of one lane is that scalar).
  *

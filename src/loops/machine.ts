@@ -1,5 +1,5 @@
 /** Instructions that a machine may have and that are otherwise written out in simpler ones. */
-export type NativeOp = 'dot2' | 'madd' | 'dot4' | 'lookup16' | 'averageRound' | 'f16';
+export type NativeOp = 'dot2' | 'madd' | 'dot4' | 'lookup16' | 'lookup128' | 'averageRound' | 'f16';
 
 /**
  * What kernels and the legalizer need to know of a processor, and all they may know: schedules choose

@@ -128,6 +128,8 @@ function at(e: Expr, binds: number): string {
       return call('dot4', e.acc, e.a, e.b, e.aMax);
     case 'lookup16':
       return call('lookup16', e.table, e.index);
+    case 'lookup128':
+      return call('lookup128', e.low, e.high, e.index);
     case 'reduce':
       return call('reduce', e.op, e.a);
     default:

@@ -50,7 +50,7 @@ test('they use every kind of expression and statement', () => {
   }
   const expressions =
     'const ref load unary binary shift compare select cast bitcast repeat slice concat shuffle ' +
-    'dot2 madd dot4 lookup16 reduce';
+    'dot2 madd dot4 lookup16 lookup128 reduce';
   const all = `${expressions} let var assign store for if prefetch`.split(' ');
   expect(all.filter((kind) => !seen.has(kind))).toEqual([]);
 });

@@ -204,7 +204,11 @@ export function randomFunction(seed: number): RandomCase {
     if (kind === 'u8' || kind === 'u16') binary('averageRound');
     if (kind === 'u8') list.push(() => x.unary('popcount', same()));
     if (kind === 'u8' || kind === 'i8') {
-      list.push(() => x.lookup16(other(x.vector(kind, 16)), codes(lanes, 15, depth)));
+      const half = x.vector(kind, 64);
+      list.push(
+        () => x.lookup16(other(x.vector(kind, 16)), codes(lanes, 15, depth)),
+        () => x.lookup128(other(half), other(half), codes(lanes, 127, depth)),
+      );
     }
     if (kind === 'i16' && lanes <= 32) {
       const max = pick([1, 3, 15, 63, 127, 128]);

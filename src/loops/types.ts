@@ -55,6 +55,8 @@ export function checkedType(e: Expr): ValueType {
       return x.dot4(e.acc, e.a, e.b, e.aMax).type;
     case 'lookup16':
       return x.lookup16(e.table, e.index).type;
+    case 'lookup128':
+      return x.lookup128(e.low, e.high, e.index).type;
     case 'reduce':
       return x.reduce(e.op, e.a).type;
     default:

@@ -32,6 +32,8 @@ export function operands(e: Expr): readonly Expr[] {
       return [e.acc, e.a, e.b];
     case 'lookup16':
       return [e.table, e.index];
+    case 'lookup128':
+      return [e.low, e.high, e.index];
     default:
       return unreachable(e);
   }
@@ -67,6 +69,8 @@ export function mapOperands(e: Expr, f: (operand: Expr) => Expr): Expr {
       return { ...e, acc: f(e.acc), a: f(e.a), b: f(e.b) };
     case 'lookup16':
       return { ...e, table: f(e.table), index: f(e.index) };
+    case 'lookup128':
+      return { ...e, low: f(e.low), high: f(e.high), index: f(e.index) };
     default:
       return unreachable(e);
   }

@@ -232,6 +232,8 @@ function combineLanes(frame: Frame, e: Expr, out: Elements, inputs: readonly Vec
       return () => loops.dot4Lanes(o, a!, b!, c!, e.aMax);
     case 'lookup16':
       return () => loops.lookup16Lanes(o, a!, b!);
+    case 'lookup128':
+      return () => loops.lookup128Lanes(o, a!, b!, c!);
     case 'reduce': {
       const loop = binaryLoop(e.op, isInteger(e.type.kind));
       const work = a!.slice();

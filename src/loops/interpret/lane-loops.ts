@@ -125,6 +125,14 @@ export function lookup16Lanes(out: Lanes, table: Lanes, index: Lanes): void {
   }
 }
 
+export function lookup128Lanes(out: Lanes, low: Lanes, high: Lanes, index: Lanes): void {
+  for (let i = 0; i < out.length; i++) {
+    const at = index[i]!;
+    if (at > 127) rejectCode('lookup128', at, 127);
+    out[i] = at < 64 ? low[at]! : high[at - 64]!;
+  }
+}
+
 /** By halving, in the order that `reduce` promises; overwrites `x`. */
 export function reduceLanes(loop: BinaryLoop, x: Lanes): number {
   let work = x;

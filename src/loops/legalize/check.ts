@@ -51,6 +51,7 @@ function exprProblem(e: Expr, machine: Machine): string | undefined {
       return isNativeDot(machine, e) ? undefined : 'is not native';
     case 'madd':
     case 'lookup16':
+    case 'lookup128':
       return isNative(machine, e.kind) ? undefined : 'is not native';
     case 'binary':
       return e.op !== 'averageRound' || isNative(machine, e.op) ? undefined : 'is not native';

@@ -43,6 +43,10 @@ export function expand(machine: Machine, e: Expr, bind: Bind): Expr | undefined 
       const [a, b] = [bind(e.a), bind(e.b)];
       return x.sub(x.binary('or', a, b), x.shift('right', x.binary('xor', a, b), 1));
     }
+    case 'lookup128':
+      return isNative(machine, 'lookup128') || !isNative(machine, 'lookup16')
+        ? undefined
+        : expandLookup128(e, bind);
     default:
       return undefined;
   }
@@ -53,6 +57,24 @@ function expandCast(machine: Machine, e: Of<'cast'>, bind: Bind): Expr | undefin
   if (isNative(machine, 'f16')) return undefined;
   if (e.type.kind === 'f16') return f32ToF16(bind(e.a), bind);
   return e.a.type.kind === 'f16' ? f16ToF32(e.a, bind) : undefined;
+}
+
+/** A lookup in each 16 bytes of the table by the lowest bits, and a choice among the results by the others. */
+function expandLookup128(e: Of<'lookup128'>, bind: Bind): Expr {
+  const index = bind(e.index);
+  const within = bind(x.and(index, 15));
+  const zero = x.constant(index.type, 0);
+  let found = [e.low, e.high].flatMap((half) => {
+    const table = bind(half);
+    return [0, 16, 32, 48].map((start) => x.lookup16(x.slice(table, start, 16), within));
+  });
+  for (let bit = 16; found.length > 1; bit *= 2) {
+    const masked = bind(x.and(index, bit));
+    found = Array.from({ length: found.length / 2 }, (_, i) =>
+      x.select('eq', masked, zero, found[2 * i]!, found[2 * i + 1]!),
+    );
+  }
+  return found[0]!;
 }
 
 /** Lanes j, j + stride, j + 2 stride, ... */

@@ -87,6 +87,12 @@ export function lower(emitter: Emitter, e: Expr): Pieces {
     }
     case 'lookup16':
       return lowerLookup(emitter, e);
+    case 'lookup128': {
+      const table = [e.low, e.high].flatMap((half) => lower(emitter, half));
+      if (!isNative(machine, 'lookup128')) return lowerLookupThroughMemory(emitter, e, table);
+      const [low, high] = table.map((half) => emitter.share(half));
+      return lower(emitter, e.index).map((index) => x.lookup128(low!, high!, index));
+    }
     case 'reduce':
       return [lowerReduce(emitter, e)];
   }
@@ -219,11 +225,15 @@ function lowerLookup(emitter: Emitter, e: Of<'lookup16'>): Pieces {
 }
 
 /** Puts the table into scratch memory and loads from there, lane by lane. */
-function lowerLookupThroughMemory(emitter: Emitter, e: Of<'lookup16'>, table: Pieces): Pieces {
+function lowerLookupThroughMemory(
+  emitter: Emitter,
+  e: Of<'lookup16'> | Of<'lookup128'>,
+  table: Pieces,
+): Pieces {
   const { kind } = e.type;
   const shared = table.map((piece) => emitter.share(piece));
   const key = x.concat(shared.length === 1 ? [shared[0]!] : shared);
-  const scratch = emitter.scratch(key, { elem: kind, size: 16 }, (buffer) => {
+  const scratch = emitter.scratch(key, { elem: kind, size: key.type.lanes }, (buffer) => {
     let at = 0;
     for (const value of shared) {
       emitter.emit({ kind: 'store', buffer, index: x.int(at), value });

@@ -272,6 +272,11 @@ const CALLS: ReadonlyMap<string, Build> = new Map(
       const table = expression(r);
       return { kind: 'lookup16', table, index: next(r), type: table.type };
     },
+    lookup128(r) {
+      const low = expression(r);
+      const high = next(r);
+      return { kind: 'lookup128', low, high, index: next(r), type: low.type };
+    },
     reduce(r) {
       const token = r.cursor.word('an operation');
       const op = REDUCTIONS.find((known) => known === token.text);

@@ -136,6 +136,7 @@ function emit(scope: Scope, e: Expr): Code {
     case 'madd':
     case 'dot4':
     case 'lookup16':
+    case 'lookup128':
       if (!scope.machine.native.has(e.kind)) return notLegal(scope, e);
       return call(dotHelper(h, scope.machine.isa, e), ...operands(e).map(arg));
     case 'reduce':

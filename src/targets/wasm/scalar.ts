@@ -288,7 +288,8 @@ export function emitScalar(ctx: FunctionContext, e: Expr): void {
     case 'lookup16':
       fromVector(ctx, e);
       break;
+    case 'lookup128':
     case 'reduce':
-      throw new LutraError('internal', 'wasm: reduce should have been legalized');
+      throw new LutraError('internal', `wasm: ${e.kind} should have been legalized`);
   }
 }

@@ -265,6 +265,7 @@ export function emitVector(ctx: FunctionContext, e: Expr): void {
     case 'bitcast':
       emitMovement(ctx, e);
       break;
+    case 'lookup128':
     case 'reduce':
     case 'compare':
       throw new LutraError('internal', `wasm: ${e.kind} should have been legalized`);

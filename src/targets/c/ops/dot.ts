@@ -5,7 +5,7 @@ import type { Isa } from '../machines.ts';
 import { registerBytes } from '../types.ts';
 import { asRegister, prefix } from './x86.ts';
 
-type Dot = Extract<Expr, { kind: 'dot2' | 'madd' | 'dot4' | 'lookup16' }>;
+type Dot = Extract<Expr, { kind: 'dot2' | 'madd' | 'dot4' | 'lookup16' | 'lookup128' }>;
 
 /** The helper that computes `e` from its operands in order (dot4: accumulator first). */
 export function dotHelper(h: Helpers, isa: Isa, e: Dot): string {
@@ -18,6 +18,8 @@ export function dotHelper(h: Helpers, isa: Isa, e: Dot): string {
       return dot4(h, isa, e.a.type, e.b.type, e.type);
     case 'lookup16':
       return lookup16(h, e.table.type, e.index.type, e.type);
+    case 'lookup128':
+      return lookup128(h, isa, e.low.type, e.index.type, e.type);
   }
 }
 
@@ -68,4 +70,18 @@ function lookup16(h: Helpers, table: ValueType, index: ValueType, type: ValueTyp
   }[reg];
   const body = `(${h.type(type)})${prefix(reg)}_shuffle_epi8(${everywhere}, ${asRegister(index, 'b')})`;
   return h.define(name, isaOf(type), type, [table, index], body);
+}
+
+/** vpermi2b on 64 bytes, also where fewer lanes are wanted: on smaller registers it has smaller tables. */
+function lookup128(h: Helpers, isa: Isa, half: ValueType, index: ValueType, type: ValueType): string {
+  const reg = registerBytes(type);
+  const [widen, cut] = {
+    16: ['_mm512_castsi128_si512', '_mm512_castsi512_si128'],
+    32: ['_mm512_castsi256_si512', '_mm512_castsi512_si256'],
+    64: ['', ''],
+  }[reg] as [string, string];
+  const wide = index.lanes === 1 ? '_mm512_set1_epi8((char)c)' : `${widen}(${asRegister(index, 'c')})`;
+  const found = `_mm512_permutex2var_epi8((__m512i)a, ${wide}, (__m512i)b)`;
+  const body = type.lanes === 1 ? `((${h.type(half)})${found})[0]` : `(${h.type(type)})${cut}(${found})`;
+  return h.define(`lookup128_${typeName(half)}_${typeName(index)}`, isa, type, [half, half, index], body);
 }
