@@ -13,6 +13,8 @@ import {
   unpackInt8Rows,
   unpackPaddedRows,
 } from './dense.ts';
+import { type GroupedFormat, groupedRowsBytes, packGroupedRows, unpackGroupedRows } from './grouped-rows.ts';
+import { packScanNorms, scanNormsBytes } from './scan-norms.ts';
 import { i2Bytes, packI2, unpackI2 } from './ternary-i2.ts';
 
 /** A constant seen as a matrix; a vector is one row. */
@@ -51,7 +53,32 @@ function floatDType(dtype: DType, encoding: string): StoredFloats['dtype'] {
   throw new LutraError('internal', `${encoding} holds floats, not ${dtype}`);
 }
 
+/** `int4-g64`, and `int4-g64-scan`, which has the norms that bound its error in a second region. */
+function grouped(format: GroupedFormat): readonly Encoding[] {
+  const name = `int${format.bits}-g${format.group}`;
+  const unpack: Encoding['unpack'] = ([table], { rows, cols }) =>
+    unpackGroupedRows(table!, rows, cols, format);
+  return [
+    {
+      name,
+      bytes: ({ rows, cols }) => [groupedRowsBytes(format, rows, cols)],
+      pack: (weight, { rows, cols }) => [packGroupedRows(floats(weight, name), rows, cols, format).table],
+      unpack,
+    },
+    {
+      name: `${name}-scan`,
+      bytes: ({ rows, cols }) => [groupedRowsBytes(format, rows, cols), scanNormsBytes(rows)],
+      pack(weight, { rows, cols }) {
+        const { table, norms } = packGroupedRows(floats(weight, name), rows, cols, format);
+        return [table, packScanNorms(norms, cols)];
+      },
+      unpack,
+    },
+  ];
+}
+
 const ENCODINGS: readonly Encoding[] = [
+  ...([4, 6] as const).flatMap((bits) => ([32, 64] as const).flatMap((group) => grouped({ bits, group }))),
   {
     name: 'i2',
     bytes: ({ rows, cols }) => [i2Bytes(rows, cols)],
