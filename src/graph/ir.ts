@@ -3,8 +3,23 @@
  * hardware, memory or kernels. Each value is defined once: by an input, a constant or a node.
  */
 
-/** `ternary`: each element is -1, 0 or 1; how it lies in memory is the constant's `encoding`. */
-export type DType = 'f32' | 'f16' | 'bf16' | 'i8' | 'i32' | 'ternary';
+/**
+ * `ternary`: each element is -1, 0 or 1; `u1` to `u4`: codes of that many bits. How these lie in memory is the
+ * constant's `encoding`.
+ */
+export type DType =
+  | 'f32'
+  | 'f16'
+  | 'bf16'
+  | 'i8'
+  | 'i16'
+  | 'i32'
+  | 'ternary'
+  | 'u1'
+  | 'u2'
+  | 'u3'
+  | 'u4'
+  | 'u8';
 
 /** A size known at compile time, or one known per step: the tokens of it, or those whose logits are wanted. */
 export type Dim = number | 'tokens' | 'outputs';
@@ -52,6 +67,8 @@ export type WeightSource =
     }
   /** f32 [rows], each 1/s of the tensor: what goes with `absmean-ternary`. */
   | { readonly kind: 'absmean-scale'; readonly tensor: string; readonly rows: number }
+  /** A part of a matrix quantized in groups of columns: see `GroupSource`. */
+  | { readonly kind: GroupPart; readonly of: GroupSource }
   /** The parts one after the other along the first axis. */
   | { readonly kind: 'concat'; readonly parts: readonly WeightSource[] }
   /** f32 [positions, headDim]: cos of the headDim/2 angles position * theta^(-2i/headDim), then their sines. */
@@ -64,6 +81,36 @@ export type WeightSource =
     }
   /** Values given in place, row-major. */
   | { readonly kind: 'data'; readonly values: readonly number[] };
+
+/**
+ * The parts of a matrix [rows, columns] whose weights are scale * (code - zero), each scale and zero shared by
+ * `group` adjacent columns of a row:
+ *
+ * - `codes`: u1 to u8 [rows, columns]
+ * - `scales`: f16 or f32 [rows, groups]
+ * - `zeros`: u8 [rows, groups] in units of codes; or, where a source has minima instead, floats: the weights
+ *   are then scale * code - zero
+ * - `order`: i32 [columns], the input that each column of the codes belongs to, where columns were sorted so
+ *   that those of a group are adjacent
+ */
+export type GroupPart = 'codes' | 'scales' | 'zeros' | 'order';
+
+/** Where a matrix quantized in groups comes from; `models/group` reads it. A group as wide as the matrix is one per row. */
+export type GroupSource =
+  /**
+   * Floats of the checkpoint, [rows, columns], rounded on import. Symmetric: scale = the value of largest
+   * magnitude / -2^(bits-1), and code 2^(bits-1) is 0. Asymmetric: scale = (max - min) / (2^bits - 1) with 0
+   * among the values, and `zeros` says which code is 0.
+   */
+  {
+    readonly format: 'round';
+    readonly tensor: string;
+    readonly bits: CodeBits;
+    readonly group: number;
+    readonly symmetric: boolean;
+  };
+
+export type CodeBits = 1 | 2 | 3 | 4 | 8;
 
 /**
  * Llama 3.1's stretching of the rotary frequencies: wavelengths longer than originalContext / lowFactor are
@@ -114,10 +161,19 @@ as importers write them
   add(a, b) -> f32[t, k]
   selectOutputs(x f32[tokens, k]) -> f32[outputs, k]                   the tokens whose logits are wanted
   matmul(x f32[t, k], table float[m, k]) -> f32[t, m]                  the output head; table may be the embedding
+  quantize.group(x f32[t, k], order i32[k]?) {group, to: 'int8' | 'int16'} -> q i8|i16[t, k], scale f32[t, a], sum i32[t, a]
+      per group of columns, a = ceil(k / group) of them; column i of q is that of x, or of x[order[i]]
+      int8: as quantize; int16: amax = max|x| of the group, q = round-half-even(x * (16256/amax))
+  lowbit.matmul.group(q, scale, sum, weight u1..u8[m, k], weightScale f16|f32[m, g], zeros u8|f16|f32[m, g]?)
+      {group, activationGroup, zero} -> f32[t, m]    g = ceil(k / group), a = ceil(k / activationGroup)
+      y = sum over groups of weightScale * (sum over its activation groups of scale * (sum of code*q - zero * sum))
+      zero is zeros[row, group] where they are integers, else the attribute; float zeros z: minus z * scale * sum
 
 as passes leave them for kernels
   rmsNorm.quantize(x f32[t, k], weight f32[k]) {eps} -> q, scale, sum
   lowbit.matmul.add(q, scale, sum, weight, weightScale, residual f32[t, m]) -> f32[t, m]
+  rmsNorm.quantize.group(x f32[t, k], weight f32[k], order i32[k]?) {eps, group, to} -> q, scale, sum
+  lowbit.matmul.group.add(q, scale, sum, weight, weightScale, residual f32[t, m], zeros?) -> f32[t, m]
   attention.packed(qkv f32[tokens, (heads + 2 kvHeads) * headDim], table f32[positions, headDim])
       {layer, heads, kvHeads, headDim, style} -> f32[tokens, heads*headDim]   rope on q and k, then attention
   gate.packed(gateUp f32[t, 2k]) {act} -> f32[t, k]                    gate half first

@@ -1,10 +1,13 @@
 import type {
   Attrs,
   AttrValue,
+  CodeBits,
   Constant,
   Dim,
   DType,
   Graph,
+  GroupPart,
+  GroupSource,
   Node,
   RopeScaling,
   TensorType,
@@ -124,6 +127,25 @@ function parseRopeTable(reader: Reader): WeightSource {
   return { kind: 'rope-table', ...table, scaling };
 }
 
+const GROUP_PARTS: readonly GroupPart[] = ['codes', 'scales', 'zeros', 'order'];
+const CODE_BITS: readonly CodeBits[] = [1, 2, 3, 4, 8];
+
+function parseGroup(reader: Reader): GroupSource {
+  if (!reader.skip('round')) reader.fail('a quantized matrix (round)');
+  reader.expect('(');
+  const tensor = reader.string('the name of a tensor, in quotes');
+  reader.expect(',');
+  const symmetric = reader.skip('symmetric');
+  if (!symmetric && !reader.skip('asymmetric')) reader.fail('symmetric or asymmetric');
+  reader.expect(',');
+  const { token } = reader;
+  const { bits: found, group } = parseFields(reader, ['bits', 'group']);
+  const bits = CODE_BITS.find((candidate) => candidate === found);
+  if (bits === undefined) failAt(token, `codes have ${CODE_BITS.join(', ')} bits, not ${found}`);
+  reader.expect(')');
+  return { format: 'round', tensor, bits, group, symmetric };
+}
+
 const TENSOR_KINDS = ['tensor', 'packed-ternary', 'absmean-ternary'] as const;
 
 function parseSource(reader: Reader, depth: number): WeightSource {
@@ -140,6 +162,8 @@ function parseSource(reader: Reader, depth: number): WeightSource {
 
 function parseFixedSource(reader: Reader, kind: string, token: Token): WeightSource {
   if (kind === 'rope-table') return parseRopeTable(reader);
+  const part = GROUP_PARTS.find((candidate) => candidate === kind);
+  if (part !== undefined) return { kind: part, of: parseGroup(reader) };
   const plain = TENSOR_KINDS.find((candidate) => candidate === kind);
   if (plain === undefined && kind !== 'scale' && kind !== 'absmean-scale') {
     failAt(token, `${JSON.stringify(kind)} is no kind of source`);

@@ -18,7 +18,7 @@
  * Names are bare where they can be, else quoted as in JSON; `//` starts a comment.
  */
 import { unreachable } from '../common/errors.ts';
-import type { AttrValue, Constant, Graph, Node, Value, WeightSource } from './ir.ts';
+import type { AttrValue, Constant, Graph, GroupSource, Node, Value, WeightSource } from './ir.ts';
 import { typeText } from './types.ts';
 
 /** Words that start a statement, or are numbers, and so cannot be bare names. */
@@ -57,6 +57,12 @@ function assignments(fields: Readonly<Record<string, number>>): string {
     .join(', ');
 }
 
+function groupText(source: GroupSource): string {
+  const { format, tensor, bits, group, symmetric } = source;
+  const form = symmetric ? 'symmetric' : 'asymmetric';
+  return `${format}(${JSON.stringify(tensor)}, ${form}, ${assignments({ bits, group })})`;
+}
+
 function sourceText(source: WeightSource): string {
   switch (source.kind) {
     case 'tensor':
@@ -73,6 +79,11 @@ function sourceText(source: WeightSource): string {
       const { theta, headDim, positions, scaling } = source;
       return `rope-table(${assignments({ theta, headDim, positions, ...scaling })})`;
     }
+    case 'codes':
+    case 'scales':
+    case 'zeros':
+    case 'order':
+      return `${source.kind}(${groupText(source.of)})`;
     case 'data':
       return `data(${source.values.map(numberText).join(', ')})`;
     default:

@@ -7,7 +7,7 @@ import { type Numbers, ReferenceCache, type Step, type Tensor } from './step.ts'
 import { elementCount } from './types.ts';
 import { verifyGraph } from './verify.ts';
 
-/** A constant's values, row-major: floats, or Int8Array for `ternary` and `i8`. */
+/** A constant's values, row-major: floats, Int8Array for `ternary` and `i8`, Uint8Array for codes. */
 export type ResolveConstant = (constant: Constant) => Promise<Numbers>;
 
 export interface ReferenceForward {
@@ -84,8 +84,16 @@ export async function resolveData(constant: Constant): Promise<Numbers> {
     case 'ternary':
     case 'i8':
       return Int8Array.from(source.values);
+    case 'i16':
+      return Int16Array.from(source.values);
     case 'i32':
       return Int32Array.from(source.values);
+    case 'u1':
+    case 'u2':
+    case 'u3':
+    case 'u4':
+    case 'u8':
+      return Uint8Array.from(source.values);
     default:
       return Float64Array.from(source.values);
   }

@@ -4,7 +4,7 @@
  */
 import { nearest } from '../common/nearest.ts';
 import type { Attrs, AttrValue, Dim, DType, TensorType } from './ir.ts';
-import { isSize, typeText } from './types.ts';
+import { FLOATS, isSize, typeText } from './types.ts';
 
 /**
  * A dimension: a number is exactly that; `tokens` and `outputs` are those; `t` is either of the two, the
@@ -16,10 +16,16 @@ export interface InputSchema {
   readonly name: string;
   readonly dtypes: readonly DType[];
   readonly shape: readonly DimSchema[];
+  /** May be left out; only after all inputs that may not. */
+  readonly optional?: true;
 }
 
 export function input(name: string, dtypes: DType | readonly DType[], ...shape: DimSchema[]): InputSchema {
   return { name, dtypes: typeof dtypes === 'string' ? [dtypes] : dtypes, shape };
+}
+
+export function optional(schema: InputSchema): InputSchema {
+  return { ...schema, optional: true };
 }
 
 /** An attribute of type T: `expected` says in words what `accepts` accepts. */
@@ -66,8 +72,8 @@ export function checkAttrs(attrs: Attrs, schemas: AttrSchemas<Attrs>, reject: (w
 }
 
 function inputText(schema: InputSchema): string {
-  const dtype = schema.dtypes.length === 3 ? 'float' : schema.dtypes.join('|');
-  return `${schema.name} ${dtype}[${schema.shape.join(', ')}]`;
+  const dtype = schema.dtypes === FLOATS ? 'float' : schema.dtypes.join('|');
+  return `${schema.name} ${dtype}[${schema.shape.join(', ')}]${schema.optional === true ? '?' : ''}`;
 }
 
 /** `rmsNorm(x f32[t, k], weight f32[k]) {eps}` */
@@ -97,13 +103,15 @@ export function bindInputs(
   schemas: readonly InputSchema[],
   reject: (what: string) => never,
 ): Bindings {
-  if (types.length !== schemas.length) {
+  const needed = schemas.filter((schema) => schema.optional !== true).length;
+  if (types.length < needed || types.length > schemas.length) {
     const names = schemas.map((schema) => schema.name).join(', ');
-    reject(`takes ${schemas.length} inputs (${names}), not ${types.length}`);
+    const count = needed === schemas.length ? needed : `${needed} to ${schemas.length}`;
+    reject(`takes ${count} inputs (${names}), not ${types.length}`);
   }
   const bound = new Map<string, Dim>();
-  for (const [i, schema] of schemas.entries()) {
-    const type = types[i]!;
+  for (const [i, type] of types.entries()) {
+    const schema = schemas[i]!;
     if (!schema.dtypes.includes(type.dtype)) reject(`input ${inputText(schema)} cannot be ${typeText(type)}`);
     // What a name stood for before this input: the reason why it does not fit.
     const known = [...bound].filter(([name]) => schema.shape.includes(name));

@@ -1,8 +1,12 @@
 import { LutraError } from '../common/errors.ts';
 import type { DType } from './ir.ts';
+import { isCode } from './types.ts';
 
-/** Values as references see them: floats in Float64Array (weights also Float32Array), i8 and ternary in Int8Array. */
-export type Numbers = Float64Array | Float32Array | Int32Array | Int8Array;
+/**
+ * Values as references see them: floats in Float64Array (weights also Float32Array), i8 and ternary in
+ * Int8Array, codes of any bits in Uint8Array.
+ */
+export type Numbers = Float64Array | Float32Array | Int32Array | Int16Array | Int8Array | Uint8Array;
 
 /** A value whose sizes are all known: row-major, innermost axis last. */
 export interface Tensor {
@@ -13,6 +17,8 @@ export interface Tensor {
 /** Whether an array is what a value of that dtype is held in. */
 export function holds(data: Numbers, dtype: DType): boolean {
   if (dtype === 'i32') return data instanceof Int32Array;
+  if (dtype === 'i16') return data instanceof Int16Array;
+  if (isCode(dtype)) return data instanceof Uint8Array;
   if (dtype === 'i8' || dtype === 'ternary') return data instanceof Int8Array;
   return data instanceof Float64Array || data instanceof Float32Array;
 }

@@ -14,6 +14,7 @@ const SMALL = `graph small {
   const rope: f32[512, 32] = rope-table(theta = 10000, headDim = 32, positions = 512)
   const up: ternary[768, 256] @i2 = concat(packed-ternary("a"), absmean-ternary("b"))
   const upScale: f32[768] = scale("a.weight_scale", divide, rows = 768)
+  const down: u4[256, 768] = codes(round("c", asymmetric, bits = 4, group = 128))
 
   x: f32[tokens, 256] = embedding(tokens, embed)
   quantize.q: i8[tokens, 256], quantize.scale: f32[tokens], quantize.sum: i32[tokens] = quantize(x)
@@ -107,6 +108,16 @@ const { source } = fc.letrec<{ source: WeightSource }>((tie) => ({
       },
       { requiredKeys: ['kind', 'theta', 'headDim', 'positions'] },
     ),
+    fc.record({
+      kind: fc.constantFrom('codes', 'scales', 'zeros', 'order'),
+      of: fc.record({
+        format: fc.constant('round'),
+        tensor: name,
+        bits: fc.constantFrom(1, 2, 3, 4, 8),
+        group: fc.nat(),
+        symmetric: fc.boolean(),
+      }),
+    }),
     fc.record({ kind: fc.constant('data'), values: fc.array(number) }),
     fc.record({ kind: fc.constant('concat'), parts: fc.array(tie('source'), { maxLength: 4 }) }),
   ) as fc.Arbitrary<WeightSource>,
@@ -189,6 +200,15 @@ test.each([
   ['graph g { const c: f32[2] = tensor("a\n") return c }', /the string does not end on its line/],
   ['graph g { const c: f32[2] = tensor("\\x") return c }', /is no JSON string/],
   ['graph g { return } graph h { return }', /expected nothing more, but found graph/],
+  [
+    'graph g { const c: u4[2, 2] = codes(round("c", fair, bits = 4, group = 2)) return c }',
+    /expected symmetric or/,
+  ],
+  ['graph g { const c: u4[2, 2] = codes(round("c", symmetric, bits = 5, group = 2)) return c }', /not 5/],
+  [
+    'graph g { const c: u4[2, 2] = codes(gem("c", symmetric, bits = 4, group = 2)) return c }',
+    /quantized matrix/,
+  ],
   ['graph g { ; }', /column 11: unexpected ";"/],
 ])('%s', (text, message) => {
   expect(() => parseGraph(text)).toThrow(message);

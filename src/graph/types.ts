@@ -1,10 +1,37 @@
-import type { Dim, DType, TensorType } from './ir.ts';
+import type { CodeBits, Dim, DType, TensorType } from './ir.ts';
 
 /** All element types, in the order of documentation. */
-export const DTYPES: readonly DType[] = ['f32', 'f16', 'bf16', 'i8', 'i32', 'ternary'];
+export const DTYPES: readonly DType[] = [
+  'f32',
+  'f16',
+  'bf16',
+  'i8',
+  'i16',
+  'i32',
+  'ternary',
+  'u1',
+  'u2',
+  'u3',
+  'u4',
+  'u8',
+];
 
 /** What a checkpoint stores unquantized. */
 export const FLOATS: readonly DType[] = ['f32', 'f16', 'bf16'];
+
+const CODE_BITS = { u1: 1, u2: 2, u3: 3, u4: 4, u8: 8 } as const satisfies Partial<Record<DType, CodeBits>>;
+
+/** Unsigned codes of weights quantized in groups. */
+export const CODES = Object.keys(CODE_BITS) as readonly (keyof typeof CODE_BITS)[];
+
+export function isCode(dtype: DType): dtype is keyof typeof CODE_BITS {
+  return Object.hasOwn(CODE_BITS, dtype);
+}
+
+/** Bits of a code; undefined for a dtype that is none. */
+export function codeBits(dtype: DType): CodeBits | undefined {
+  return isCode(dtype) ? CODE_BITS[dtype] : undefined;
+}
 
 export function tensor(dtype: DType, ...shape: Dim[]): TensorType {
   return { dtype, shape };

@@ -1,8 +1,8 @@
 import { LutraError } from '../common/errors.ts';
-import type { Constant, Graph, TensorType, WeightSource } from './ir.ts';
+import type { Constant, DType, Graph, TensorType, WeightSource } from './ir.ts';
 import { coreOperators } from './operators/core.ts';
 import { inferTypes, nodeText, type Registry } from './registry.ts';
-import { elementCount, FLOATS, isSize, sameType, typeText } from './types.ts';
+import { codeBits, elementCount, FLOATS, isSize, sameType, typeText } from './types.ts';
 
 function reject(where: string, what: string): never {
   throw new LutraError('invalid', `${where}: ${what}`);
@@ -40,6 +40,19 @@ function rowsOf(source: WeightSource, type: TensorType): number | undefined {
   }
 }
 
+/** Smallest and largest value of the dtypes that hold integers. */
+const DATA_RANGES: Readonly<Partial<Record<DType, readonly [number, number]>>> = {
+  ternary: [-1, 1],
+  i8: [-128, 127],
+  i16: [-(2 ** 15), 2 ** 15 - 1],
+  i32: [-(2 ** 31), 2 ** 31 - 1],
+  u1: [0, 1],
+  u2: [0, 3],
+  u3: [0, 7],
+  u4: [0, 15],
+  u8: [0, 255],
+};
+
 function checkSource(constant: Constant, source: WeightSource): void {
   const { dtype, shape } = constant.type;
   const fail = (what: string) => rejectSource(constant, source, what);
@@ -56,17 +69,33 @@ function checkSource(constant: Constant, source: WeightSource): void {
       if (dtype !== 'f32' || shape.length !== 1) fail('gives f32[rows]');
       if (!isSize(source.rows)) fail(`has ${source.rows} rows`);
       return;
+    case 'codes':
+      if (codeBits(dtype) !== source.of.bits || shape.length !== 2) {
+        fail(`gives u${source.of.bits}[rows, columns]`);
+      }
+      if (!isSize(source.of.group)) fail(`has groups of ${source.of.group} columns`);
+      return;
+    case 'scales':
+      if ((dtype !== 'f16' && dtype !== 'f32') || shape.length !== 2) fail('gives f16 or f32[rows, groups]');
+      return;
+    case 'zeros':
+      if ((dtype !== 'u8' && dtype !== 'f16' && dtype !== 'f32') || shape.length !== 2) {
+        fail('gives u8, f16 or f32[rows, groups]');
+      }
+      return;
+    case 'order':
+      if (dtype !== 'i32' || shape.length !== 1) fail('gives i32[columns]');
+      return;
     case 'rope-table':
       if (dtype !== 'f32' || shape.length !== 2 || shape[1] !== source.headDim || source.headDim % 2 !== 0) {
         fail(`gives f32[positions, headDim] with an even headDim, here ${source.headDim}`);
       }
       return;
     case 'data': {
-      const range = { ternary: 1, i8: 128, i32: 2 ** 31 } as const;
-      if (dtype !== 'ternary' && dtype !== 'i8' && dtype !== 'i32') return;
-      const limit = range[dtype];
-      const largest = dtype === 'ternary' ? 1 : limit - 1;
-      const bad = source.values.find((v) => !Number.isInteger(v) || v < -limit || v > largest);
+      const range = DATA_RANGES[dtype];
+      if (range === undefined) return;
+      const [smallest, largest] = range;
+      const bad = source.values.find((v) => !Number.isInteger(v) || v < smallest || v > largest);
       if (bad !== undefined) fail(`holds the value ${bad}`);
       return;
     }

@@ -17,7 +17,7 @@ import { LutraError } from '../common/errors.ts';
 import type { Value } from '../graph/ir.ts';
 import type { Region } from '../graph/partition.ts';
 import { indexGraph } from '../graph/rewrite.ts';
-import { typeText } from '../graph/types.ts';
+import { isCode, typeText } from '../graph/types.ts';
 import type { BufferParam, LoopFunction, ScalarKind } from '../loops/ir.ts';
 import type { OperatorKernel, OperatorKernels } from './lower.ts';
 
@@ -25,7 +25,8 @@ import type { OperatorKernel, OperatorKernels } from './lower.ts';
 export type ExternalCodegen = (region: Region, name: string) => LoopFunction;
 
 function checkBuffer(op: string, param: BufferParam | undefined, value: Value, written: boolean): void {
-  const elem: ScalarKind = value.type.dtype === 'ternary' ? 'u8' : value.type.dtype;
+  const { dtype } = value.type;
+  const elem: ScalarKind = dtype === 'ternary' || isCode(dtype) ? 'u8' : dtype;
   if (param?.elem === elem && (param.access !== 'read') === written) return;
   const found = param === undefined ? 'missing' : `${param.name}: ${param.access} ${param.elem}[]`;
   throw new LutraError(

@@ -2,10 +2,11 @@ import { createRegistry, type Registry } from '../registry.ts';
 import { attention, attentionPacked, rope } from './attention.ts';
 import { add, gate, gatePacked } from './elementwise.ts';
 import { embedding } from './embedding.ts';
+import { lowbitMatmulGroup, lowbitMatmulGroupAdd } from './group-matmul.ts';
 import { lowbitMatmul, lowbitMatmulAdd } from './lowbit-matmul.ts';
 import { matmul } from './matmul.ts';
-import { rmsNorm, rmsNormQuantize } from './norm.ts';
-import { quantize } from './quantize.ts';
+import { rmsNorm, rmsNormQuantize, rmsNormQuantizeGroup } from './norm.ts';
+import { quantize, quantizeGroup } from './quantize.ts';
 import { selectOutputs, slice } from './select.ts';
 
 /** The operators of language models: first those that importers write, then those that passes fuse them into. */
@@ -21,8 +22,12 @@ export const coreOperators: Registry = createRegistry([
   add,
   selectOutputs,
   matmul,
+  quantizeGroup,
+  lowbitMatmulGroup,
   rmsNormQuantize,
   lowbitMatmulAdd,
+  rmsNormQuantizeGroup,
+  lowbitMatmulGroupAdd,
   attentionPacked,
   gatePacked,
 ]);

@@ -2,7 +2,14 @@ import { defineOperator } from '../registry.ts';
 import { input, positiveAttr } from '../schema.ts';
 import type { Numbers } from '../step.ts';
 import { tensor } from '../types.ts';
-import { quantizedTypes, quantizeRows } from './quantize.ts';
+import {
+  groupAttrs,
+  groupTypes,
+  orderInput,
+  quantizedTypes,
+  quantizeGroups,
+  quantizeRows,
+} from './quantize.ts';
 
 const inputs = [input('x', 'f32', 't', 'k'), input('weight', 'f32', 'k')];
 const attrs = { eps: positiveAttr() };
@@ -39,4 +46,17 @@ export const rmsNormQuantize = defineOperator({
   infer: ({ rows, size }) => quantizedTypes(rows, size('k')),
   reference: ({ inputs: [x, weight], attrs: { eps } }) =>
     quantizeRows(normRows(x!.data, weight!.data, eps), weight!.data.length),
+});
+
+export const rmsNormQuantizeGroup = defineOperator({
+  name: 'rmsNorm.quantize.group',
+  doc: 'rmsNorm, then quantize.group.',
+  inputs: [...inputs, orderInput],
+  attrs: { ...attrs, ...groupAttrs },
+  outputs: ['q', 'scale', 'sum'],
+  infer: ({ rows, size, attrs: form }) => groupTypes(rows, size('k'), form),
+  reference({ inputs: [x, weight, order], attrs: { eps, group, to } }) {
+    const normed = normRows(x!.data, weight!.data, eps);
+    return quantizeGroups(normed, weight!.data.length, { group, to }, order?.data);
+  },
 });
