@@ -1,0 +1,162 @@
+/**
+ * The measuring process: one model on one target with so many threads, kept loaded, so that the parent can
+ * let processes take turns. Requests come one at a time as `{ op, ...arguments }`; the answer is `{ value }` or
+ * `{ error }`. It runs under any Node that lutra supports.
+ */
+import { readFileSync } from 'node:fs';
+import { measureBandwidth } from '../../dist/cli/bench/bandwidth.js';
+import { measureMultiplyAdds } from '../../dist/cli/bench/multiply-adds.js';
+import { load } from '../../dist/index.js';
+import { createSampler } from '../../dist/text/sampler.js';
+import { resolveSampling } from '../../dist/text/sampling-options.js';
+
+/** Tokens before the first timing: an engine that compiles while it runs is done after them. */
+const WARM_UP = { decode: 12, prefill: 32 };
+const seconds = (since) => (performance.now() - since) / 1000;
+const warnings = [];
+
+let model;
+/** By name, so that what is measured at one position keeps its KV cache while others are. */
+const sessions = new Map();
+const warm = new Set();
+
+function session(name) {
+  let found = sessions.get(name);
+  if (found === undefined) {
+    found = model.createSession();
+    sessions.set(name, found);
+  }
+  return found;
+}
+
+/** Tokens that differ as those of a text do, the same every time. */
+function someTokens(count, seed = 1) {
+  let state = seed;
+  return Int32Array.from({ length: count }, () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return Math.floor((state / 2 ** 32) * model.vocab);
+  });
+}
+
+const greedy = () => createSampler(resolveSampling({ temperature: 0 }, {}));
+
+/** Moves a session to a position with something in its cache before it. */
+async function moveTo(s, position, seed) {
+  if (s.position > position) s.rewind(position);
+  if (s.position < position) await s.forward(someTokens(position - s.position, seed), 'last');
+}
+
+async function decodeSome(s, count) {
+  const sampler = greedy();
+  let token = 1;
+  const start = performance.now();
+  for (let i = 0; i < count; i++) {
+    token = sampler.sample(await s.forward(Int32Array.of(token), 'last'));
+  }
+  return seconds(start);
+}
+
+const OPERATIONS = {
+  async open({ source, target, threads, context, cache, head }) {
+    const start = performance.now();
+    const options = { target, threads, context, cache, head };
+    for (const key of Object.keys(options)) if (options[key] === undefined) delete options[key];
+    model = await load(source, { ...options, onWarning: (message) => warnings.push(message) });
+    return {
+      seconds: seconds(start),
+      name: model.name,
+      target: model.target,
+      threads: model.threads,
+      context: model.context,
+      vocab: model.vocab,
+      warnings,
+    };
+  },
+
+  /** Greedy tokens one by one, sampling included, from a position on. */
+  async decode({ position, tokens }) {
+    const s = session(`decode ${position}`);
+    if (!warm.has('decode')) {
+      await moveTo(s, position);
+      await decodeSome(s, WARM_UP.decode);
+      warm.add('decode');
+    }
+    await moveTo(s, position);
+    return { seconds: await decodeSome(s, tokens) };
+  },
+
+  /** A prompt from an empty context to the logits of its last token. */
+  async prefill({ tokens }) {
+    const s = session('prefill');
+    if (!warm.has('prefill')) {
+      s.rewind(0);
+      await s.forward(someTokens(WARM_UP.prefill, 2), 'last');
+      warm.add('prefill');
+    }
+    s.rewind(0);
+    const prompt = someTokens(tokens, 3);
+    const start = performance.now();
+    await s.forward(prompt, 'last');
+    return { seconds: seconds(start) };
+  },
+
+  /** Greedy tokens of several sequences in one step each, every one from its own position on. */
+  async batch({ sequences, position, tokens }) {
+    const group = Array.from({ length: sequences }, (_, i) => session(`batch ${i}`));
+    const all = group.map((s) => ({ s, sampler: greedy(), token: 1 }));
+    const step = async () => {
+      const logits = await model.forward(
+        all.map(({ s, token }) => ({ session: s, tokens: Int32Array.of(token), logits: 'last' })),
+      );
+      all.forEach((one, i) => {
+        one.token = one.sampler.sample(logits[i]);
+      });
+    };
+    for (const [i, s] of group.entries()) await moveTo(s, position, i + 1);
+    await step();
+    for (const [i, s] of group.entries()) await moveTo(s, position, i + 1);
+    const start = performance.now();
+    for (let i = 0; i < tokens; i++) await step();
+    return { seconds: seconds(start) };
+  },
+
+  /** A text as users ask for it, on a fresh session. */
+  async generate({ prompt, options }) {
+    await using s = model.createSession();
+    const { tokens, promptTokens, timings, speculation } = await s.generate(prompt, options).result;
+    return { tokens: tokens.length, ids: tokens, promptTokens, timings, speculation };
+  },
+
+  async bandwidth({ target, threads }) {
+    return await measureBandwidth(target, threads);
+  },
+
+  async multiplyAdds({ target, threads }) {
+    return await measureMultiplyAdds(target, threads);
+  },
+
+  async peakMemory() {
+    const line = /^VmHWM:\s*(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8'));
+    return line === null ? process.resourceUsage().maxRSS * 1024 : Number(line[1]) * 1024;
+  },
+
+  async version() {
+    return { node: process.versions.node, v8: process.versions.v8 };
+  },
+
+  async close() {
+    for (const s of sessions.values()) await s.dispose();
+    sessions.clear();
+    warm.clear();
+    await model?.dispose();
+    model = undefined;
+  },
+};
+
+process.on('message', async ({ op, ...request }) => {
+  try {
+    process.send({ value: (await OPERATIONS[op](request)) ?? null });
+  } catch (error) {
+    process.send({ error: error instanceof Error ? error.message : String(error), code: error?.code });
+  }
+});
