@@ -30,7 +30,7 @@ import { candidates } from '../src/runtime/targets.ts';
 import { type Compiler, compileC, findCompilers } from '../src/targets/c/compile.ts';
 import { emitC } from '../src/targets/c/emit.ts';
 import { loadNative } from '../src/targets/c/executable.ts';
-import { C_MACHINES, runnableMachines } from '../src/targets/c/machines.ts';
+import { C_MACHINES, machinesFor, runnableMachines } from '../src/targets/c/machines.ts';
 import { KERNELS_INFO, kernelsOnly, NO_NEEDS } from '../src/targets/c/testing.ts';
 import type { Executable } from '../src/targets/executable.ts';
 import { emitWasm } from '../src/targets/wasm/emit.ts';
@@ -164,7 +164,7 @@ describe('integer kernels on random shapes give the bits of the interpreter', ()
   );
 
   const native = runnableMachines(host.cpu);
-  const wide = C_MACHINES.filter((machine) => !native.includes(machine));
+  const wide = machinesFor('x64').filter((machine) => !native.includes(machine));
   const forms = [{ name: 'on this CPU', machines: native, using: (c: Compiler) => c }];
   if (emulation && wide.length > 0) {
     forms.push({ name: 'emulated', machines: [...wide, C_MACHINES.at(-1)!], using: emulating });
@@ -209,7 +209,7 @@ describe('the embedded model', () => {
     await executable.close();
   });
 
-  const wide = C_MACHINES.filter((machine) => machine.isa !== 'scalar' && machine.isa !== 'avx2');
+  const wide = machinesFor('x64').filter((machine) => machine.isa !== 'scalar' && machine.isa !== 'avx2');
   const why = emulation ? '' : ' (skipped: SIMDe is not installed; Debian has it as libsimde-dev)';
   it.skipIf(compiler === undefined || !emulation)(
     `gives the same bits on emulated ${wide.map((m) => m.name).join(' and ')}${why}`,

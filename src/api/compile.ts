@@ -13,7 +13,7 @@ import { candidates, checkTarget, defaultThreads, type Host, nativeMachines } fr
 import type { Progress } from '../runtime/types.ts';
 import { rememberVerified } from '../runtime/verified.ts';
 import { hasCompiler } from '../targets/c/compile.ts';
-import { C_MACHINES } from '../targets/c/machines.ts';
+import { machinesFor } from '../targets/c/machines.ts';
 
 export interface CompileOptions {
   /** Folder to write; default: a place in the cache, reused when nothing changed. */
@@ -39,8 +39,8 @@ async function chooseNative(target: string, host: Host, travels: boolean): Promi
   const here = nativeMachines(target, host.cpu);
   if (here.length === 0) return [];
   if (target === 'auto' && !(await hasCompiler())) return [];
-  if (target.startsWith('c:') || !travels || host.cpu.arch !== 'x64') return here;
-  return C_MACHINES.map((machine) => machine.name);
+  if (target.startsWith('c:') || !travels) return here;
+  return machinesFor(host.cpu.arch).map((machine) => machine.name);
 }
 
 /** Runs a draft on the best of its code that passes the kernel tests; tells which that was. */

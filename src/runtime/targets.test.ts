@@ -35,6 +35,21 @@ describe('candidates', () => {
     expect(names('auto', { cpu: cpu([], 'arm64'), wasm: [] })).toEqual(['c:scalar']);
   });
 
+  it('takes NEON code on 64-bit ARM, as far as the processor has its instructions', () => {
+    const code = [
+      { file: 'native', machines: ['c:i8mm', 'c:dotprod', 'c:neon', 'c:scalar'] },
+      ...CODE.slice(1),
+    ];
+    const arm = (...features: string[]) => names('auto', { cpu: cpu(features, 'arm64'), wasm }, code);
+    const rest = ['wasm:relaxed', 'wasm:baseline', 'c:scalar'];
+    expect(arm('asimd')).toEqual(['c:neon', ...rest]);
+    expect(arm('asimd', 'asimddp')).toEqual(['c:dotprod', 'c:neon', ...rest]);
+    expect(arm('asimd', 'asimddp', 'i8mm')).toEqual(['c:i8mm', 'c:dotprod', 'c:neon', ...rest]);
+    const named = { cpu: cpu(['asimd'], 'arm64'), wasm };
+    expect(() => names('c:dotprod', named, code)).toThrow(/cannot run c:dotprod: it lacks asimddp/);
+    expect(() => names('c:neon', { cpu: cpu(AVX2), wasm }, code)).toThrow(/it is x64, not arm64/);
+  });
+
   it('begins at a named instruction set', () => {
     expect(names('c:scalar', { cpu: cpu(AVX2), wasm })).toEqual([
       'c:scalar',

@@ -42,7 +42,11 @@ export function nativeMachines(target: string, cpu: CpuInfo): readonly string[] 
     const missing = wanted?.requires.filter((feature) => !cpu.features.has(feature)) ?? [];
     throw new LutraError(
       'environment',
-      `this CPU cannot run ${target}: it lacks ${missing.join(', ') || cpu.arch}`,
+      `this CPU cannot run ${target}: ${
+        wanted?.arch === cpu.arch
+          ? `it lacks ${missing.join(', ')}`
+          : `it is ${cpu.arch}, not ${wanted?.arch}`
+      }`,
       {
         hint: `It runs ${runnable.map((m) => m.name).join(', ')}; use --target auto to choose by itself.`,
       },

@@ -1,6 +1,6 @@
 import { cpus } from 'node:os';
 import { expect, test } from 'vitest';
-import { C_MACHINES, findMachine, runnableMachines } from './c/machines.ts';
+import { C_MACHINES, findMachine, machinesFor, runnableMachines } from './c/machines.ts';
 import { detectCpu, parseCacheSize, parseProcCpuinfo } from './cpu.ts';
 
 const X86 = `processor	: 0
@@ -59,8 +59,11 @@ test('a processor runs the variants whose features it has, best first, and alway
   expect(names('x64', 'avx2', 'f16c', 'avx_vnni')).toEqual(['c:avxvnni', 'c:avx2', 'c:scalar']);
   expect(names('x64', 'avx2', 'f16c', ...avx512)).toEqual(['c:avx512vnni', 'c:avx2', 'c:scalar']);
   expect(names('x64', 'avx2', 'f16c', ...avx512.slice(1))).toEqual(['c:avx2', 'c:scalar']);
-  expect(names('x64', 'avx2', 'f16c', 'avx_vnni', ...avx512)).toEqual(C_MACHINES.map((m) => m.name));
+  expect(names('x64', 'avx2', 'f16c', 'avx_vnni', ...avx512)).toEqual(machinesFor('x64').map((m) => m.name));
   expect(names('arm64', 'avx2', 'f16c')).toEqual(['c:scalar']);
+  expect(names('arm64', 'asimd', 'i8mm')).toEqual(['c:neon', 'c:scalar']);
+  expect(names('arm64', 'asimd', 'asimddp', 'i8mm')).toEqual(machinesFor('arm64').map((m) => m.name));
+  expect(names('riscv64', 'asimd')).toEqual(['c:scalar']);
 });
 
 test('no variant fuses multiplication and addition', () => {

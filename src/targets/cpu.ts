@@ -90,6 +90,19 @@ async function sysctl(name: string): Promise<string | undefined> {
   }
 }
 
+/** What macOS calls the features of ARM processors, and Linux' names for them. */
+const MAC_ARM_FEATURES: readonly (readonly [sysctl: string, name: string])[] = [
+  ['hw.optional.AdvSIMD', 'asimd'],
+  ['hw.optional.arm.FEAT_DotProd', 'asimddp'],
+  ['hw.optional.arm.FEAT_I8MM', 'i8mm'],
+];
+
+async function macArmFeatures(): Promise<readonly string[]> {
+  if (process.arch !== 'arm64') return [];
+  const values = await Promise.all(MAC_ARM_FEATURES.map(([key]) => sysctl(key)));
+  return MAC_ARM_FEATURES.flatMap(([, name], i) => (values[i] === '1' ? [name] : []));
+}
+
 async function detectMac(): Promise<Partial<CpuInfo>> {
   const [model, physical, leaf1, leaf7, l1d, l2, l3] = await Promise.all(
     [
@@ -111,7 +124,7 @@ async function detectMac(): Promise<Partial<CpuInfo>> {
   return {
     ...(model === undefined ? {} : { model }),
     physicalCores: Number(physical ?? 0),
-    features: new Set(features),
+    features: new Set([...features, ...(await macArmFeatures())]),
     caches: { l1d: Number(l1d ?? 0), l2: Number(l2 ?? 0), l3: Number(l3 ?? 0) },
   };
 }

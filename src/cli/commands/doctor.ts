@@ -5,7 +5,7 @@ import { VERSION } from '../../common/version.ts';
 import { detectHost } from '../../runtime/load.ts';
 import { defaultThreads, type Host } from '../../runtime/targets.ts';
 import { type Compiler, findCompilers } from '../../targets/c/compile.ts';
-import { C_MACHINES, runnableMachines } from '../../targets/c/machines.ts';
+import { C_MACHINES, machinesFor, runnableMachines } from '../../targets/c/machines.ts';
 import { WASM_MACHINES } from '../../targets/wasm/machines.ts';
 import type { Deps } from '../deps.ts';
 import { byteSize, table } from '../render.ts';
@@ -73,12 +73,12 @@ export function examine(host: Host, compilers: readonly Compiler[]): DoctorRepor
 
 function nativeVariants({ cpu }: Host, compilers: readonly Compiler[]): readonly VariantReport[] {
   const runnable = runnableMachines(cpu);
-  return C_MACHINES.map((machine) => {
+  return machinesFor(cpu.arch).map((machine) => {
     const { name } = machine;
     if (compilers.length === 0) return { name, available: false, reason: 'there is no C compiler' };
     if (runnable.includes(machine)) return { name, available: true };
     const missing = machine.requires.filter((feature) => !cpu.features.has(feature));
-    return { name, available: false, reason: `this CPU lacks ${missing.join(', ') || 'x86-64'}` };
+    return { name, available: false, reason: `this CPU lacks ${missing.join(', ')}` };
   });
 }
 

@@ -7,7 +7,7 @@ import { type RandomCase, randomFunction } from '../../loops/testing.ts';
 import { detectCpu } from '../cpu.ts';
 import { compileC, findCompilers } from './compile.ts';
 import { emitC } from './emit.ts';
-import { C_MACHINES, runnableMachines } from './machines.ts';
+import { C_MACHINES, machinesFor, runnableMachines } from './machines.ts';
 import { floatCases, integerCases } from './operator-cases.ts';
 import {
   canEmulate,
@@ -60,7 +60,7 @@ describe.each(compilers)('$version', (c) => {
     withFolder(async (folder) => {
       const functions = randomCases(200, 3).map((r) => r.fn);
       const source = emitC(
-        C_MACHINES.map((m) => kernelsOnly(m, functions)),
+        machinesFor('x64').map((m) => kernelsOnly(m, functions)),
         KERNELS_INFO,
       );
       const path = await writeSource(folder, source);

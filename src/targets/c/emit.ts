@@ -5,7 +5,7 @@ import type { MemoryNeeds } from '../executable.ts';
 import { aliasedParams } from './analysis.ts';
 import { emitKernel, emitMain, functionName, scratchBytes } from './function.ts';
 import { Helpers, isaMacro } from './helpers.ts';
-import { C_MACHINES, type CMachine, type Isa } from './machines.ts';
+import { type Arch, C_MACHINES, type CMachine, type Isa } from './machines.ts';
 import { ENTRY_POINTS, VARIANT_TYPES } from './support/entry-points.ts';
 import { INSTRUCTION_SETS, PRELUDE, SHUFFLE } from './support/prelude.ts';
 import { PROCESSOR } from './support/processor.ts';
@@ -43,10 +43,16 @@ const GUARD: Record<Isa, string> = {
   avx2: 'VECTORS',
   avxvnni: 'defined(HAVE_AVXVNNI)',
   avx512vnni: 'VECTORS',
+  neon: 'VECTORS',
+  dotprod: 'VECTORS',
+  i8mm: 'VECTORS',
 };
 
-/** Variants by growing instruction set; helpers of one may be used by all that follow. */
-const LEVELS: readonly Isa[] = ['scalar', 'avx2', 'avxvnni', 'avx512vnni'];
+/** Of an architecture, instruction sets as they grow; helpers of one may be used by all that follow. */
+const LEVELS: Record<Arch, readonly Isa[]> = {
+  x64: ['scalar', 'avx2', 'avxvnni', 'avx512vnni'],
+  arm64: ['scalar', 'neon', 'dotprod', 'i8mm'],
+};
 
 function guarded(condition: string, text: string): string {
   if (text === '' || condition === '') return text;
@@ -147,6 +153,18 @@ function escapeUnit(unit: string): string {
   return `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`;
 }
 
+/** The architecture that the vector variants of a file are for. */
+function archOf(variants: readonly CVariant[]): Arch {
+  const found = new Set(variants.flatMap(({ machine: { arch } }) => (arch === 'any' ? [] : [arch])));
+  if (found.size > 1) {
+    throw new LutraError(
+      'internal',
+      `C target: a file is for one architecture, not ${[...found].join(' and ')}`,
+    );
+  }
+  return [...found][0] ?? 'x64';
+}
+
 function checkVariants(variants: readonly CVariant[]): void {
   if (!variants.some((v) => v.machine.isa === 'scalar')) {
     throw new LutraError(
@@ -172,19 +190,18 @@ function checkVariants(variants: readonly CVariant[]): void {
  */
 export function emitC(variants: readonly CVariant[], info: CModelInfo): string {
   checkVariants(variants);
-  const helpers = new Helpers();
+  const arch = archOf(variants);
+  const helpers = new Helpers(arch);
   const code = variants.map((v) => ({ isa: v.machine.isa, text: emitVariant(helpers, v) }));
-  const targets = C_MACHINES.flatMap(({ isa, gccTarget }) =>
-    isa === 'scalar' ? [] : [`#define ${isaMacro(isa).trim()} TARGET("${gccTarget}")`],
+  const targets = C_MACHINES.flatMap((machine) =>
+    machine.arch === 'x64' ? [`#define ${isaMacro(machine.isa).trim()} TARGET("${machine.gccTarget}")`] : [],
   );
   // All vector variants use the helpers for AVX2.
-  const helperTexts = LEVELS.map((isa) =>
-    guarded(isa === 'avx2' ? 'VECTORS' : GUARD[isa], helpers.text(isa)),
-  );
+  const helperTexts = LEVELS[arch].map((isa) => guarded(GUARD[isa], helpers.text(isa)));
   return [
     header(variants, info),
     PRELUDE,
-    INSTRUCTION_SETS + targets.join('\n'),
+    arch === 'x64' ? INSTRUCTION_SETS.x64 + targets.join('\n') : INSTRUCTION_SETS.arm64,
     heading('vectors'),
     SHUFFLE + helpers.types(),
     ...helperTexts,
@@ -193,7 +210,7 @@ export function emitC(variants: readonly CVariant[], info: CModelInfo): string {
     VARIANT_TYPES,
     ...code.flatMap(({ isa, text }) => [heading(`variant ${isa}`), guarded(GUARD[isa], text)]),
     heading('processor'),
-    PROCESSOR,
+    PROCESSOR[arch],
     heading('entry points'),
     emitSizes(info),
     emitTable(variants),

@@ -1,6 +1,6 @@
 /** The small inline functions that generated code is written with; only those in use appear in a file. */
 import { typeName, type ValueType } from '../../loops/ir.ts';
-import type { Isa } from './machines.ts';
+import type { Arch, Isa } from './machines.ts';
 import { cType, fullType, registerBytes, unsignedType, vectorTypedef } from './types.ts';
 import { wrapLine } from './wrap.ts';
 
@@ -8,6 +8,9 @@ const ISA_MACRO: Record<Exclude<Isa, 'scalar'>, string> = {
   avx2: 'AVX2',
   avxvnni: 'AVXVNNI',
   avx512vnni: 'AVX512',
+  neon: 'NEON',
+  dotprod: 'DOTPROD',
+  i8mm: 'I8MM',
 };
 
 /** The macro that marks a function as compiled for an instruction set: `AVX2 `, or nothing. */
@@ -15,16 +18,23 @@ export function isaMacro(isa: Isa): string {
   return isa === 'scalar' ? '' : `${ISA_MACRO[isa]} `;
 }
 
-/** The least instruction set with registers that hold all these vectors. */
-export function isaOf(...types: readonly ValueType[]): Isa {
-  if (types.every((t) => t.lanes === 1)) return 'scalar';
-  return types.some((t) => t.lanes > 1 && registerBytes(t) === 64) ? 'avx512vnni' : 'avx2';
-}
-
 /** The helpers and vector types that a file needs, in order of first use. */
 export class Helpers {
   readonly #texts = new Map<string, { readonly isa: Isa; readonly text: string }>();
   readonly #types = new Map<string, string>();
+  /** Of all variants in the file. */
+  readonly arch: Arch;
+
+  constructor(arch: Arch) {
+    this.arch = arch;
+  }
+
+  /** The least instruction set with registers that hold all these vectors. */
+  isaOf(...types: readonly ValueType[]): Isa {
+    if (types.every((t) => t.lanes === 1)) return 'scalar';
+    if (this.arch === 'arm64') return 'neon';
+    return types.some((t) => t.lanes > 1 && registerBytes(t) === 64) ? 'avx512vnni' : 'avx2';
+  }
 
   /** The C name of a type; a vector type is declared in the file. */
   type(type: ValueType): string {

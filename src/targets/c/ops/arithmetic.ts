@@ -9,8 +9,9 @@ import {
   type UnaryOp,
   type ValueType,
 } from '../../../loops/ir.ts';
-import { type Helpers, isaOf } from '../helpers.ts';
+import type { Helpers } from '../helpers.ts';
 import { registerBytes } from '../types.ts';
+import { neonBinary, neonSelect, neonUnary } from './neon.ts';
 import { asRegister, prefix, suffix } from './x86.ts';
 
 const SYMBOL: Partial<Record<BinaryOp, string>> = { add: '+', sub: '-', mul: '*', div: '/' };
@@ -33,7 +34,7 @@ export function binaryOperator(op: BinaryOp, type: ValueType): string | undefine
 /** `i16x16 add_i16x16(i16x16 a, i16x16 b)` */
 export function binaryHelper(h: Helpers, op: BinaryOp, type: ValueType): string {
   const name = `${op}_${typeName(type)}`.replace('averageRound', 'average');
-  const define = (body: string) => h.define(name, isaOf(type), type, [type, type], body);
+  const define = (body: string) => h.define(name, h.isaOf(type), type, [type, type], body);
   const result = h.type(type);
   if (type.lanes === 1) {
     if (op === 'min') return define('b < a ? b : a');
@@ -41,6 +42,7 @@ export function binaryHelper(h: Helpers, op: BinaryOp, type: ValueType): string 
     if (op === 'averageRound') return define(`(${result})((a + b + 1) >> 1)`);
     return define(`(${result})((u32)a ${SYMBOL[op]} (u32)b)`);
   }
+  if (h.arch === 'arm64') return define(neonBinary(h, op, type, SYMBOL[op]));
   const call = (intrinsic: string, x: string, y: string) =>
     define(
       `(${result})${prefix(registerBytes(type))}_${intrinsic}_${suffix(type)}` +
@@ -54,9 +56,10 @@ export function binaryHelper(h: Helpers, op: BinaryOp, type: ValueType): string 
 }
 
 export function unaryHelper(h: Helpers, op: UnaryOp, type: ValueType): string {
-  const define = (body: string) => h.define(`${op}_${typeName(type)}`, isaOf(type), type, [type], body);
+  const define = (body: string) => h.define(`${op}_${typeName(type)}`, h.isaOf(type), type, [type], body);
   const result = h.type(type);
   if (type.lanes === 1) return define(scalarUnary(op, type, result));
+  if (h.arch === 'arm64') return define(neonUnary(h, op, type));
   const mm = prefix(registerBytes(type));
   const a = asRegister(type, 'a');
   const unsigned = h.unsigned(type);
@@ -103,12 +106,12 @@ function scalarUnary(op: UnaryOp, type: ValueType, result: string): string {
 export function shiftHelper(h: Helpers, op: 'left' | 'right', type: ValueType): string | undefined {
   const name = `${op === 'left' ? 'shl' : 'shr'}_${typeName(type)}`;
   const result = h.type(type);
-  const define = (body: string) => h.define(name, isaOf(type), type, [`${result} a`, 'int by'], body);
+  const define = (body: string) => h.define(name, h.isaOf(type), type, [`${result} a`, 'int by'], body);
   if (type.lanes === 1) {
     if (op === 'right') return undefined; // promotion to int keeps value and sign
     return type.kind === 'u32' ? undefined : define(`(${result})((u32)a << by)`);
   }
-  if (kindBits(type.kind) > 8) {
+  if (kindBits(type.kind) > 8 || h.arch === 'arm64') {
     if (op === 'right' || !isSigned(type.kind)) return undefined;
     return define(`(${result})((${h.unsigned(type)})a << by)`);
   }
@@ -153,7 +156,8 @@ export function selectHelper(h: Helpers, op: CompareOp, compared: ValueType, typ
   }
   const reg = registerBytes(type);
   const result = h.type(type);
-  const isa = isaOf(type);
+  const isa = h.isaOf(type);
+  if (h.arch === 'arm64') return h.define(name, isa, type, parameters, neonSelect(h, COMPARISON[op], type));
   if (reg < 64) {
     const [c, d, mask] = ['c', 'd', `(a ${COMPARISON[op]} b)`].map((x) => `(__m${reg * 8}i)${x}`);
     return h.define(

@@ -8,9 +8,10 @@ import {
   typeName,
   type ValueType,
 } from '../../../loops/ir.ts';
-import { type Helpers, isaOf } from '../helpers.ts';
+import type { Helpers } from '../helpers.ts';
 import { fullType, registerBytes } from '../types.ts';
 import { repeatHelper } from './lanes.ts';
+import { neonConvert, neonNarrow, neonScalarHalf, neonWiden } from './neon.ts';
 import { asRegister, bits, prefix, suffix } from './x86.ts';
 
 const ROUND = '_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC';
@@ -21,11 +22,18 @@ export function castHelper(h: Helpers, from: ValueType, type: ValueType): string
   if (type.lanes === 1) return scalarCast(h, from, type, narrows);
   const name = `${typeName(type)}_from_${typeName(from)}`;
   const result = h.type(type);
-  const define = (body: string) => h.define(name, isaOf(from, type), type, [from], body);
+  const define = (body: string) => h.define(name, h.isaOf(from, type), type, [from], body);
+  const integers = isInteger(from.kind) && isInteger(type.kind);
+  if (h.arch === 'arm64') {
+    if (narrows) return define(neonNarrow(h, from, type));
+    return define(
+      integers ? `(${result})${neonWiden(from, kindBits(type.kind))}` : neonConvert(h, from, type),
+    );
+  }
   const mm = prefix(registerBytes(type));
   const a = asRegister(from, 'a');
   if (narrows) return define(narrow(h, from, type));
-  if (isInteger(from.kind) && isInteger(type.kind)) return define(`(${result})${widen(from, type)}`);
+  if (integers) return define(`(${result})${widen(from, type)}`);
   if (from.kind === 'i32') return define(`(${result})${mm}_cvtepi32_ps(${a})`);
   if (type.kind === 'i32') return define(`(${result})${mm}_cvttps_epi32(${a})`);
   if (from.kind === 'f16') return define(`(${result})${mm}_cvtph_ps(${a})`);
@@ -97,6 +105,9 @@ function scalarCast(h: Helpers, from: ValueType, type: ValueType, narrows: boole
       [from],
       `(${result})(${isSigned(from.kind) ? `a < ${low} ? ${low} : ` : ''}${upper})`,
     );
+  }
+  if (h.arch === 'arm64' && (from.kind === 'f16' || type.kind === 'f16')) {
+    return h.define(name, 'neon', type, [from], neonScalarHalf(type));
   }
   if (from.kind === 'f16')
     return h.define(name, 'avx2', type, [from], '_mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(a)))');

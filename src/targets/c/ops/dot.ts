@@ -1,8 +1,9 @@
 /** The instructions that low-bit kernels are made of. */
 import { type Expr, typeName, type ValueType } from '../../../loops/ir.ts';
-import { type Helpers, isaOf } from '../helpers.ts';
+import type { Helpers } from '../helpers.ts';
 import type { Isa } from '../machines.ts';
 import { registerBytes } from '../types.ts';
+import { neonDot2, neonDot4, neonLookup16, neonMadd, neonPairs } from './neon.ts';
 import { asRegister, prefix } from './x86.ts';
 
 type Dot = Extract<Expr, { kind: 'dot2' | 'madd' | 'dot4' | 'lookup16' | 'lookup128' }>;
@@ -12,8 +13,11 @@ export function dotHelper(h: Helpers, isa: Isa, e: Dot): string {
   switch (e.kind) {
     case 'dot2':
       return pairs(h, 'dot2', 'maddubs_epi16', e.a.type, e.b.type, e.type);
-    case 'madd':
+    case 'madd': {
+      const ones = e.b.kind === 'const' && e.b.value === 1;
+      if (h.arch === 'arm64' && ones && e.type.lanes > 1) return maddOnes(h, e.a.type, e.type);
       return pairs(h, 'madd', 'madd_epi16', e.a.type, e.b.type, e.type);
+    }
     case 'dot4':
       return dot4(h, isa, e.a.type, e.b.type, e.type);
     case 'lookup16':
@@ -39,17 +43,33 @@ function pairs(
   const name = `${op}_${typeName(a)}`;
   const result = h.type(type);
   if (type.lanes === 1) {
-    return h.define(name, isaOf(a), type, [a, b], `(${result})(${products(2, 'a', 'b')})`);
+    return h.define(name, h.isaOf(a), type, [a, b], `(${result})(${products(2, 'a', 'b')})`);
+  }
+  if (h.arch === 'arm64') {
+    const body = op === 'dot2' ? neonDot2(h, type) : neonMadd(h, type);
+    return h.define(name, h.isaOf(a), type, [a, b], body);
   }
   const call = `${prefix(registerBytes(a))}_${intrinsic}(${asRegister(a, 'a')}, ${asRegister(b, 'b')})`;
-  return h.define(name, isaOf(a), type, [a, b], `(${result})${call}`);
+  return h.define(name, h.isaOf(a), type, [a, b], `(${result})${call}`);
+}
+
+/** madd whose second operand is ones: there is one instruction for it. */
+function maddOnes(h: Helpers, a: ValueType, type: ValueType): string {
+  const body = `(void)b;\nreturn ${neonPairs(h, type)};`;
+  return h.define(`madd_ones_${typeName(a)}`, h.isaOf(a), type, [a, a], body);
 }
 
 function dot4(h: Helpers, isa: Isa, a: ValueType, b: ValueType, type: ValueType): string {
   const result = h.type(type);
   if (type.lanes === 1) {
     const sum = `(${result})((u32)a + ${products(4, 'b', 'c')})`;
-    return h.define(`dot4_${typeName(a)}`, isaOf(a), type, [type, a, b], sum);
+    return h.define(`dot4_${typeName(a)}`, h.isaOf(a), type, [type, a, b], sum);
+  }
+  if (h.arch === 'arm64') {
+    // usdot takes codes of 8 bits, sdot of 7.
+    const unsigned = isa === 'i8mm';
+    const name = `dot4_${typeName(a)}${unsigned ? '' : '_signed'}`;
+    return h.define(name, isa, type, [type, a, b], neonDot4(h, unsigned, type));
   }
   // Both instruction sets have vpdpbusd on 16 and 32 bytes, in two encodings.
   const vex = isa === 'avxvnni';
@@ -61,7 +81,8 @@ function dot4(h: Helpers, isa: Isa, a: ValueType, b: ValueType, type: ValueType)
 
 function lookup16(h: Helpers, table: ValueType, index: ValueType, type: ValueType): string {
   const name = `lookup16_${typeName(table)}_${typeName(index)}`;
-  if (type.lanes === 1) return h.define(name, isaOf(table), type, [table, index], 'a[b]');
+  if (type.lanes === 1) return h.define(name, h.isaOf(table), type, [table, index], 'a[b]');
+  if (h.arch === 'arm64') return h.define(name, h.isaOf(type), type, [table, index], neonLookup16(h, type));
   const reg = registerBytes(type);
   const everywhere = {
     16: '(__m128i)a',
@@ -69,7 +90,7 @@ function lookup16(h: Helpers, table: ValueType, index: ValueType, type: ValueTyp
     64: '_mm512_broadcast_i32x4((__m128i)a)',
   }[reg];
   const body = `(${h.type(type)})${prefix(reg)}_shuffle_epi8(${everywhere}, ${asRegister(index, 'b')})`;
-  return h.define(name, isaOf(type), type, [table, index], body);
+  return h.define(name, h.isaOf(type), type, [table, index], body);
 }
 
 /** vpermi2b on 64 bytes, also where fewer lanes are wanted: on smaller registers it has smaller tables. */

@@ -1,19 +1,24 @@
 /** Moving lanes: repeat, slice, concat, shuffle, and seeing the same bits as another type. */
 import { kindBytes, type ScalarKind, typeBits, typeName, type ValueType } from '../../../loops/ir.ts';
-import { type Helpers, isaOf } from '../helpers.ts';
+import type { Helpers } from '../helpers.ts';
 import { fullType, registerBytes } from '../types.ts';
+import { neonConcat, neonRepeat, neonSlice } from './neon.ts';
 import { bits, prefix } from './x86.ts';
 
 /** `u8x32 splat_u8x32(u8 a)`; of a vector, `i8x32 repeat_i8x4_x8(i8x4 a)`. */
 export function repeatHelper(h: Helpers, a: ValueType, type: ValueType): string {
   const reg = registerBytes(type);
   const result = h.type(type);
+  if (h.arch === 'arm64') {
+    const name = a.lanes === 1 ? `splat_${typeName(type)}` : `repeat_${typeName(a)}_x${type.lanes / a.lanes}`;
+    return h.define(name, h.isaOf(a, type), type, [a], neonRepeat(h, a, type));
+  }
   if (a.lanes === 1) {
     const argument = { 1: 'epi8((char)a)', 2: 'epi16((i16)a)', 4: 'epi32((i32)a)' }[kindBytes(a.kind)];
     const call = a.kind === 'f32' ? 'ps(a)' : argument;
     return h.define(
       `splat_${typeName(type)}`,
-      isaOf(type),
+      h.isaOf(type),
       type,
       [a],
       `(${result})${prefix(reg)}_set1_${call}`,
@@ -28,13 +33,13 @@ export function repeatHelper(h: Helpers, a: ValueType, type: ValueType): string 
     32: '_mm512_broadcast_i64x4',
   };
   const body = `(${result})${broadcast[unit]}((${bits(registerBytes(a))})a)`;
-  return h.define(`repeat_${typeName(a)}_x${type.lanes / a.lanes}`, isaOf(a, type), type, [a], body);
+  return h.define(`repeat_${typeName(a)}_x${type.lanes / a.lanes}`, h.isaOf(a, type), type, [a], body);
 }
 
 /** `f32 lane_f32x8(f32x8 a, int i)` */
 export function laneHelper(h: Helpers, a: ValueType): string {
   const scalar = { kind: a.kind, lanes: 1 };
-  return h.define(`lane_${typeName(a)}`, isaOf(a), scalar, [`${h.type(a)} a`, 'int i'], 'a[i]');
+  return h.define(`lane_${typeName(a)}`, h.isaOf(a), scalar, [`${h.type(a)} a`, 'int i'], 'a[i]');
 }
 
 /** Lanes start.. of `a`, two or more; undefined when the register of `a` already is the answer. */
@@ -43,7 +48,7 @@ export function sliceHelper(h: Helpers, a: ValueType, start: number, type: Value
   const offset = start * kindBytes(a.kind);
   const bytes = typeBits(type) / 8;
   if (offset === 0 && from === registerBytes(type)) return undefined;
-  const body = slicedRegister(from, offset, bytes);
+  const body = h.arch === 'arm64' ? neonSlice(offset) : slicedRegister(from, offset, bytes);
   if (body === undefined) {
     return shuffleHelper(
       h,
@@ -53,7 +58,7 @@ export function sliceHelper(h: Helpers, a: ValueType, start: number, type: Value
     );
   }
   const name = `slice${start}_${typeName(a)}_${typeName(type)}`;
-  return h.define(name, isaOf(a, type), type, [a], `(${h.type(type)})${body}`);
+  return h.define(name, h.isaOf(a, type), type, [a], `(${h.type(type)})${body}`);
 }
 
 /** `bytes` bytes from byte `offset` of a register `a`, where no general permutation is needed. */
@@ -78,7 +83,8 @@ function slicedRegister(from: number, offset: number, bytes: number): string | u
 export function concatHelper(h: Helpers, part: ValueType, type: ValueType): string {
   const name = `concat_${typeName(part)}`;
   const result = h.type(type);
-  if (part.lanes === 1) return h.define(name, isaOf(type), type, [part, part], `(${result}){a, b}`);
+  if (part.lanes === 1) return h.define(name, h.isaOf(type), type, [part, part], `(${result}){a, b}`);
+  if (h.arch === 'arm64') return h.define(name, h.isaOf(type), type, [part, part], neonConcat(h, part, type));
   const unit = typeBits(part) / 8;
   const [a, b] = ['a', 'b'].map((x) => `(${bits(registerBytes(part))})${x}`);
   const call: Record<number, string> = {
@@ -88,7 +94,7 @@ export function concatHelper(h: Helpers, part: ValueType, type: ValueType): stri
     16: `_mm256_inserti128_si256(_mm256_castsi128_si256(${a}), ${b}, 1)`,
     32: `_mm512_inserti64x4(_mm512_castsi256_si512(${a}), ${b}, 1)`,
   };
-  return h.define(name, isaOf(part, type), type, [part, part], `(${result})${call[unit]}`);
+  return h.define(name, h.isaOf(part, type), type, [part, part], `(${result})${call[unit]}`);
 }
 
 /** Any lanes in any order. The lanes of the register beyond `type` are left to the compiler (-1). */
@@ -97,7 +103,7 @@ export function shuffleHelper(h: Helpers, a: ValueType, indices: readonly number
   const list = [...indices, ...Array.from({ length: unused }, () => -1)];
   const name = `shuffle_${typeName(a)}_${shortName(indices)}`;
   const body = `SHUFFLE(${h.type(type)}, a, ${list.join(', ')})`;
-  return h.define(name, isaOf(a, type), type, [a], body);
+  return h.define(name, h.isaOf(a, type), type, [a], body);
 }
 
 /** `1_0_3_2`, or a hash where that would be too long to read. */
@@ -127,5 +133,5 @@ export function bitcastHelper(h: Helpers, a: ValueType, type: ValueType): string
   const through = h.type({ kind, lanes: 16 / kindBytes(kind) });
   const body =
     a.lanes === 1 ? `(${h.type(type)})(${through}){(${kind})a}` : `(${h.type(type)})((${through})a)[0]`;
-  return h.define(name, isaOf(vector), type, [a], body);
+  return h.define(name, h.isaOf(vector), type, [a], body);
 }

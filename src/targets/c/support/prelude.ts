@@ -64,8 +64,7 @@ typedef struct {
 } Range;
 `;
 
-/** Which instruction sets this compilation has, and their headers. LUTRA_EMULATE is for tests on lesser processors. */
-export const INSTRUCTION_SETS = `\
+const X64 = `\
 /*
  * Each variant is compiled for its instruction set function by function, so that the file needs no -march and
  * the library loads on any processor. LUTRA_EMULATE names a header with portable intrinsics to use instead,
@@ -88,6 +87,41 @@ export const INSTRUCTION_SETS = `\
 #define HAVE_AVXVNNI 1
 #endif
 `;
+
+/** Vector code is only seen where it can be compiled: the same file gives scalar code on other processors. */
+const ARM64 = `\
+/*
+ * Each variant is compiled for its instruction set function by function, so that the file needs no -march and
+ * the library loads on any processor.
+ */
+#if defined(__aarch64__) && defined(__ARM_NEON)
+#include <arm_neon.h>
+#define VECTORS 1
+#else
+#define VECTORS 0
+#endif
+
+#define NEON
+#if defined(__clang__)
+#define DOTPROD __attribute__((target("dotprod")))
+#define I8MM __attribute__((target("dotprod,i8mm")))
+#else
+#define DOTPROD __attribute__((target("arch=armv8.2-a+dotprod")))
+#define I8MM __attribute__((target("arch=armv8.2-a+dotprod+i8mm")))
+#endif
+
+/* Before Clang 16 these intrinsics are only declared when the whole file is compiled with them. */
+#if defined(__clang__) && __clang_major__ < 16
+#define SDOT(a, b, c) (int32x4_t)__builtin_neon_vdotq_v((int8x16_t)(a), b, c, 34)
+#define USDOT(a, b, c) (int32x4_t)__builtin_neon_vusdotq_v((int8x16_t)(a), (int8x16_t)(b), c, 34)
+#else
+#define SDOT(a, b, c) vdotq_s32(a, b, c)
+#define USDOT(a, b, c) vusdotq_s32(a, b, c)
+#endif
+`;
+
+/** Which instruction sets a compilation has, and their headers. LUTRA_EMULATE is for tests on lesser processors. */
+export const INSTRUCTION_SETS = { x64: X64, arm64: ARM64 } as const;
 
 /** Selecting lanes by constant index, -1 for a lane of no interest. */
 export const SHUFFLE = `\

@@ -1,5 +1,5 @@
-/** Reads the features of an x86-64 processor, as far as its operating system lets programs use them. */
-export const PROCESSOR = `\
+/** Reads the features of a processor, as far as its operating system lets programs use them. */
+const X64 = `\
 #if defined(LUTRA_EMULATE)
 UNUSED static int cpu_avx2(void) { return 1; }
 UNUSED static int cpu_avxvnni(void) { return 1; }
@@ -40,3 +40,40 @@ UNUSED static int cpu_avx512vnni(void) {
 
 UNUSED static int cpu_scalar(void) { return 1; }
 `;
+
+const ARM64 = `\
+#if VECTORS
+#if defined(__linux__)
+#include <sys/auxv.h>
+
+/* Bits of the kernel's answer, by their fixed places: older headers lack some of the names. */
+static unsigned long cpu_hwcap(int word, int bit) {
+  return getauxval(word == 1 ? AT_HWCAP : AT_HWCAP2) >> bit & 1;
+}
+
+UNUSED static int cpu_neon(void) { return cpu_hwcap(1, 1) != 0; }
+UNUSED static int cpu_dotprod(void) { return cpu_neon() && cpu_hwcap(1, 20); }
+UNUSED static int cpu_i8mm(void) { return cpu_dotprod() && cpu_hwcap(2, 13); }
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+
+static int cpu_has(const char *feature) {
+  int value = 0;
+  size_t size = sizeof value;
+  return sysctlbyname(feature, &value, &size, NULL, 0) == 0 && value != 0;
+}
+
+UNUSED static int cpu_neon(void) { return 1; }
+UNUSED static int cpu_dotprod(void) { return cpu_has("hw.optional.arm.FEAT_DotProd"); }
+UNUSED static int cpu_i8mm(void) { return cpu_dotprod() && cpu_has("hw.optional.arm.FEAT_I8MM"); }
+#else
+UNUSED static int cpu_neon(void) { return 1; }
+UNUSED static int cpu_dotprod(void) { return 0; }
+UNUSED static int cpu_i8mm(void) { return 0; }
+#endif
+#endif
+
+UNUSED static int cpu_scalar(void) { return 1; }
+`;
+
+export const PROCESSOR = { x64: X64, arm64: ARM64 } as const;
