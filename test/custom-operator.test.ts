@@ -117,12 +117,9 @@ async function compiled(graph: Graph, operators: Registry, kernels: OperatorKern
       weights,
       arena: new Uint8Array(plan.arenaBytes).fill(0xff),
       cache: new Uint8Array(plan.cacheBytes).fill(0xff),
-      tokens: new Uint8Array(TOKENS.slice().buffer),
       logits: new Uint8Array(logits.buffer),
     },
-    n: TOKENS.length,
-    pos: 0,
-    all: 1,
+    sequences: [{ tokens: Int32Array.from(TOKENS), position: 0, cache: 0, logits: 'all' }],
     threads: 2,
   });
   const rows = Array.from(TOKENS, (_, t) => {

@@ -50,13 +50,12 @@ function run(chunks: readonly (readonly number[])[], threads: number): Float32Ar
     weights,
     arena: new Uint8Array(plan.arenaBytes).fill(0xff),
     cache: new Uint8Array(plan.cacheBytes).fill(0xff),
-    tokens: new Uint8Array(4 * CONTEXT),
     logits: new Uint8Array(plan.logitsStride * 4),
   };
   let pos = 0;
   for (const chunk of chunks) {
-    new Int32Array(buffers.tokens.buffer).set(chunk);
-    runProgram(program, { buffers, n: chunk.length, pos, all: 0, threads });
+    const sequence = { tokens: Int32Array.from(chunk), position: pos, cache: 0, logits: 'last' } as const;
+    runProgram(program, { buffers, sequences: [sequence], threads });
     pos += chunk.length;
   }
   return new Float32Array(buffers.logits.buffer, 0, plan.vocab);

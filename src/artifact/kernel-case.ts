@@ -27,8 +27,8 @@ function testExtent(use: KernelUse): Extent {
   const n = use.shape.batch === 'one' ? 1 : isMatmul(use) ? 5 : 3;
   return { n, position: 17, matrixRows: 512, comparedRows: 64 };
 }
-/** `ids` index a table of VOCABULARY rows; `trits` are bytes of four 2-bit codes 0 to 2. */
-const FILLS = ['f32', 'f16', 'bf16', 'i32', 'i8', 'ids', 'trits'] as const;
+/** `ids` index a table of VOCABULARY rows; `halves` are 0 0 1 1 2 ...; `trits` bytes of four 2-bit codes 0 to 2. */
+const FILLS = ['f32', 'f16', 'bf16', 'i32', 'i8', 'ids', 'halves', 'trits'] as const;
 export type Fill = (typeof FILLS)[number];
 
 const bufferSchema = z.object({
@@ -63,7 +63,7 @@ function isMatmul(use: KernelUse): boolean {
 
 /** The scalar arguments, by parameter name. */
 function scalarsOf({ n, position }: Extent): Readonly<Record<string, number>> {
-  return { n, pos: position, first: 1 };
+  return { n, pos: position };
 }
 
 /** Elements of each buffer by parameter name. */
@@ -130,7 +130,7 @@ function fillOf({ elem, name }: BufferParam): Fill {
     case 'i8':
       return elem;
     case 'i32':
-      return name === 'tokens' ? 'ids' : 'i32';
+      return name === 'tokens' ? 'ids' : name === 'outputs' ? 'halves' : 'i32';
     case 'u8':
       return 'trits';
     default:

@@ -46,6 +46,7 @@ const FILL_BYTES: Readonly<Record<Fill, number>> = {
   bf16: 2,
   i32: 4,
   ids: 4,
+  halves: 4,
   i8: 1,
   trits: 1,
 };
@@ -68,6 +69,11 @@ function fillBuffer(fill: Fill, elements: number, next: () => number): Uint8Arra
     case 'ids':
       each(new Int32Array(bytes.buffer), () => between(0, VOCABULARY - 1));
       break;
+    case 'halves': {
+      let count = 0;
+      each(new Int32Array(bytes.buffer), () => count++ >> 1);
+      break;
+    }
     case 'trits':
       each(bytes, () => between(0, 2) | (between(0, 2) << 2) | (between(0, 2) << 4) | (between(0, 2) << 6));
       break;

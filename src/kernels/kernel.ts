@@ -63,7 +63,8 @@ reduction has a fixed order (a fixed number of partial sums, attention in chunks
                  positions that were not stored, and the padding of values, may hold anything, NaN included
   gate.packed    {k, act}                          gateUp f32 r [n, pad(2k)], out f32 w [n, pad(k)]; n
   add            {k}                               a f32 r, b f32 r, out f32 w; n
-  selectOutputs  {k}                               x f32 r, out f32 w; first, n      rows first .. first+n of x
+  selectOutputs  {k}                               x f32 r, outputs i32 r [n + 1], out f32 w; n
+                                                   the rows i of x where outputs[i] < outputs[i + 1]
   matmul         {m, k, elem}                      x f32 r [n, pad(k)], table elem r [m, pad(k)] (i8: + rowScale f32 r [pad(m)]),
                                                    out f32 w [n, pad(m)]; n
 */

@@ -149,8 +149,16 @@ describe('add and selectOutputs', () => {
     const b = randomFloats(k + 1, n * k);
     const [, , sum] = runEverywhere(add, { k }, [padRows(a, k), padRows(b, k), empty(n, k)], [n]);
     expect(cropRows(sum!, k)).toEqual([...a].map((v, i) => Math.fround(v + b[i]!)));
-    const first = n - 1;
-    const [, row] = runEverywhere(selectOutputs, { k }, [padRows(a, k), empty(1, k)], [first, 1]);
-    expect(cropRows(row!, k)).toEqual([...a.subarray(first * k)]);
+    // The last row and every third, after 7 outputs of rows before.
+    const wanted = Array.from({ length: n }, (_, i) => i % 3 === 1 || i === n - 1);
+    const outputs = Int32Array.from(
+      { length: n + 1 },
+      (_, i) => 7 + wanted.slice(0, i).filter(Boolean).length,
+    );
+    const count = outputs[n]! - 7;
+    const [, , rows] = runEverywhere(selectOutputs, { k }, [padRows(a, k), outputs, empty(count, k)], [n]);
+    expect(cropRows(rows!, k)).toEqual(
+      wanted.flatMap((kept, i) => (kept ? [...a.subarray(i * k, (i + 1) * k)] : [])),
+    );
   });
 });

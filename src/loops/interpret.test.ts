@@ -5,6 +5,7 @@ import { type BufferRef, FunctionBuilder } from './builder.ts';
 import * as x from './expr.ts';
 import { runFunction, runProgram } from './interpret.ts';
 import { type Expr, type LoopFunction, MAIN_BUFFERS, MAIN_SCALARS, type ScalarKind } from './ir.ts';
+import type { StepSequence } from './step.ts';
 
 function arrayOf(kind: ScalarKind, values: ArrayLike<number>) {
   const arrays = {
@@ -238,21 +239,24 @@ describe('statements', () => {
       weights: new Uint8Array(64),
       arena: new Uint8Array(256),
       cache: new Uint8Array(64),
-      tokens: new Uint8Array(64),
       logits: new Uint8Array(64),
     };
     for (const threads of [1, 2, 5]) {
       buffers.arena.fill(0);
       runProgram(
         { functions: [rowNumbers()], main: callAtLine(2) },
-        { buffers, n: 7, pos: 4, all: 0, threads },
+        { buffers, sequences: [4, 3].map(sequenceOf), threads },
       );
       const arena = [...new Int32Array(buffers.arena.buffer)];
-      expect(arena.slice(32, 40)).toEqual([4, 5, 6, 7, 8, 9, 10, 0]);
+      expect(arena.slice(32, 40)).toEqual([2, 3, 4, 5, 6, 7, 8, 0]);
       expect(arena.slice(0, 32).every((v) => v === 0)).toBe(true);
     }
   });
 });
+
+function sequenceOf(tokens: number): StepSequence {
+  return { tokens: new Int32Array(tokens), position: 0, cache: 0, logits: 'last' };
+}
 
 /** y[i] = i + start for i in 0 .. n */
 function rowNumbers(): LoopFunction {
@@ -268,8 +272,8 @@ function rowNumbers(): LoopFunction {
 function callAtLine(line: number): LoopFunction {
   const k = new FunctionBuilder('main');
   const buffers = MAIN_BUFFERS.map(({ name, elem, access }) => k.buffer(name, elem, access));
-  const [n, pos] = MAIN_SCALARS.map(({ name, kind }) => k.scalar(name, kind));
-  k.call('rowNumbers', [{ buffer: buffers[1]!, offset: line }], [n!, pos!]);
+  const [n, count] = MAIN_SCALARS.map(({ name, kind }) => k.scalar(name, kind));
+  k.call('rowNumbers', [{ buffer: buffers[1]!, offset: line }], [n!, count!]);
   k.barrier();
   return k.build();
 }

@@ -13,6 +13,7 @@ import { type BufferSlot, type Frame, newElements, type Register, viewElements }
 import { blockCode, type Surroundings } from './interpret/statements.ts';
 import { type Expr, type LoopFunction, MAIN_BUFFERS, type Program } from './ir.ts';
 import { printStatementHead } from './print.ts';
+import { type StepSequence, stepTables } from './step.ts';
 import { threadExtent, threadLoop, threadRange } from './thread.ts';
 
 export interface FunctionArguments {
@@ -25,12 +26,8 @@ export interface FunctionArguments {
 
 export interface ProgramArguments {
   /** By the names of MAIN_BUFFERS, each aligned to 4 bytes. */
-  readonly buffers: Readonly<Record<'weights' | 'arena' | 'cache' | 'tokens' | 'logits', Uint8Array>>;
-  /** Tokens of this step. */
-  readonly n: number;
-  /** Absolute position of the first one. */
-  readonly pos: number;
-  readonly all: 0 | 1;
+  readonly buffers: Readonly<Record<'weights' | 'arena' | 'cache' | 'logits', Uint8Array>>;
+  readonly sequences: readonly StepSequence[];
   /** How many parts the thread loop of each call is split into; the parts run one after the other. */
   readonly threads?: number;
 }
@@ -177,8 +174,16 @@ export function runProgram(program: Program, args: ProgramArguments): void {
     code = compileProgram(program);
     compiledPrograms.set(program, code);
   }
+  const { tokens, sequences, outputs } = stepTables(args.sequences);
+  const bytes = (table: Int32Array) => new Uint8Array(table.buffer);
+  const memory = {
+    ...args.buffers,
+    tokens: bytes(tokens),
+    sequences: bytes(sequences),
+    outputs: bytes(outputs),
+  };
   code(args.threads ?? 1, {
-    buffers: MAIN_BUFFERS.map(({ name }) => args.buffers[name as keyof typeof args.buffers]),
-    scalars: [args.n, args.pos, args.all],
+    buffers: MAIN_BUFFERS.map(({ name }) => memory[name as keyof typeof memory]),
+    scalars: [tokens.length, args.sequences.length],
   });
 }

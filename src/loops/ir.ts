@@ -258,20 +258,24 @@ export interface Program {
 /** Bytes of a line, the unit of buffer offsets in `main` and the alignment of everything placed in memory. */
 export const LINE = 64;
 
-/** The memory a forward step sees. */
+/**
+ * The memory a forward step sees. `cache` is the KV caches of all sequences there are; `tokens`, `sequences`
+ * and `outputs` say what this step is to compute (`step.ts` draws them).
+ */
 export const MAIN_BUFFERS: readonly BufferParam[] = [
   { name: 'weights', elem: 'u8', access: 'read' },
   { name: 'arena', elem: 'u8', access: 'readwrite' },
   { name: 'cache', elem: 'u8', access: 'readwrite' },
   { name: 'tokens', elem: 'i32', access: 'read' },
+  { name: 'sequences', elem: 'i32', access: 'read' },
+  { name: 'outputs', elem: 'i32', access: 'read' },
   { name: 'logits', elem: 'f32', access: 'write' },
 ];
 
-/** n tokens starting at position pos; all: 1 for the logits of every token, 0 for those of the last one. */
+/** n tokens of count sequences, one sequence after the other. */
 export const MAIN_SCALARS: readonly ScalarParam[] = [
   { name: 'n', kind: 'i32' },
-  { name: 'pos', kind: 'i32' },
-  { name: 'all', kind: 'i32' },
+  { name: 'count', kind: 'i32' },
 ];
 
 const BITS: Record<ScalarKind, number> = {

@@ -30,7 +30,7 @@ const SAMPLE = `fn scale(x: read u8[], y: readwrite f32[], n: i32, factor: f32) 
 }
 `.replace('-acc_free', 'neg(acc)');
 
-const MAIN = `fn main(weights: read u8[], arena: readwrite u8[], cache: readwrite u8[], tokens: read i32[], logits: write f32[], n: i32, pos: i32, all: i32) {
+const MAIN = `fn main(weights: read u8[], arena: readwrite u8[], cache: readwrite u8[], tokens: read i32[], sequences: read i32[], outputs: read i32[], logits: write f32[], n: i32, count: i32) {
   for t in 0 .. n step 16 {
     call fill(arena @ 2, n - t)
     barrier

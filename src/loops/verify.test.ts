@@ -187,7 +187,7 @@ describe('programs', () => {
     expect(() => verifyProgram({ functions: [], main: { ...main(nothing), scalars: [] } })).toThrow(
       'logits: write f32[]), not (weights: read u8[],',
     );
-    expect(() => verifyProgram(program((k, b) => k.store(b[4]!, 0, x.float(1))))).toThrow(
+    expect(() => verifyProgram(program((k, b) => k.store(b.at(-1)!, 0, x.float(1))))).toThrow(
       'every thread would store',
     );
     expect(() => verifyProgram(program((k) => k.thread('i', 4, () => {})))).toThrow('it has a thread loop');

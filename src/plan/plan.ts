@@ -11,13 +11,14 @@ import { placeWeights } from './weights.ts';
 
 const ELEM_BYTES: Readonly<Record<string, number>> = { f32: 4, i32: 4, i8: 1 };
 
-function valueBytes(type: TensorType, block: number): number {
+/** Bytes from one row to the next. */
+function rowBytes(type: TensorType): number {
   const bytes = ELEM_BYTES[type.dtype];
   if (bytes === undefined) throw new LutraError('internal', `plan: no activation buffers of ${type.dtype}`);
   const width = type.shape[1];
-  if (width === undefined) return block * bytes;
+  if (width === undefined) return bytes;
   if (typeof width !== 'number') throw new LutraError('internal', 'plan: symbolic width of an activation');
-  return block * alignUp(width, ROW_PAD) * bytes;
+  return alignUp(width, ROW_PAD) * bytes;
 }
 
 /** Values that share memory with one they replace: out -> the value whose memory it takes over. */
@@ -48,7 +49,7 @@ function placeArena(steps: readonly Step[], block: number, logits: string) {
       intervals.set(
         root,
         known === undefined
-          ? { name: root, bytes: valueBytes(type, block), first: i, last }
+          ? { name: root, bytes: block * rowBytes(type), first: i, last }
           : { ...known, last: Math.max(known.last, last) },
       );
     }
@@ -124,8 +125,10 @@ export function planModel(graph: Graph, options: PlanOptions, custom: ReadonlySe
   const weights = placeWeights(graph.constants.filter((c) => used.has(c.name)));
   const slots = new Map(weights.slots.map((slot) => [slot.constant, slot]));
   const names = nameKernels(steps);
+  const types = new Map(steps.flatMap((step) => step.defines.map(({ name, type }) => [name, type])));
   const main = buildMain(steps, options.block, {
     value: arena.value,
+    rowBytes: (name) => rowBytes(types.get(name)!),
     weight: (constant, region) => slots.get(constant)!.regions[region]!.offset,
     cache: cache.at,
     logits,

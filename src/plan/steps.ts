@@ -7,10 +7,11 @@ export type Operand =
   | { readonly kind: 'value'; readonly name: string }
   | { readonly kind: 'weight'; readonly constant: string; readonly region: number }
   | { readonly kind: 'cache'; readonly layer: number; readonly part: 'keys' | 'values' }
-  | { readonly kind: 'tokens' };
+  | { readonly kind: 'tokens' }
+  | { readonly kind: 'outputs' };
 
-/** `n`: rows of this call; `pos`: position of the block's first token; `first`: first row whose logits are wanted. */
-type StepScalar = 'n' | 'pos' | 'first';
+/** `n`: rows of this call; `pos`: position of a sequence's first token; `tokens`: tokens of the block. */
+type StepScalar = 'n' | 'pos' | 'tokens';
 
 export interface StepKernel {
   readonly op: string;
@@ -21,8 +22,11 @@ export interface StepKernel {
 
 /** One kernel call of the forward step, before buffers have addresses. */
 export interface Step {
-  /** Rows the call covers: all tokens of the block, or those whose logits are wanted. */
-  readonly rows: 'tokens' | 'outputs';
+  /**
+   * Rows the call covers: all tokens of the block, or those whose logits are wanted; `sequences`: a call for
+   * each sequence in the block, on its tokens.
+   */
+  readonly rows: 'tokens' | 'outputs' | 'sequences';
   readonly kernel: StepKernel;
   /** A kernel that is better when there is exactly one row. */
   readonly single?: StepKernel;
@@ -146,7 +150,7 @@ const attentionPacked: Lowering = (node, context) => {
   const shape = { heads, kvHeads, headDim, context: positions, cacheElem };
   return [
     {
-      rows: 'tokens',
+      rows: 'sequences',
       kernel: plain('rope.store', { ...shape, style: attr(node, 'style') }),
       operands: [
         operand(node.inputs[0]!, context),
@@ -159,7 +163,7 @@ const attentionPacked: Lowering = (node, context) => {
       defines: [query],
     },
     {
-      rows: 'tokens',
+      rows: 'sequences',
       kernel: plain('attention', shape),
       operands: [{ kind: 'value', name: query.name }, keys, values, { kind: 'value', name: output!.name }],
       scalars: ['n', 'pos'],
@@ -193,7 +197,9 @@ const LOWERINGS: Readonly<Record<string, Lowering>> = {
   add: rowWise((_, k) => ({ k })),
   selectOutputs: (node, context) => {
     const k = lastDim(node.outputs[0]!.type);
-    return [simpleStep(node, context, plain('selectOutputs', { k }), { scalars: ['first', 'n'] })];
+    const step = simpleStep(node, context, plain('selectOutputs', { k }), { scalars: ['tokens'] });
+    const [x, ...rest] = step.operands;
+    return [{ ...step, operands: [x!, { kind: 'outputs' }, ...rest] }];
   },
   matmul,
 };

@@ -61,7 +61,8 @@ export class Sequence {
       if (signal?.aborted) throw new LutraError('cancelled', 'cancelled');
       const chunk = Int32Array.from(tokens.slice(at, at + step));
       const position = this.#tokens.length;
-      last = await this.#executable.step({ tokens: chunk, position, cache: this.#cache, logits });
+      const request = { tokens: chunk, position, cache: this.#cache, logits };
+      last = (await this.#executable.step([request]))[0]!;
       this.#tokens.push(...chunk);
       all?.set(last, at * this.#vocab);
     }

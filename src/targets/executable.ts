@@ -10,7 +10,7 @@ export interface MemoryNeeds {
   readonly logitsStride: number;
 }
 
-/** One forward step of one session. */
+/** One session's part in a forward step. */
 export interface StepRequest {
   readonly tokens: Int32Array;
   /** Absolute position of the first token. */
@@ -24,6 +24,9 @@ export interface CacheHandle {
   readonly bytes: number;
   free(): void;
 }
+
+/** Sequences that one step may have: as many tokens of them are computed in one sweep over the weights. */
+export const MAX_SEQUENCES = 16;
 
 /** Runs one kernel on given bytes, for self-tests: buffers in parameter order, copied in and out. */
 export interface KernelCall {
@@ -44,8 +47,11 @@ export interface Executable {
   readonly target: string;
   readonly threads: number;
   createCache(): CacheHandle;
-  /** Logits, [1 or tokens.length, vocab], freshly allocated. */
-  step(request: StepRequest): Promise<Float32Array>;
+  /**
+   * One forward step of 1 to MAX_SEQUENCES sessions, each with a cache of its own. Gives the logits of each,
+   * [1 or tokens.length, vocab], freshly allocated. A session's are the same whatever others step with it.
+   */
+  step(requests: readonly StepRequest[]): Promise<readonly Float32Array[]>;
   callKernel(call: KernelCall): Promise<void>;
   close(): Promise<void>;
 }

@@ -16,14 +16,16 @@ describe('readProgram', () => {
       weights: new Uint8Array(64),
       arena: new Uint8Array(arena.buffer),
       cache,
-      tokens: new Uint8Array(64),
       logits: new Uint8Array(64),
     };
-    const step = (pos: number) => runProgram(program, { buffers, n: 1, pos, all: 0, threads: 2 });
-    step(0);
+    const step = (tokens: number) => {
+      const sequence = { tokens: new Int32Array(tokens), position: 0, cache: 0, logits: 'last' } as const;
+      runProgram(program, { buffers, sequences: [sequence], threads: 2 });
+    };
+    step(1);
     expect(cache.every((byte) => byte === 1)).toBe(true);
     for (const i of cache.keys()) cache[i] = (i * 7 + (i >> 8)) & 0xff;
-    step(1);
+    step(2);
     const words = new Int32Array(cache.buffer);
     const expected = new Int32Array(arena.length);
     for (const [i, word] of words.entries()) {

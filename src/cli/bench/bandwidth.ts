@@ -28,8 +28,8 @@ const SMALLEST = 256 << 20;
 const LARGEST = 1 << 30;
 
 /**
- * Two kernels over a buffer of so many chunks, chosen by the position of the step: `fill` at 0, as memory
- * never written is not there to be read, and `readAll` else, which adds everything up.
+ * Two kernels over a buffer of so many chunks, chosen by the tokens of the step: `fill` for one, as memory
+ * never written is not there to be read, and `readAll` for more, which adds everything up.
  */
 export function readProgram(chunks: number): Program {
   const words = vector('i32', LINE / 4);
@@ -67,7 +67,7 @@ export function readProgram(chunks: number): Program {
   const [, arena, cache] = buffers;
   const place = (buffer = buffers[0]!) => ({ buffer, offset: 0 });
   m.if(
-    compare('eq', scalars[1]!, constant(vector('i32', 1), 0)),
+    compare('eq', scalars[0]!, constant(vector('i32', 1), 1)),
     () => m.call('fill', [place(cache)], []),
     () => m.call('readAll', [place(cache), place(arena)], []),
   );
@@ -120,13 +120,13 @@ export async function measureBandwidth(target: string, threads: number): Promise
     const executable = await startExecutable(runnable, { machine: target, kind }, threads);
     try {
       const cache = executable.createCache();
-      const step = (position: number) =>
-        executable.step({ tokens: Int32Array.of(0), position, cache, logits: 'last' });
-      await step(0);
+      const step = (tokens: number) =>
+        executable.step([{ tokens: new Int32Array(tokens), position: 0, cache, logits: 'last' }]);
+      await step(1);
       let best = Number.POSITIVE_INFINITY;
       for (let pass = 0; pass < PASSES; pass++) {
         const start = performance.now();
-        await step(1);
+        await step(2);
         best = Math.min(best, performance.now() - start);
       }
       return bytes / (best / 1000);

@@ -33,7 +33,7 @@ export interface LibraryDescription extends MemoryNeeds {
 }
 
 /** Counts up when the exported functions change. */
-export const ABI = 1;
+export const ABI = 2;
 
 /** Flags that the result depends on: they keep float operations single and in order. */
 export const EXACT_FLAGS: readonly string[] = ['-std=c11', '-ffp-contract=off', '-fno-strict-aliasing'];
@@ -72,7 +72,8 @@ function header(variants: readonly CVariant[], info: CModelInfo): string {
  * Compile:  cc ${EXACT_FLAGS.join(' ')} -O2 \\
  *              -fPIC -shared -pthread -o model.so model.c -lm
  * Use:      lutra_open() maps the weights and starts the threads, lutra_cache_new() makes the KV cache of a
- *           conversation, lutra_step() computes logits from tokens, lutra_close() ends it all.
+ *           conversation, lutra_step() computes logits from tokens of one or several of them, lutra_close()
+ *           ends it all.
  *
  * Types are named as in u8x32: 32 unsigned lanes of 8 bits. Vectors of less than 16 bytes lie in the low
  * lanes of 16 bytes. Every variant computes the same bits.

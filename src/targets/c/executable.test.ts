@@ -30,10 +30,8 @@ function interpreted(program: Program): Float32Array[] {
     const rows = logits === 'all' ? tokens.length : 1;
     const out = new Float32Array(rows * STRIDE);
     runProgram(program, {
-      buffers: { weights, arena, cache, tokens: bytes(tokens), logits: bytes(out) },
-      n: tokens.length,
-      pos: position,
-      all: logits === 'all' ? 1 : 0,
+      buffers: { weights, arena, cache, logits: new Uint8Array(out.buffer) },
+      sequences: [{ tokens, position, cache: 0, logits }],
     });
     return Float32Array.from(
       { length: rows * VOCAB },
@@ -42,16 +40,12 @@ function interpreted(program: Program): Float32Array[] {
   });
 }
 
-function bytes(array: Int32Array | Float32Array): Uint8Array {
-  return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
-}
-
 async function native(executable: Executable): Promise<Float32Array[]> {
   const cache = executable.createCache();
   // Asked for at once: the executable runs them in this order.
-  const logits = await Promise.all(STEPS.map((step) => executable.step({ ...step, cache })));
+  const logits = await Promise.all(STEPS.map((step) => executable.step([{ ...step, cache }])));
   cache.free();
-  return logits;
+  return logits.flat();
 }
 
 const cpu = await detectCpu();
@@ -140,18 +134,18 @@ describe.skipIf(compiler === undefined)('a compiled program', () => {
       const [a, b] = [executable.createCache(), executable.createCache()];
       expect(a.bytes).toBe(NEEDS.cacheBytes);
       const step = STEPS[0];
-      const first = await executable.step({ ...step, cache: a });
-      const second = await executable.step({ ...step, cache: a });
+      const first = await executable.step([{ ...step, cache: a }]);
+      const second = await executable.step([{ ...step, cache: a }]);
       expect(second).not.toEqual(first);
-      expect(await executable.step({ ...step, cache: b })).toEqual(first);
+      expect(await executable.step([{ ...step, cache: b }])).toEqual(first);
       a.free();
       a.free();
-      await expect(executable.step({ ...step, cache: a })).rejects.toThrow(/cache/);
+      await expect(executable.step([{ ...step, cache: a }])).rejects.toThrow(/cache/);
       const none = { ...step, tokens: new Int32Array(), cache: b };
-      await expect(executable.step(none)).rejects.toThrow(/at least one token/);
+      await expect(executable.step([none])).rejects.toThrow(/at least one token/);
       await executable.close();
       await executable.close();
-      await expect(executable.step({ ...step, cache: b })).rejects.toThrow(/closed/);
+      await expect(executable.step([{ ...step, cache: b }])).rejects.toThrow(/closed/);
       expect(() => executable.createCache()).toThrow(/closed/);
       b.free();
     }));
@@ -181,7 +175,7 @@ describe.skipIf(compiler === undefined)('a compiled program', () => {
       const { weights: _, ...kernelsAlone } = lacking;
       const executable = await loadNative(kernelsAlone);
       const cache = executable.createCache();
-      await expect(executable.step({ ...STEPS[0], cache })).rejects.toThrow(/needs weights/);
+      await expect(executable.step([{ ...STEPS[0], cache }])).rejects.toThrow(/needs weights/);
       const call = { kernel: 'mix', buffers: [], scalars: [], begin: 0, end: 1 };
       await expect(executable.callKernel(call)).rejects.toThrow(/no kernel mix with 0 buffers/);
       await expect(executable.callKernel({ ...call, kernel: 'x' })).rejects.toThrow(/no kernel x/);

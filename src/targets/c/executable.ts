@@ -1,5 +1,6 @@
 /** Compiled C, loaded into this process. */
 import { LutraError } from '../../common/errors.ts';
+import { batchTables } from '../batch.ts';
 import type { CacheHandle, Executable, KernelCall, MemoryNeeds, StepRequest } from '../executable.ts';
 import { ABI } from './emit.ts';
 import { type NativeLibrary, openLibrary, type Pointer } from './library.ts';
@@ -15,20 +16,18 @@ export interface LoadRequest {
   readonly threads: number;
 }
 
-class NativeCache implements CacheHandle {
-  readonly bytes: number;
-  pointer: Pointer | undefined;
-  readonly #release: (cache: NativeCache) => void;
-
-  constructor(bytes: number, pointer: Pointer, release: (cache: NativeCache) => void) {
-    this.bytes = bytes;
-    this.pointer = pointer;
-    this.#release = release;
-  }
-
-  free(): void {
-    this.#release(this);
-  }
+/** Takes rows of padded logits apart: [rows, vocab] for each sequence. */
+function splitLogits(padded: Float32Array, rows: readonly number[], needs: MemoryNeeds): Float32Array[] {
+  const { vocab, logitsStride } = needs;
+  if (rows.length === 1 && vocab === logitsStride) return [padded];
+  let at = 0;
+  return rows.map((count) => {
+    const logits = new Float32Array(count * vocab);
+    for (let row = 0; row < count; row++, at += logitsStride) {
+      logits.set(padded.subarray(at, at + vocab), row * vocab);
+    }
+    return logits;
+  });
 }
 
 class NativeExecutable implements Executable {
@@ -38,7 +37,8 @@ class NativeExecutable implements Executable {
   readonly #model: Pointer;
   readonly #needs: MemoryNeeds;
   readonly #hasWeights: boolean;
-  readonly #caches = new Set<NativeCache>();
+  /** Where caches begin in the pool of all, in lines. */
+  readonly #caches = new Map<CacheHandle, number>();
   /** Settles when everything asked for so far is done. */
   #last: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | undefined;
@@ -66,51 +66,34 @@ class NativeExecutable implements Executable {
 
   createCache(): CacheHandle {
     if (this.#closing !== undefined) throw this.#closed();
-    const pointer = this.#library.newCache();
-    if (pointer === undefined) {
+    const line = this.#library.newCache(this.#model);
+    if (line < 0) {
       throw new LutraError('environment', `no memory for a KV cache of ${this.#needs.cacheBytes} bytes`, {
         hint: 'Use a shorter context or fewer sessions.',
       });
     }
-    const cache = new NativeCache(this.#needs.cacheBytes, pointer, (c) => this.#freeCache(c));
-    this.#caches.add(cache);
+    const cache: CacheHandle = { bytes: this.#needs.cacheBytes, free: () => this.#freeCache(cache) };
+    this.#caches.set(cache, line);
     return cache;
   }
 
   /** Frees the cache once no step uses it any more. */
-  #freeCache(cache: NativeCache): void {
-    if (!this.#caches.delete(cache)) return;
-    this.#last = this.#last.then(() => this.#release(cache));
+  #freeCache(cache: CacheHandle): void {
+    const line = this.#caches.get(cache);
+    if (line === undefined || this.#closing !== undefined) return;
+    this.#caches.delete(cache);
+    this.#last = this.#last.then(() => this.#library.freeCache(this.#model, line));
   }
 
-  #release(cache: NativeCache): void {
-    if (cache.pointer !== undefined) this.#library.freeCache(cache.pointer);
-    cache.pointer = undefined;
-  }
-
-  async step(request: StepRequest): Promise<Float32Array> {
-    const { cache, position } = request;
-    const { vocab, logitsStride } = this.#needs;
-    // A copy: the caller may change its array while the step waits for its turn.
-    const tokens = request.tokens.slice();
-    const n = tokens.length;
+  async step(requests: readonly StepRequest[]): Promise<readonly Float32Array[]> {
     if (this.#closing !== undefined) throw this.#closed();
-    if (n === 0) throw new LutraError('internal', 'a step needs at least one token');
-    if (!(cache instanceof NativeCache) || !this.#caches.has(cache)) {
-      throw new LutraError('internal', 'the KV cache was freed or is of another executable');
-    }
     if (!this.#hasWeights) throw new LutraError('internal', 'a step needs weights, and none were loaded');
+    const tables = batchTables(requests, (cache) => this.#caches.get(cache));
     return this.#enqueue(async () => {
-      const all = request.logits === 'all';
-      const rows = all ? n : 1;
-      const padded = new Float32Array(rows * logitsStride);
-      await this.#library.step(this.#model, tokens, n, position, all ? 1 : 0, cache.pointer, padded);
-      if (logitsStride === vocab) return padded;
-      const logits = new Float32Array(rows * vocab);
-      for (let row = 0; row < rows; row++) {
-        logits.set(padded.subarray(row * logitsStride, row * logitsStride + vocab), row * vocab);
-      }
-      return logits;
+      const rows = tables.rows.reduce((sum, count) => sum + count, 0);
+      const padded = new Float32Array(rows * this.#needs.logitsStride);
+      await this.#library.step(this.#model, tables, padded);
+      return splitLogits(padded, tables.rows, this.#needs);
     });
   }
 
@@ -128,8 +111,6 @@ class NativeExecutable implements Executable {
 
   close(): Promise<void> {
     this.#closing ??= this.#last.then(async () => {
-      for (const cache of this.#caches) this.#release(cache);
-      this.#caches.clear();
       await this.#library.closeModel(this.#model);
       this.#library.unload();
     });

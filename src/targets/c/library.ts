@@ -1,5 +1,6 @@
 /** The functions of a compiled library, called through koffi. */
 import { LutraError } from '../../common/errors.ts';
+import type { StepTables } from '../../loops/step.ts';
 import type { KernelCall } from '../executable.ts';
 import type { LibraryDescription } from './emit.ts';
 
@@ -13,17 +14,10 @@ export interface NativeLibrary {
   supported(variant: string): number;
   openModel(weights: string, variant: string, threads: number): Pointer;
   closeModel(model: Pointer): Promise<void>;
-  newCache(): Pointer | undefined;
-  freeCache(cache: Pointer): void;
-  step(
-    model: Pointer,
-    tokens: Int32Array,
-    n: number,
-    position: number,
-    all: 0 | 1,
-    cache: Pointer | undefined,
-    logits: Float32Array,
-  ): Promise<void>;
+  /** The line of the pool of caches where the new one begins; -1: there is no memory. */
+  newCache(model: Pointer): number;
+  freeCache(model: Pointer, cache: number): void;
+  step(model: Pointer, tables: StepTables, logits: Float32Array): Promise<void>;
   /** 0, or -1 when there is no such kernel with as many arguments. */
   call(model: Pointer, call: KernelCall): Promise<number>;
   /** Nothing of the library may be used afterwards. */
@@ -69,10 +63,11 @@ function bindLibrary(koffi: Koffi, library: ReturnType<Koffi['load']>): NativeLi
     'void *lutra_open(const char *weights, const char *variant, int32_t threads, uint8_t *error, int32_t bytes)',
   );
   const close = library.func('void lutra_close(void *model)');
-  const cacheNew = library.func('void *lutra_cache_new()');
-  const cacheFree = library.func('void lutra_cache_free(void *cache)');
+  const cacheNew = library.func('int32_t lutra_cache_new(void *model)');
+  const cacheFree = library.func('void lutra_cache_free(void *model, int32_t cache)');
   const step = library.func(
-    'void lutra_step(void *model, const int32_t *tokens, int32_t n, int32_t pos, int32_t all, void *cache, float *logits)',
+    'void lutra_step(void *model, const int32_t *tokens, int32_t n, const int32_t *sequences, int32_t count, ' +
+      'const int32_t *outputs, float *logits)',
   );
   const call = library.func(
     'int32_t lutra_call(void *model, const char *kernel, void *buffers, int32_t bufferCount, const double *scalars, ' +
@@ -100,9 +95,12 @@ function bindLibrary(koffi: Koffi, library: ReturnType<Koffi['load']>): NativeLi
       throw new LutraError('environment', `the model cannot be opened: ${reason}`);
     },
     closeModel: (model) => later(close, [model], []),
-    newCache: () => cacheNew() ?? undefined,
-    freeCache: (cache) => cacheFree(cache),
-    step: (...args) => later(step, args, args),
+    newCache: (model) => cacheNew(model),
+    freeCache: (model, cache) => cacheFree(model, cache),
+    step(model, { tokens, sequences, outputs, rows }, logits) {
+      const args = [model, tokens, tokens.length, sequences, rows.length, outputs, logits];
+      return later(step, args, args);
+    },
     call(model, { kernel, buffers, scalars, begin, end }) {
       const addresses = BigUint64Array.from(buffers, (b) => koffi.address(b));
       const values = Float64Array.from(scalars);

@@ -123,7 +123,7 @@ export const MIXER_INFO: CModelInfo = {
 
 /**
  * A program in which every thread needs what the others computed just before: `rounds` times, each cell of
- * one array becomes a mix of cells far apart in the other. `salt` tells programs apart.
+ * one array becomes a mix of cells far apart in the other. `salt` tells programs apart. For one sequence.
  */
 export function mixer(rounds: number, salt: number): Program {
   const cells = x.int(CELLS);
@@ -168,10 +168,11 @@ export function mixer(rounds: number, salt: number): Program {
   }
   const main = new FunctionBuilder('main');
   const memory = new Map(MAIN_BUFFERS.map((b) => [b.name, main.buffer(b.name, b.elem, b.access)]));
-  const [n, pos, all] = MAIN_SCALARS.map((s) => main.scalar(s.name, s.kind)) as [Expr, Expr, Expr];
-  const at = (name: string, offset = 0) => ({ buffer: memory.get(name)!, offset });
+  const [n] = MAIN_SCALARS.map((s) => main.scalar(s.name, s.kind)) as [Expr, Expr];
+  const at = (name: string, offset: Expr | number = 0) => ({ buffer: memory.get(name)!, offset });
   const half = (CELLS * 4) / 64;
-  main.call('start', [at('tokens'), at('weights'), at('cache'), at('arena')], [n, pos]);
+  const [pos, cache] = [2, 3].map((i) => main.load(memory.get('sequences')!, i)) as [Expr, Expr];
+  main.call('start', [at('tokens'), at('weights'), at('cache', cache), at('arena')], [n, pos]);
   main.barrier();
   main.for('round', 0, rounds, 1, () => {
     main.call('mix', [at('arena'), at('arena', half)], [cells]);
@@ -179,7 +180,7 @@ export function mixer(rounds: number, salt: number): Program {
     main.call('mix', [at('arena', half), at('arena')], [x.min(cells, x.add(n, 1000))]);
     main.barrier();
   });
-  const rows = main.let('rows', x.select('ne', all, x.int(0), n, x.int(1)));
+  const rows = main.let('rows', main.load(memory.get('outputs')!, n));
   main.call('finish', [at('arena'), at('logits')], [rows, x.sub(n, rows)]);
   return { functions: [start.build(), mix.build(), finish.build()], main: main.build() };
 }

@@ -5,7 +5,7 @@
  * exports each kernel under its name:
  *
  *   kernel(buffer addresses ..., scalars ..., begin, end)      begin, end if it has a thread loop
- *   main(weights, arena, cache, tokens, logits, n, pos, all, tid, threads)
+ *   main(weights, arena, cache, tokens, sequences, outputs, logits, n, count, tid, threads)
  *
  * Addresses are i32 bytes, multiples of 64, at least BUFFERS_AT (see layout.ts).
  */

@@ -4,10 +4,10 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from 'vitest';
 import { randomUniform } from '../../common/random.ts';
-import { FunctionBuilder } from '../../loops/builder.ts';
-import { add, bitcast, cast, compare, div, float, int, mul, rem, sub, vector } from '../../loops/expr.ts';
+import { type BufferRef, FunctionBuilder } from '../../loops/builder.ts';
+import { add, bitcast, cast, div, float, int, mul, rem, sub, vector } from '../../loops/expr.ts';
 import { runFunction, runProgram } from '../../loops/interpret.ts';
-import { MAIN_BUFFERS, MAIN_SCALARS, type Program } from '../../loops/ir.ts';
+import { type Expr, MAIN_BUFFERS, MAIN_SCALARS, type Program } from '../../loops/ir.ts';
 import { legalize } from '../../loops/legalize.ts';
 import { nodePlatform } from '../../platform/node.ts';
 import type { Platform } from '../../platform/platform.ts';
@@ -31,15 +31,20 @@ function mainBuilder() {
   const m = new FunctionBuilder('main');
   const buffers = MAIN_BUFFERS.map(({ name, elem, access }) => m.buffer(name, elem, access));
   const scalars = MAIN_SCALARS.map(({ name, kind }) => m.scalar(name, kind));
-  const [weights, arena, cache, tokens, logits] = buffers as [
-    (typeof buffers)[0],
-    (typeof buffers)[0],
-    (typeof buffers)[0],
-    (typeof buffers)[0],
-    (typeof buffers)[0],
+  const [weights, arena, cache, tokens, sequences, outputs, logits] = buffers as [
+    BufferRef,
+    BufferRef,
+    BufferRef,
+    BufferRef,
+    BufferRef,
+    BufferRef,
+    BufferRef,
   ];
-  const [n, pos, all] = scalars as [(typeof scalars)[0], (typeof scalars)[0], (typeof scalars)[0]];
-  return { m, weights, arena, cache, tokens, logits, n, pos, all };
+  const n = scalars[0]!;
+  // Of the only sequence.
+  const [pos, line] = [2, 3].map((i) => m.load(sequences, i)) as [Expr, Expr];
+  const rows = m.load(outputs, n);
+  return { m, weights, arena, cache: { buffer: cache, offset: line }, tokens, logits, n, pos, rows };
 }
 
 /**
@@ -89,7 +94,7 @@ function mixingProgram(): Program {
     });
   }
 
-  const { m, weights, arena, cache, tokens, logits, n, pos, all } = mainBuilder();
+  const { m, weights, arena, cache, tokens, logits, n, pos, rows } = mainBuilder();
   const halves = [0, 16].map((offset) => ({ buffer: arena, offset: int(offset) }));
   const whole = (buffer: typeof arena) => ({ buffer, offset: 0 });
   m.call('start', [whole(weights), whole(tokens), halves[0]!], [n, pos]);
@@ -101,9 +106,7 @@ function mixingProgram(): Program {
     m.call('mix', [from!, to!], [int(SIZE), float(0.75)]);
     m.barrier();
   });
-  const rows = m.var('rows', int(1));
-  m.if(compare('ne', all, int(0)), () => m.set(rows, n));
-  m.call('finish', [halves[ROUNDS % 2]!, whole(cache), whole(logits)], [rows]);
+  m.call('finish', [halves[ROUNDS % 2]!, cache, whole(logits)], [rows]);
   m.barrier();
   return { functions: [start.build(), mix.build(), finish.build()], main: m.build() };
 }
@@ -160,23 +163,21 @@ describe.each(teams)('%s', (_, threads, platform) => {
         weights: weightBytes,
         arena: new Uint8Array(needs.arenaBytes),
         cache: new Uint8Array(needs.cacheBytes),
-        tokens: new Uint8Array(64),
         logits: new Uint8Array(STRIDE * 4 * 16),
       },
     }));
     for (let step = 0; step < 12; step++) {
       const { cache, memory } = sessions[step % 3 === 0 ? 1 : 0]!;
       const tokens = Int32Array.from({ length: 1 + (step % 4) }, (_, i) => i * 3 + step);
-      const all = step % 2 === 0;
-      memory.tokens = new Uint8Array(tokens.buffer);
-      runProgram(program, { buffers: memory, n: tokens.length, pos: step, all: all ? 1 : 0 });
-      const rows = all ? tokens.length : 1;
+      const request = { tokens, position: step, logits: step % 2 === 0 ? 'all' : 'last' } as const;
+      runProgram(program, { buffers: memory, sequences: [{ ...request, cache: 0 }] });
+      const rows = request.logits === 'all' ? tokens.length : 1;
       const expected = Array.from({ length: rows }, (_, row) => [
         ...new Float32Array(memory.logits.buffer, row * STRIDE * 4, VOCAB),
       ]).flat();
 
-      const logits = await executable.step({ tokens, position: step, cache, logits: all ? 'all' : 'last' });
-      expect([...logits]).toEqual(expected);
+      const [logits] = await executable.step([{ ...request, cache }]);
+      expect([...logits!]).toEqual(expected);
     }
     expect(executable.threads).toBe(threads);
   });
@@ -203,7 +204,7 @@ describe.each(teams)('%s', (_, threads, platform) => {
     const executable = await load(trappingProgram(), threads, { platform });
     const cache = executable.createCache();
     const step = (position: number) =>
-      executable.step({ tokens: Int32Array.of(1), position, cache, logits: 'last' });
+      executable.step([{ tokens: Int32Array.of(1), position, cache, logits: 'last' }]);
     await step(1);
     const results = await Promise.allSettled([step(1), step(0), step(1)]);
     expect(results.map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'rejected']);
@@ -214,12 +215,12 @@ describe.each(teams)('%s', (_, threads, platform) => {
     const executable = await load(endlessProgram(), threads, { platform });
     const cache = executable.createCache();
     const request = { tokens: Int32Array.of(1), position: 0, cache, logits: 'last' } as const;
-    const steps = Promise.allSettled([executable.step(request), executable.step(request)]);
+    const steps = Promise.allSettled([executable.step([request]), executable.step([request])]);
     await sleep(20);
     await executable.close();
     const cancelled = { status: 'rejected', reason: { code: 'cancelled' } };
     expect(await steps).toMatchObject([cancelled, cancelled]);
-    await expect(executable.step(request)).rejects.toMatchObject({ code: 'cancelled' });
+    await expect(executable.step([request])).rejects.toMatchObject({ code: 'cancelled' });
   });
 });
 
@@ -291,14 +292,15 @@ describe('barrier', () => {
     }
     const executable = await load(relayProgram(rounds), threads);
     const cache = executable.createCache();
-    const logits = await executable.step({ tokens: Int32Array.of(0), position: 0, cache, logits: 'last' });
-    expect([...new Int32Array(logits.buffer, 0, 3)]).toEqual(state);
+    const request = { tokens: Int32Array.of(0), position: 0, cache, logits: 'last' } as const;
+    const [logits] = await executable.step([request]);
+    expect([...new Int32Array(logits!.buffer, 0, 3)]).toEqual(state);
   });
 });
 
 describe('memory', () => {
   const step = (executable: Executable, cache = executable.createCache()) =>
-    executable.step({ tokens: Int32Array.of(2), position: 1, cache, logits: 'last' });
+    executable.step([{ tokens: Int32Array.of(2), position: 1, cache, logits: 'last' }]);
 
   test.each([
     ['shared', nodePlatform],

@@ -5,8 +5,10 @@
 import { LutraError } from '../../common/errors.ts';
 import { alignUp } from '../../common/math.ts';
 import { LINE } from '../../loops/ir.ts';
+import type { StepTables } from '../../loops/step.ts';
 import type { Platform } from '../../platform/platform.ts';
-import type { CacheHandle, Executable, KernelCall, MemoryNeeds, StepRequest } from '../executable.ts';
+import { batchTables } from '../batch.ts';
+import type { CacheHandle, Executable, KernelCall, MemoryNeeds } from '../executable.ts';
 import { type CompiledModule, engine } from './engine.ts';
 import { Heap } from './heap.ts';
 import { BUFFERS_AT, FACTS_SECTION, type ModuleFacts } from './layout.ts';
@@ -99,7 +101,15 @@ export async function createWasmExecutable(options: WasmExecutableOptions): Prom
     await team.close();
     throw error;
   }
-  return loaded({ team, target, needs, weightsAt, arenaAt, heap: new Heap(end, LIMIT, team.ensure) });
+  return loaded({
+    team,
+    target,
+    needs,
+    weightsAt,
+    arenaAt,
+    cachesAt: end,
+    heap: new Heap(end, LIMIT, team.ensure),
+  });
 }
 
 interface Loaded {
@@ -108,13 +118,16 @@ interface Loaded {
   readonly needs: MemoryNeeds;
   readonly weightsAt: number;
   readonly arenaAt: number;
+  /** Where the heap begins, in which caches lie. */
+  readonly cachesAt: number;
   readonly heap: Heap;
 }
 
 const bytesOf = (array: Int32Array | Float32Array) =>
   new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 
-function loaded({ team, target, needs, weightsAt, arenaAt, heap }: Loaded): Executable {
+function loaded({ team, target, needs, weightsAt, arenaAt, cachesAt, heap }: Loaded): Executable {
+  /** In lines from `cachesAt`. */
   const caches = new Map<CacheHandle, number>();
   let last: Promise<unknown> = Promise.resolve();
 
@@ -139,31 +152,22 @@ function loaded({ team, target, needs, weightsAt, arenaAt, heap }: Loaded): Exec
     }
   };
 
-  const step = async (request: StepRequest, cacheAt: number): Promise<Float32Array> => {
-    const { tokens, position, logits } = request;
+  const step = async (tables: StepTables): Promise<readonly Float32Array[]> => {
     const { vocab, logitsStride } = needs;
-    const rows = logits === 'all' ? tokens.length : 1;
-    const result = new Float32Array(rows * vocab);
-    await withBuffers([tokens.byteLength, rows * logitsStride * 4], ([tokensAt, logitsAt]) => ({
+    const inputs = [tables.tokens, tables.sequences, tables.outputs];
+    const logits = tables.rows.map((count) => new Float32Array(count * vocab));
+    const rows = logits.flatMap((own) =>
+      Array.from({ length: own.length / vocab }, (_, row) => own.subarray(row * vocab, (row + 1) * vocab)),
+    );
+    const sizes = [...inputs.map(({ byteLength }) => byteLength), rows.length * logitsStride * 4];
+    await withBuffers(sizes, (at) => ({
       fn: 'main',
       team: true,
-      args: [
-        weightsAt,
-        arenaAt,
-        cacheAt,
-        tokensAt!,
-        logitsAt!,
-        tokens.length,
-        position,
-        logits === 'all' ? 1 : 0,
-      ],
-      inputs: [{ at: tokensAt!, bytes: bytesOf(tokens) }],
-      outputs: Array.from({ length: rows }, (_, row) => ({
-        at: logitsAt! + row * logitsStride * 4,
-        into: bytesOf(result.subarray(row * vocab, (row + 1) * vocab)),
-      })),
+      args: [weightsAt, arenaAt, cachesAt, ...at, tables.tokens.length, tables.rows.length],
+      inputs: inputs.map((table, i) => ({ at: at[i]!, bytes: bytesOf(table) })),
+      outputs: rows.map((row, i) => ({ at: at[3]! + i * logitsStride * 4, into: bytesOf(row) })),
     }));
-    return result;
+    return logits;
   };
 
   const callKernel = ({ kernel, buffers, scalars, begin, end }: KernelCall): Promise<void> =>
@@ -191,13 +195,12 @@ function loaded({ team, target, needs, weightsAt, arenaAt, heap }: Loaded): Exec
           if (caches.delete(handle)) void queued(async () => heap.release(block));
         },
       };
-      caches.set(handle, block.at);
+      caches.set(handle, (block.at - cachesAt) / LINE);
       return handle;
     },
-    step: async (request) => {
-      const cacheAt = caches.get(request.cache);
-      if (cacheAt === undefined) throw new LutraError('internal', 'wasm: the cache of this step was freed');
-      return queued(() => step(request, cacheAt));
+    step: async (requests) => {
+      const tables = batchTables(requests, (cache) => caches.get(cache));
+      return queued(() => step(tables));
     },
     callKernel: (call) => queued(() => callKernel(call)),
     close: () => team.close(),

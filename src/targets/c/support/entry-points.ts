@@ -9,8 +9,8 @@ typedef struct {
 typedef struct {
   const char *name;
   int (*supported)(void);
-  void (*main)(Thread *thread, const u8 *weights, u8 *arena, u8 *cache, const i32 *tokens, f32 *logits,
-               i32 n, i32 pos, i32 all);
+  void (*main)(Thread *thread, const u8 *weights, u8 *arena, u8 *cache, const i32 *tokens,
+               const i32 *sequences, const i32 *outputs, f32 *logits, i32 n, i32 count);
   const Kernel *kernels;
   i32 kernel_count;
   size_t scratch_bytes;
@@ -26,6 +26,9 @@ typedef struct Model {
   u8 *arena;
   u8 *scratch;
   Team *team;
+  u8 *caches;      /* the pool: reserved addresses, of which a cache in use has memory */
+  size_t slots;    /* caches that the pool has addresses for */
+  u8 *slot_in_use; /* one byte for each */
 } Model;
 
 /* Zeroed memory, at the start of a page; it costs nothing before it is written. */
@@ -41,7 +44,8 @@ static void release(void *p, size_t bytes) {
 static void run_step(Thread *thread) {
   const Model *model = thread->team->model;
   const Step *s = &thread->team->step;
-  model->variant->main(thread, s->weights, model->arena, s->cache, s->tokens, s->logits, s->n, s->pos, s->all);
+  model->variant->main(thread, s->weights, model->arena, s->cache, s->tokens, s->sequences, s->outputs, s->logits,
+                       s->n, s->count);
   barrier(thread);
 }
 
@@ -140,6 +144,26 @@ static int map_weights(Model *model, const char *path, char *error, size_t error
   return 0;
 }
 
+/* Bytes from one cache of the pool to the next: whole pages. */
+#define CACHE_STRIDE ((CACHE_BYTES + 16383) / 16384 * 16384 + (CACHE_BYTES == 0) * 16384)
+/* Lines are counted in 31 bits, which reach 128 GiB; half of it is plenty. */
+#define POOL_BYTES ((size_t)1 << 36)
+
+/* Reserves addresses for as many caches as the system lets, at least one. Returns 0, or an error number. */
+static int reserve_caches(Model *model) {
+  size_t slots = POOL_BYTES / CACHE_STRIDE > 0 ? POOL_BYTES / CACHE_STRIDE : 1;
+  if (slots > 4096) slots = 4096;
+  for (; slots > 0; slots /= 2) {
+    void *p = mmap(NULL, slots * CACHE_STRIDE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) continue;
+    model->caches = p;
+    model->slots = slots;
+    model->slot_in_use = calloc(slots, 1);
+    return model->slot_in_use == NULL ? ENOMEM : 0;
+  }
+  return ENOMEM;
+}
+
 /* What this library is, as JSON. */
 EXPORT const char *lutra_describe(void) { return DESCRIPTION; }
 
@@ -159,6 +183,8 @@ EXPORT void lutra_close(Model *model) {
     release(model->scratch, scratch);
   }
   release(model->arena, ARENA_BYTES);
+  release(model->caches, model->slots * CACHE_STRIDE);
+  free(model->slot_in_use);
   if (model->weights != NULL) munmap(model->weights, model->weights_bytes);
   free(model);
 }
@@ -189,7 +215,8 @@ EXPORT Model *lutra_open(const char *weights, const char *variant, i32 threads, 
     return NULL;
   }
   model->arena = allocate(ARENA_BYTES);
-  const int failed = model->arena == NULL ? ENOMEM : start_team(model, threads);
+  int failed = model->arena == NULL ? ENOMEM : reserve_caches(model);
+  if (!failed) failed = start_team(model, threads);
   if (failed) {
     snprintf(error, room, "cannot start %d threads with %lld bytes of working memory: %s", threads,
              (long long)ARENA_BYTES, strerror(failed));
@@ -199,17 +226,38 @@ EXPORT Model *lutra_open(const char *weights, const char *variant, i32 threads, 
   return model;
 }
 
-/* A KV cache, zeroed; NULL when there is not enough memory. */
-EXPORT void *lutra_cache_new(void) { return allocate(CACHE_BYTES); }
-EXPORT void lutra_cache_free(void *cache) { release(cache, CACHE_BYTES); }
+/*
+ * Makes a KV cache, zeroed: a line of 64 bytes in the pool, which is its name; -1 when there is not enough memory.
+ * It takes memory as positions are written.
+ */
+EXPORT i32 lutra_cache_new(Model *model) {
+  for (size_t slot = 0; slot < model->slots; slot++) {
+    if (model->slot_in_use[slot]) continue;
+    if (mprotect(model->caches + slot * CACHE_STRIDE, CACHE_STRIDE, PROT_READ | PROT_WRITE) != 0) return -1;
+    model->slot_in_use[slot] = 1;
+    return (i32)(slot * (CACHE_STRIDE / 64));
+  }
+  return -1;
+}
+
+/* Gives a cache back; no step may be using it. */
+EXPORT void lutra_cache_free(Model *model, i32 cache) {
+  const size_t slot = (size_t)cache / (CACHE_STRIDE / 64);
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+  mmap(model->caches + slot * CACHE_STRIDE, CACHE_STRIDE, PROT_NONE, flags, -1, 0);
+  model->slot_in_use[slot] = 0;
+}
 
 /*
- * One forward step: n tokens from position pos on. all: 1 for the logits of every token, 0 for those of the
- * last one. Blocks until it is done; one step at a time for each model.
+ * One forward step of count sequences, whose n tokens follow one another. sequences has four words for each: its
+ * first token, the one after its last, the position of the first, its cache. outputs[i] is the number of tokens
+ * before token i whose logits are wanted, i = 0 .. n; logits has a row for each of them. Blocks until it is done;
+ * one step at a time for each model.
  */
-EXPORT void lutra_step(Model *model, const i32 *tokens, i32 n, i32 pos, i32 all, void *cache, f32 *logits) {
+EXPORT void lutra_step(Model *model, const i32 *tokens, i32 n, const i32 *sequences, i32 count, const i32 *outputs,
+                       f32 *logits) {
   Team *team = model->team;
-  team->step = (Step){model->weights, cache, tokens, logits, n, pos, all};
+  team->step = (Step){model->weights, model->caches, tokens, sequences, outputs, logits, n, count};
   if (team->size > 1) advance(team, &team->steps);
   run_step(&team->threads[0]);
 }

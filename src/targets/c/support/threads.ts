@@ -24,9 +24,9 @@ typedef struct {
 typedef struct {
   const u8 *weights;
   u8 *cache;
-  const i32 *tokens;
+  const i32 *tokens, *sequences, *outputs;
   f32 *logits;
-  i32 n, pos, all;
+  i32 n, count;
 } Step;
 
 struct Team {
