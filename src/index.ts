@@ -1,5 +1,6 @@
 /** lutra compiles low-bit language models into fast code for the hardware at hand, and runs them. */
 export { type CompileOptions, compile } from './api/compile.ts';
+export { type Converted, type ConvertOptions, convert } from './api/convert.ts';
 export { load } from './api/load.ts';
 export type { Extend, Extension } from './artifact/build.ts';
 export { type ErrorCode, LutraError } from './common/errors.ts';

@@ -140,7 +140,8 @@ function encodeHeader(tensors: readonly TensorSource[]): Uint8Array {
   return header;
 }
 
-async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
+/** Writes all of `bytes`, in as many system calls as it takes. */
+export async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
   let done = 0;
   while (done < bytes.length) done += (await handle.write(bytes, done)).bytesWritten;
 }

@@ -1,4 +1,5 @@
 import type { CompileOptions } from '../api/compile.ts';
+import type { Converted, ConvertOptions } from '../api/convert.ts';
 import type { LoadOptions, Model } from '../runtime/types.ts';
 import type { BenchWorker } from './bench/fork.ts';
 import type { Io } from './io.ts';
@@ -9,5 +10,7 @@ export interface Deps {
   readonly load: (source: string, options?: LoadOptions) => Promise<Model>;
   /** Returns the folder it wrote. */
   readonly compile: (source: string, options?: CompileOptions) => Promise<string>;
+  /** Writes a GGUF file. */
+  readonly convert: (source: string, output: string, options: ConvertOptions) => Promise<Converted>;
   readonly bench: BenchWorker;
 }

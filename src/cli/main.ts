@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-import { compile, load } from '../index.ts';
+import { compile, convert, load } from '../index.ts';
 import { forkedWorker } from './bench/fork.ts';
 import { processIo } from './io.ts';
 import { runCli } from './program.ts';
@@ -14,5 +14,6 @@ process.exitCode = await runCli(process.argv.slice(2), {
   io: processIo(),
   load,
   compile,
+  convert,
   bench: forkedWorker,
 });

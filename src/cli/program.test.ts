@@ -40,6 +40,9 @@ async function lutra(args: readonly string[], setting: Setting = {}): Promise<Ru
     io,
     load,
     compile: async () => 'nowhere',
+    convert: async () => {
+      throw new Error('not used here');
+    },
     bench: {
       prepare: async ({ source, options }) => (await load(source, options)).dispose(),
       measure: (request) => measure(load, request),

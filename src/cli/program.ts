@@ -4,6 +4,7 @@ import { VERSION } from '../common/version.ts';
 import { addBenchCommand } from './commands/bench.ts';
 import { addChatCommand } from './commands/chat.ts';
 import { addCompileCommand } from './commands/compile.ts';
+import { addConvertCommand } from './commands/convert.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addEvalCommand } from './commands/eval.ts';
 import { addInspectCommand } from './commands/inspect.ts';
@@ -18,6 +19,7 @@ const COMMANDS = [
   addRunCommand,
   addChatCommand,
   addCompileCommand,
+  addConvertCommand,
   addInspectCommand,
   addBenchCommand,
   addEvalCommand,

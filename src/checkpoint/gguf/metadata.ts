@@ -1,0 +1,147 @@
+/** Metadata of a GGUF file as it is written: a value and the type it has in the file. */
+
+/** The types of metadata, by the numbers they have in files. */
+export const METADATA_TYPES = {
+  u8: 0,
+  i8: 1,
+  u16: 2,
+  i16: 3,
+  u32: 4,
+  i32: 5,
+  f32: 6,
+  bool: 7,
+  string: 8,
+  array: 9,
+  u64: 10,
+  i64: 11,
+  f64: 12,
+} as const;
+
+export type GgufEntry =
+  | { readonly type: 'u32' | 'i32' | 'f32'; readonly value: number }
+  | { readonly type: 'bool'; readonly value: boolean }
+  | { readonly type: 'string'; readonly value: string }
+  | { readonly type: 'strings'; readonly value: readonly string[] }
+  | { readonly type: 'i32s' | 'f32s'; readonly value: readonly number[] };
+
+/** Keys and values, in the order of the file. */
+export type GgufEntries = readonly (readonly [string, GgufEntry])[];
+
+/** Little endian bytes in a buffer that grows. */
+class ByteWriter {
+  #bytes = new Uint8Array(1 << 16);
+  #view = new DataView(this.#bytes.buffer);
+  #length = 0;
+
+  #reserve(count: number): number {
+    const at = this.#length;
+    this.#length += count;
+    if (this.#length > this.#bytes.length) {
+      const larger = new Uint8Array(Math.max(this.#length, this.#bytes.length * 2));
+      larger.set(this.#bytes);
+      this.#bytes = larger;
+      this.#view = new DataView(larger.buffer);
+    }
+    return at;
+  }
+
+  u32(value: number): void {
+    this.#view.setUint32(this.#reserve(4), value, true);
+  }
+
+  i32(value: number): void {
+    this.#view.setInt32(this.#reserve(4), value, true);
+  }
+
+  f32(value: number): void {
+    this.#view.setFloat32(this.#reserve(4), value, true);
+  }
+
+  u64(value: number): void {
+    this.#view.setBigUint64(this.#reserve(8), BigInt(value), true);
+  }
+
+  bool(value: boolean): void {
+    this.#view.setUint8(this.#reserve(1), value ? 1 : 0);
+  }
+
+  string(text: string): void {
+    const bytes = new TextEncoder().encode(text);
+    this.u64(bytes.length);
+    const at = this.#reserve(bytes.length);
+    this.#bytes.set(bytes, at);
+  }
+
+  /** All bytes, with zeros up to a multiple of `alignment`. */
+  finish(alignment: number): Uint8Array {
+    this.#reserve((alignment - (this.#length % alignment)) % alignment);
+    return this.#bytes.slice(0, this.#length);
+  }
+}
+
+/** What the header says of a tensor; `offset` counts from the end of the header. */
+export interface GgufPlace {
+  readonly name: string;
+  readonly typeId: number;
+  /** Row-major, outermost first; files have it the other way round. */
+  readonly shape: readonly number[];
+  readonly offset: number;
+}
+
+/** Where tensors begin: at multiples of this. It is what readers assume without `general.alignment`. */
+export const ALIGNMENT = 32;
+
+/**
+ * A GGUF header, version 3:
+ *
+ *     "GGUF" | u32 version | u64 tensors | u64 entries | entries | tensors | zeros up to the alignment
+ *     entry:  string key, u32 type, value        array: u32 type, u64 count, values
+ *     tensor: string name, u32 axes, u64 sizes (innermost first), u32 type, u64 offset
+ *     string: u64 bytes, UTF-8
+ */
+export function encodeGgufHeader(entries: GgufEntries, tensors: readonly GgufPlace[]): Uint8Array {
+  const out = new ByteWriter();
+  out.u32(0x46554747);
+  out.u32(3);
+  out.u64(tensors.length);
+  out.u64(entries.length);
+  for (const [key, entry] of entries) {
+    out.string(key);
+    writeEntry(out, entry);
+  }
+  for (const { name, typeId, shape, offset } of tensors) {
+    out.string(name);
+    out.u32(shape.length);
+    for (const size of [...shape].reverse()) out.u64(size);
+    out.u32(typeId);
+    out.u64(offset);
+  }
+  return out.finish(ALIGNMENT);
+}
+
+function writeEntry(out: ByteWriter, entry: GgufEntry): void {
+  const array = (type: keyof typeof METADATA_TYPES, count: number) => {
+    out.u32(METADATA_TYPES.array);
+    out.u32(METADATA_TYPES[type]);
+    out.u64(count);
+  };
+  switch (entry.type) {
+    case 'strings':
+      array('string', entry.value.length);
+      for (const text of entry.value) out.string(text);
+      break;
+    case 'i32s':
+      array('i32', entry.value.length);
+      for (const value of entry.value) out.i32(value);
+      break;
+    case 'f32s':
+      array('f32', entry.value.length);
+      for (const value of entry.value) out.f32(value);
+      break;
+    default:
+      out.u32(METADATA_TYPES[entry.type]);
+      if (entry.type === 'string') out.string(entry.value);
+      else if (entry.type === 'bool') out.bool(entry.value);
+      else out[entry.type](entry.value);
+  }
+}

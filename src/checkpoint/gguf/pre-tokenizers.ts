@@ -1,0 +1,39 @@
+/**
+ * How llama.cpp names the splitting of texts into words that byte-level BPE merges within
+ * (`tokenizer.ggml.pre`). A GGUF has only the name; tokenizer.json has the pattern.
+ */
+
+const CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
+const WORDS = '[^\\r\\n\\p{L}\\p{N}]?\\p{L}+';
+const REST = ' ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+';
+
+/** Llama 3 takes digits in threes. */
+const LLAMA3 = `${CONTRACTIONS}|${WORDS}|\\p{N}{1,3}|${REST}`;
+/** Qwen 2 takes digits one by one. */
+const QWEN2 = `${CONTRACTIONS}|${WORDS}|\\p{N}|${REST}`;
+
+/** The pattern by llama.cpp's name; null is GPT-2's own, which ByteLevel has built in. */
+const PATTERN_BY_NAME: ReadonlyMap<string, string | null> = new Map([
+  ['llama-bpe', LLAMA3],
+  ['llama-v3', LLAMA3],
+  ['llama3', LLAMA3],
+  ['falcon3', LLAMA3],
+  ['smaug-bpe', LLAMA3],
+  ['dbrx', LLAMA3],
+  ['qwen2', QWEN2],
+  ['gpt-2', null],
+]);
+
+/** Names whose pre-tokenizers lutra can rebuild. */
+export const PRE_TOKENIZERS: readonly string[] = [...PATTERN_BY_NAME.keys()];
+
+/** The first name of a pattern. */
+export function preTokenizerName(pattern: string | null): string | undefined {
+  for (const [name, known] of PATTERN_BY_NAME) if (known === pattern) return name;
+  return undefined;
+}
+
+/** The pattern of a name; undefined for a name that is not known. */
+export function preTokenizerPattern(name: string): string | null | undefined {
+  return PATTERN_BY_NAME.get(name);
+}
