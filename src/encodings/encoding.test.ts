@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { Constant } from '../graph/ir.ts';
+import type { Constant, GroupSource } from '../graph/ir.ts';
 import { tensor } from '../graph/types.ts';
 import { bf16Tensor, f32Tensor, memoryCheckpoint, randomPacked, randomValues } from '../models/testing.ts';
 import { exactValues } from '../models/weights.ts';
@@ -45,8 +45,43 @@ const CONSTANTS: readonly Constant[] = [
   },
 ];
 
+const ROUNDED: GroupSource = { format: 'round', tensor: 'masters', bits: 3, group: 32, symmetric: false };
+
+const OF_GROUPS: readonly Constant[] = [
+  {
+    name: 'codes',
+    type: tensor('u3', 14, 50),
+    source: { kind: 'concat', parts: Array(2).fill({ kind: 'codes', of: ROUNDED }) },
+    encoding: 'code-tiles',
+  },
+  {
+    name: 'scales',
+    type: tensor('f16', 7, 2),
+    source: { kind: 'scales', of: ROUNDED },
+    encoding: 'group-lanes',
+  },
+  {
+    name: 'scales in f32',
+    type: tensor('f32', 7, 2),
+    source: { kind: 'scales', of: ROUNDED },
+    encoding: 'group-lanes',
+  },
+  {
+    name: 'zeros',
+    type: tensor('u8', 14, 2),
+    source: { kind: 'concat', parts: Array(2).fill({ kind: 'zeros', of: ROUNDED }) },
+    encoding: 'group-lanes',
+  },
+  {
+    name: 'order',
+    type: tensor('i32', 5),
+    source: { kind: 'data', values: [4, 2, 0, 3, 1] },
+    encoding: 'rows',
+  },
+];
+
 describe('encodeConstant', () => {
-  it.each(CONSTANTS)('packs $name as its encoding says', async (constant) => {
+  it.each([...CONSTANTS, ...OF_GROUPS])('packs $name as its encoding says', async (constant) => {
     const regions = await encodeConstant(constant, checkpoint);
     expect(regions.map((region) => region.length)).toEqual(encodedBytes(constant));
     const unpacked = encodingNamed(constant.encoding!).unpack(regions, matrixOf(constant));
@@ -78,6 +113,12 @@ describe('encodeConstant', () => {
     );
     expect(() => encodedBytes({ ...ternary, encoding: 'padded-rows' })).toThrow(
       'padded-rows holds floats, not ternary',
+    );
+    await expect(encodeConstant({ ...ternary, encoding: 'code-tiles' }, checkpoint)).rejects.toThrow(
+      'code-tiles holds codes, not ternary weights',
+    );
+    expect(() => encodedBytes({ ...table, encoding: 'code-tiles' })).toThrow(
+      'code-tiles holds codes, not bf16',
     );
     const { encoding: _, ...bare } = table;
     expect(() => encodedBytes(bare)).toThrow('constant table has no encoding');

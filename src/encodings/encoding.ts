@@ -1,9 +1,18 @@
 /** How weights lie in memory: by name, what a constant's `encoding` means. */
 import type { Checkpoint } from '../checkpoint/checkpoint.ts';
 import { LutraError } from '../common/errors.ts';
-import type { Constant, DType } from '../graph/ir.ts';
-import type { StoredFloats } from '../models/tensors.ts';
-import { materialize, type TernaryWeight, type Weight } from '../models/weights.ts';
+import type { CodeBits, Constant, DType } from '../graph/ir.ts';
+import { codeBits } from '../graph/types.ts';
+import { type StoredFloats, toF32 } from '../models/tensors.ts';
+import { type CodesWeight, materialize, type TernaryWeight, type Weight } from '../models/weights.ts';
+import {
+  codeTilesBytes,
+  groupLanesLength,
+  packCodeTiles,
+  packGroupLanes,
+  unpackCodeTiles,
+  unpackGroupLanes,
+} from './code-tiles.ts';
 import {
   int8RowsBytes,
   packInt8Rows,
@@ -34,19 +43,72 @@ interface Encoding {
   bytes(matrix: Matrix): readonly number[];
   /** Packs; a region may share memory with the weight. Throws `internal` for a weight it cannot hold. */
   pack(weight: Weight, matrix: Matrix): readonly Uint8Array[];
-  /** The plain reading of the layout, [rows, cols]: trits, or floats. */
-  unpack(regions: readonly Uint8Array[], matrix: Matrix): Int8Array | Float32Array;
+  /** The plain reading of the layout, [rows, cols]: trits, codes, indices or floats. */
+  unpack(regions: readonly Uint8Array[], matrix: Matrix): Int8Array | Uint8Array | Int32Array | Float32Array;
+}
+
+const WHAT = { ternary: 'ternary weights', codes: 'codes', order: 'indices' } as const;
+
+function rejectWeight(weight: Weight, encoding: string, holds: string): never {
+  const found = weight.kind === 'float' ? weight.stored.dtype : WHAT[weight.kind];
+  throw new LutraError('internal', `${encoding} holds ${holds}, not ${found}`);
 }
 
 function ternary(weight: Weight, encoding: string): TernaryWeight {
-  if (weight.kind === 'ternary') return weight;
-  throw new LutraError('internal', `${encoding} holds ternary weights, not ${weight.stored.dtype}`);
+  return weight.kind === 'ternary' ? weight : rejectWeight(weight, encoding, 'ternary weights');
 }
 
 function floats(weight: Weight, encoding: string): StoredFloats {
-  if (weight.kind === 'float') return weight.stored;
-  throw new LutraError('internal', `${encoding} holds floats, not ternary weights`);
+  return weight.kind === 'float' ? weight.stored : rejectWeight(weight, encoding, 'floats');
 }
+
+function codesOf(weight: Weight, encoding: string): CodesWeight {
+  return weight.kind === 'codes' ? weight : rejectWeight(weight, encoding, 'codes');
+}
+
+function bitsOf(dtype: DType, encoding: string): CodeBits {
+  const bits = codeBits(dtype);
+  if (bits !== undefined) return bits;
+  throw new LutraError('internal', `${encoding} holds codes, not ${dtype}`);
+}
+
+/** Scales and zeros of groups: f16, f32 or u8. */
+const groupLanes: Encoding = {
+  name: 'group-lanes',
+  bytes({ dtype, rows, cols }) {
+    const size = { f16: 2, f32: 4, u8: 1 }[dtype as string];
+    if (size === undefined)
+      throw new LutraError('internal', `group-lanes holds f16, f32 or u8, not ${dtype}`);
+    return [groupLanesLength(rows, cols) * size];
+  },
+  pack(weight, { rows, cols }) {
+    const length = groupLanesLength(rows, cols);
+    if (weight.kind === 'codes') {
+      const values = new Uint8Array(rows * cols);
+      let at = 0;
+      for (const { codes } of weight.blocks) {
+        values.set(codes, at);
+        at += codes.length;
+      }
+      return [packGroupLanes(values, rows, cols, new Uint8Array(length))];
+    }
+    const stored = floats(weight, 'group-lanes');
+    const lanes =
+      stored.dtype === 'f32'
+        ? packGroupLanes(stored.values, rows, cols, new Float32Array(length))
+        : packGroupLanes(stored.bits, rows, cols, new Uint16Array(length));
+    return [new Uint8Array(lanes.buffer)];
+  },
+  unpack([bytes], { dtype, rows, cols }) {
+    const { buffer } = bytes!.slice();
+    const count = rows * cols;
+    if (dtype === 'u8') return unpackGroupLanes(new Uint8Array(buffer), rows, cols, new Uint8Array(count));
+    if (dtype === 'f32')
+      return unpackGroupLanes(new Float32Array(buffer), rows, cols, new Float32Array(count));
+    const bits = unpackGroupLanes(new Uint16Array(buffer), rows, cols, new Uint16Array(count));
+    return toF32({ dtype: 'f16', bits });
+  },
+};
 
 function floatDType(dtype: DType, encoding: string): StoredFloats['dtype'] {
   if (dtype === 'f32' || dtype === 'f16' || dtype === 'bf16') return dtype;
@@ -86,6 +148,14 @@ const ENCODINGS: readonly Encoding[] = [
     unpack: ([bytes], { rows, cols }) => unpackI2(bytes!, rows, cols),
   },
   {
+    name: 'code-tiles',
+    bytes: ({ dtype, rows, cols }) => [codeTilesBytes(bitsOf(dtype, 'code-tiles'), rows, cols)],
+    pack: (weight) => [packCodeTiles(codesOf(weight, 'code-tiles'))],
+    unpack: ([bytes], { dtype, rows, cols }) =>
+      unpackCodeTiles(bytes!, bitsOf(dtype, 'code-tiles'), rows, cols),
+  },
+  groupLanes,
+  {
     name: 'int8-rows',
     bytes: ({ rows, cols }) => int8RowsBytes(rows, cols),
     pack: (weight, { rows, cols }) => packInt8Rows(floats(weight, 'int8-rows'), rows, cols),
@@ -101,8 +171,15 @@ const ENCODINGS: readonly Encoding[] = [
   {
     name: 'rows',
     bytes: ({ rows, cols }) => [rows * cols * 4],
-    pack: (weight) => [packRows(floats(weight, 'rows'))],
-    unpack: ([bytes]) => new Float32Array(bytes!.slice().buffer),
+    pack: (weight) => [
+      weight.kind === 'order'
+        ? new Uint8Array(weight.values.slice().buffer)
+        : packRows(floats(weight, 'rows')),
+    ],
+    unpack: ([bytes], { dtype }) => {
+      const { buffer } = bytes!.slice();
+      return dtype === 'i32' ? new Int32Array(buffer) : new Float32Array(buffer);
+    },
   },
 ];
 

@@ -5,7 +5,10 @@
 import type { Checkpoint } from '../checkpoint/checkpoint.ts';
 import { LutraError } from '../common/errors.ts';
 import { narrowFloats } from '../common/halves.ts';
-import type { Constant, WeightSource } from '../graph/ir.ts';
+import type { CodeBits, Constant, WeightSource } from '../graph/ir.ts';
+import type { Numbers } from '../graph/step.ts';
+import { codeBits, isCode } from '../graph/types.ts';
+import { readCodes, readOrder, readScales, readZeros } from './group/group.ts';
 import { ropeTable } from './rope.ts';
 import { readFloats, readU8, type StoredFloats, toF32 } from './tensors.ts';
 import { checkCodes, inverseAbsMean, quantizeAbsMean, type TernaryRows, tritsOf } from './ternary.ts';
@@ -18,13 +21,28 @@ export interface TernaryWeight {
   readonly blocks: readonly TernaryRows[];
 }
 
+/** A matrix of codes, a code a byte: its blocks of rows from the first to the last. */
+export interface CodesWeight {
+  readonly kind: 'codes';
+  readonly bits: CodeBits;
+  readonly rows: number;
+  readonly cols: number;
+  readonly blocks: readonly { readonly rows: number; readonly codes: Uint8Array }[];
+}
+
+/** Indices of columns. */
+interface OrderWeight {
+  readonly kind: 'order';
+  readonly values: Int32Array;
+}
+
 /** Floats of the constant's dtype, row-major. */
 interface FloatWeight {
   readonly kind: 'float';
   readonly stored: StoredFloats;
 }
 
-export type Weight = TernaryWeight | FloatWeight;
+export type Weight = TernaryWeight | CodesWeight | OrderWeight | FloatWeight;
 
 function fixedShape(constant: Constant): readonly number[] {
   return constant.type.shape.map((dim) => {
@@ -134,6 +152,13 @@ async function readExact(
       return new Float64Array(source.rows).fill(await readScale(source, checkpoint));
     case 'absmean-scale':
       return new Float64Array(source.rows).fill(1 / (await readInverseAbsMean(checkpoint, source.tensor)));
+    case 'scales':
+      return toF32(await readScales(source.of, checkpoint));
+    case 'zeros': {
+      const zeros = await readZeros(source.of, checkpoint);
+      if (!(zeros instanceof Uint8Array)) return toF32(zeros);
+      throw new LutraError('internal', `the zeros of ${source.of.tensor} are integers`);
+    }
     case 'rope-table':
       return ropeTable(source);
     case 'data':
@@ -174,6 +199,72 @@ async function readTernaryWeight(constant: Constant, checkpoint: Checkpoint): Pr
   return { kind: 'ternary', rows, cols, blocks };
 }
 
+/** Codes of the weights themselves, or the zeros of groups. */
+async function readCodeRows(
+  source: WeightSource,
+  checkpoint: Checkpoint,
+  cols: number,
+): Promise<CodesWeight['blocks']> {
+  switch (source.kind) {
+    case 'codes': {
+      const { rows, codes } = await readCodes(source.of, checkpoint);
+      return [{ rows, codes }];
+    }
+    case 'zeros': {
+      const zeros = await readZeros(source.of, checkpoint);
+      if (zeros instanceof Uint8Array) return [{ rows: zeros.length / cols, codes: zeros }];
+      throw new LutraError('internal', `the zeros of ${source.of.tensor} are floats`);
+    }
+    case 'concat': {
+      const blocks: CodesWeight['blocks'][number][] = [];
+      for (const part of source.parts) blocks.push(...(await readCodeRows(part, checkpoint, cols)));
+      return blocks;
+    }
+    case 'data':
+      return [{ rows: source.values.length / cols, codes: Uint8Array.from(source.values) }];
+    default:
+      throw new LutraError('internal', `codes cannot come from the source ${source.kind}`);
+  }
+}
+
+async function readCodesWeight(constant: Constant, checkpoint: Checkpoint): Promise<CodesWeight> {
+  const [rows, cols] = fixedShape(constant);
+  const bits = codeBits(constant.type.dtype);
+  if (rows === undefined || cols === undefined || bits === undefined) {
+    throw new LutraError('internal', `the constant ${constant.name} is no matrix of codes`);
+  }
+  const blocks = await readCodeRows(constant.source, checkpoint, cols);
+  checkLength(
+    constant,
+    blocks.reduce((sum, { codes }) => sum + codes.length, 0),
+  );
+  return { kind: 'codes', bits, rows, cols, blocks };
+}
+
+async function readIndices(constant: Constant, checkpoint: Checkpoint): Promise<Int32Array> {
+  const { source } = constant;
+  if (source.kind !== 'order' && source.kind !== 'data') {
+    throw new LutraError(
+      'internal',
+      `the constant ${constant.name} cannot come from the source ${source.kind}`,
+    );
+  }
+  const values =
+    source.kind === 'data' ? Int32Array.from(source.values) : await readOrder(source.of, checkpoint);
+  checkLength(constant, values.length);
+  return values;
+}
+
+/** The parts one after the other. */
+function joinBlocks<T extends Int8Array | Uint8Array>(parts: readonly T[], whole: T): T {
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
+
 /**
  * The values of a constant as its dtype says. Throws `not-found` for a tensor that is missing, `invalid` for
  * one of another dtype or shape, with codes that are no trits, or with a scale that makes no sense.
@@ -181,6 +272,8 @@ async function readTernaryWeight(constant: Constant, checkpoint: Checkpoint): Pr
 export async function materialize(constant: Constant, checkpoint: Checkpoint): Promise<Weight> {
   const { dtype } = constant.type;
   if (dtype === 'ternary') return readTernaryWeight(constant, checkpoint);
+  if (isCode(dtype)) return readCodesWeight(constant, checkpoint);
+  if (dtype === 'i32') return { kind: 'order', values: await readIndices(constant, checkpoint) };
   if (dtype !== 'f32' && dtype !== 'f16' && dtype !== 'bf16') {
     throw new LutraError('internal', `constant ${constant.name} has the dtype ${dtype}`);
   }
@@ -198,22 +291,21 @@ export async function materialize(constant: Constant, checkpoint: Checkpoint): P
   };
 }
 
-/** The values of a constant for the reference executor: trits, or floats that were never rounded on the way. */
-export async function exactValues(
-  constant: Constant,
-  checkpoint: Checkpoint,
-): Promise<Int8Array | Float32Array | Float64Array> {
+/** The values of a constant for the reference executor: integers, or floats that were never rounded on the way. */
+export async function exactValues(constant: Constant, checkpoint: Checkpoint): Promise<Numbers> {
   if (constant.type.dtype === 'ternary') {
     const { rows, cols, blocks } = await readTernaryWeight(constant, checkpoint);
     if (blocks.length === 1) return tritsOf(blocks[0]!);
-    const trits = new Int8Array(rows * cols);
-    let at = 0;
-    for (const block of blocks) {
-      trits.set(tritsOf(block), at);
-      at += block.rows * cols;
-    }
-    return trits;
+    return joinBlocks(blocks.map(tritsOf), new Int8Array(rows * cols));
   }
+  if (isCode(constant.type.dtype)) {
+    const { rows, cols, blocks } = await readCodesWeight(constant, checkpoint);
+    return joinBlocks(
+      blocks.map(({ codes }) => codes),
+      new Uint8Array(rows * cols),
+    );
+  }
+  if (constant.type.dtype === 'i32') return readIndices(constant, checkpoint);
   const values = await readExact(constant.source, checkpoint, fixedShape(constant));
   checkLength(constant, values.length);
   return values;

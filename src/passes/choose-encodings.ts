@@ -6,6 +6,8 @@
  * const n: f32[256] = ...             ->    const n: f32[256] @padded-rows = ...
  * const embed: bf16[1024, 256] = ...        const embed: bf16[1024, 256] @padded-rows = ...
  * const rope: f32[512, 32] = ...            const rope: f32[512, 32] @rows = ...
+ * const c: u4[768, 256] = ...               const c: u4[768, 256] @code-tiles = ...
+ * const s: f16[768, 2] = scales(...)        const s: f16[768, 2] @group-lanes = scales(...)
  *
  * and with the option head = 'int8', where a head shares its table with the embedding, which stays:
  * y = matmul(x, embed)                ->    const embed.int8: bf16[1024, 256] @int8-rows = ...
@@ -14,6 +16,7 @@
  */
 import type { Constant, Graph, Node } from '../graph/ir.ts';
 import { freshNames, type GraphIndex, indexGraph } from '../graph/rewrite.ts';
+import { isCode } from '../graph/types.ts';
 import type { Pass, PassOptions } from './pass.ts';
 
 /** Whether it is a table of angles, whatever its source: what attention reads without padding. */
@@ -23,8 +26,20 @@ function isRopeTable({ name, source }: Constant, { usersOf }: GraphIndex): boole
   return source.kind === 'rope-table' || usersOf(name).some(turnsBy);
 }
 
+/** Whether it is the scales or zeros of groups, whatever their source. */
+function isOfGroups({ name }: Constant, { usersOf }: GraphIndex): boolean {
+  return usersOf(name).some(({ op, inputs }) => {
+    if (op === 'lowbit.matmul.group') return inputs[4] === name || inputs[5] === name;
+    return op === 'lowbit.matmul.group.add' && (inputs[4] === name || inputs[6] === name);
+  });
+}
+
 function defaultEncoding(constant: Constant, index: GraphIndex): string {
-  if (constant.type.dtype === 'ternary') return 'i2';
+  const { dtype } = constant.type;
+  if (dtype === 'ternary') return 'i2';
+  if (dtype === 'i32') return 'rows';
+  if (isOfGroups(constant, index)) return 'group-lanes';
+  if (isCode(dtype)) return 'code-tiles';
   return isRopeTable(constant, index) ? 'rows' : 'padded-rows';
 }
 

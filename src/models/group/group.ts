@@ -1,0 +1,83 @@
+/**
+ * Matrices quantized in groups of columns, whatever they come from: every format is a function from its
+ * `GroupSource` to a `GroupMatrix`, one matrix at a time.
+ */
+import type { Checkpoint } from '../../checkpoint/checkpoint.ts';
+import { LutraError } from '../../common/errors.ts';
+import type { CodeBits, GroupPart, GroupSource } from '../../graph/ir.ts';
+import type { StoredFloats } from '../tensors.ts';
+import { readRounded } from './round.ts';
+
+/** A weight is scale * (code - zero), or scale * code - zero where zeros are floats. */
+export interface GroupMatrix {
+  readonly bits: CodeBits;
+  readonly rows: number;
+  readonly cols: number;
+  /** Columns that share a scale; the last group may be narrower. */
+  readonly group: number;
+  /** [rows, cols], a code a byte. */
+  readonly codes: Uint8Array;
+  /** [rows, groups] */
+  readonly scales: StoredFloats;
+  /** [rows, groups]; without them, `middleCode(bits)` is 0 in every group. */
+  readonly zeros?: Uint8Array | StoredFloats;
+  /** [cols]: column i of the codes belongs to input order[i]. */
+  readonly order?: Int32Array;
+}
+
+/** The code that is 0 where no zeros are given; of one bit, half way between the two. */
+export function middleCode(bits: CodeBits): number {
+  return bits === 1 ? 0.5 : 2 ** (bits - 1);
+}
+
+export function groupCount(cols: number, group: number): number {
+  return Math.ceil(cols / group);
+}
+
+function readGroupMatrix(source: GroupSource, checkpoint: Checkpoint): Promise<GroupMatrix> {
+  switch (source.format) {
+    case 'round':
+      return readRounded(source, checkpoint);
+  }
+}
+
+type SmallParts = Omit<GroupMatrix, 'codes'>;
+
+/** What belongs to codes already read, until it is asked for too. */
+const smallParts = new WeakMap<Checkpoint, Map<string, SmallParts>>();
+
+async function readSmallParts(source: GroupSource, checkpoint: Checkpoint): Promise<SmallParts> {
+  const known = smallParts.get(checkpoint)?.get(JSON.stringify(source));
+  if (known !== undefined) return known;
+  await readCodes(source, checkpoint);
+  return readSmallParts(source, checkpoint);
+}
+
+/** The codes, and the shape they are in. The other parts are kept, so that they need not be read again. */
+export async function readCodes(source: GroupSource, checkpoint: Checkpoint): Promise<GroupMatrix> {
+  const matrix = await readGroupMatrix(source, checkpoint);
+  const { codes: _, ...parts } = matrix;
+  const kept = smallParts.get(checkpoint) ?? new Map<string, SmallParts>();
+  smallParts.set(checkpoint, kept.set(JSON.stringify(source), parts));
+  return matrix;
+}
+
+function missing(source: GroupSource, part: GroupPart): never {
+  throw new LutraError('internal', `${source.tensor}, quantized as ${source.format}, has no ${part}`);
+}
+
+export async function readScales(source: GroupSource, checkpoint: Checkpoint): Promise<StoredFloats> {
+  return (await readSmallParts(source, checkpoint)).scales;
+}
+
+/** Integers in units of codes, or floats; throws `internal` for a source that has none. */
+export async function readZeros(
+  source: GroupSource,
+  checkpoint: Checkpoint,
+): Promise<Uint8Array | StoredFloats> {
+  return (await readSmallParts(source, checkpoint)).zeros ?? missing(source, 'zeros');
+}
+
+export async function readOrder(source: GroupSource, checkpoint: Checkpoint): Promise<Int32Array> {
+  return (await readSmallParts(source, checkpoint)).order ?? missing(source, 'order');
+}

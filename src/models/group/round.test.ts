@@ -1,0 +1,98 @@
+import { describe, expect, it } from 'vitest';
+import type { GroupSource } from '../../graph/ir.ts';
+import { toF32 } from '../tensors.ts';
+import { bf16Tensor, f32Tensor, memoryCheckpoint, randomValues } from '../testing.ts';
+import { type GroupMatrix, middleCode, readCodes, readOrder, readScales, readZeros } from './group.ts';
+import { roundingErrors } from './round.ts';
+
+const source = (fields: Partial<GroupSource>): GroupSource => ({
+  format: 'round',
+  tensor: 'w',
+  bits: 4,
+  group: 32,
+  symmetric: false,
+  ...fields,
+});
+
+/** The weights that the codes stand for, written from the definition. */
+function dequantize({ rows, cols, bits, group, codes, scales, zeros }: GroupMatrix): number[] {
+  const groups = Math.ceil(cols / group);
+  const steps = toF32(scales);
+  return Array.from({ length: rows * cols }, (_, i) => {
+    const at = Math.floor(i / cols) * groups + Math.floor((i % cols) / group);
+    const zero = zeros instanceof Uint8Array ? zeros[at]! : middleCode(bits);
+    return steps[at]! * (codes[i]! - zero);
+  });
+}
+
+const [ROWS, COLS] = [9, 80];
+const VALUES = randomValues(ROWS * COLS, 1, 0.1);
+
+describe('rounding to codes', () => {
+  it.each([
+    [2, 32, false],
+    [3, 80, false],
+    [4, 32, false],
+    [8, 64, false],
+    [2, 32, true],
+    [4, 32, true],
+    [8, 80, true],
+  ] as const)(
+    'to %i bits in groups of %i, symmetric %s, is within half a step',
+    async (bits, group, symmetric) => {
+      const checkpoint = memoryCheckpoint({ w: f32Tensor([ROWS, COLS], VALUES) });
+      const matrix = await readCodes(source({ bits, group, symmetric }), checkpoint);
+      const groups = Math.ceil(COLS / group);
+      const steps = toF32(matrix.scales);
+      expect(matrix.codes.reduce((a, b) => Math.max(a, b))).toBe(2 ** bits - 1);
+      const values = dequantize(matrix);
+      let [errors, squares] = [0, 0];
+      for (const [i, value] of values.entries()) {
+        const step = Math.abs(steps[Math.floor(i / COLS) * groups + Math.floor((i % COLS) / group)]!);
+        const error = Math.abs(value - VALUES[i]!);
+        // One code too few for the side of the smaller extreme, and scales rounded to f16.
+        expect(error).toBeLessThan((symmetric ? 1.01 : 0.51 + 2 ** (bits - 11)) * step);
+        errors += error ** 2;
+        squares += VALUES[i]! ** 2;
+      }
+      expect(roundingErrors(checkpoint).get('w')).toBeCloseTo(errors / squares, 12);
+    },
+  );
+
+  it('gives one bit the sign and the mean magnitude', async () => {
+    const checkpoint = memoryCheckpoint({ w: f32Tensor([1, 4], [0.5, -1, 1.5, -1]) });
+    const matrix = await readCodes(source({ bits: 1, group: 4, symmetric: true }), checkpoint);
+    expect(dequantize(matrix)).toEqual([1, -1, 1, -1]);
+  });
+
+  it('keeps what codes can say, zeros and groups of one sign included', async () => {
+    const rows = [
+      [0, 0, 0, 0, 0, 0, 0, 0],
+      [0.25, 0.5, 0.75, 1, 1.25, 1.5, 3.5, 3.75],
+      [-3.75, -0.25, 0, -1, -1.25, -1.5, -3.5, -2],
+    ];
+    const checkpoint = memoryCheckpoint({ w: bf16Tensor([3, 8], rows.flat()) });
+    expect(dequantize(await readCodes(source({ group: 8 }), checkpoint))).toEqual(rows.flat());
+    expect(roundingErrors(checkpoint).get('w')).toBe(0);
+  });
+
+  it('gives scales and zeros with the codes or alone', async () => {
+    const checkpoint = memoryCheckpoint({ w: f32Tensor([ROWS, COLS], VALUES) });
+    const asked = source({ bits: 3 });
+    const scales = await readScales(asked, checkpoint);
+    const matrix = await readCodes(asked, checkpoint);
+    expect(scales).toEqual(matrix.scales);
+    expect(await readZeros(asked, checkpoint)).toEqual(matrix.zeros);
+    await expect(readOrder(asked, checkpoint)).rejects.toThrow('w, quantized as round, has no order');
+  });
+
+  it('refuses weights that are not finite, or too large', async () => {
+    for (const bad of [Number.NaN, Number.POSITIVE_INFINITY, 1e30]) {
+      const checkpoint = memoryCheckpoint({ w: f32Tensor([1, 2], [1, bad]) });
+      await expect(readCodes(source({}), checkpoint)).rejects.toMatchObject({
+        code: 'invalid',
+        message: expect.stringContaining('tensor w has weights that are not finite'),
+      });
+    }
+  });
+});
