@@ -100,6 +100,34 @@ const OPERATIONS = {
     return { seconds: seconds(start) };
   },
 
+  /** Loads the model and gives the first token of a prompt. */
+  async firstToken({ source, target, threads, tokens }) {
+    const start = performance.now();
+    model = await load(source, { target, threads });
+    const s = model.createSession();
+    greedy().sample(await s.forward(someTokens(tokens, 4), 'last'));
+    return { seconds: seconds(start), sinceStart: performance.now() / 1000 };
+  },
+
+  /** Steps of `count` tokens with the logits of all of them, as checking guesses takes. */
+  async verify({ position, count, steps }) {
+    const s = session('verify');
+    const guesses = someTokens(count, 5);
+    await moveTo(s, position);
+    if (!warm.has(`verify ${count}`)) {
+      await s.forward(guesses, 'all');
+      warm.add(`verify ${count}`);
+    }
+    let spent = 0;
+    for (let i = 0; i < steps; i++) {
+      s.rewind(position);
+      const start = performance.now();
+      await s.forward(guesses, 'all');
+      spent += seconds(start);
+    }
+    return { seconds: spent };
+  },
+
   /** Greedy tokens of several sequences in one step each, every one from its own position on. */
   async batch({ sequences, position, tokens }) {
     const group = Array.from({ length: sequences }, (_, i) => session(`batch ${i}`));

@@ -5,11 +5,11 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { release, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { detectWasmMachines } from '../../dist/targets/wasm/machines.js';
 import { nodePlatform } from '../../dist/platform/node.js';
 import { findCompiler } from '../../dist/targets/c/compile.js';
 import { runnableMachines } from '../../dist/targets/c/machines.js';
 import { detectCpu } from '../../dist/targets/cpu.js';
+import { detectWasmMachines } from '../../dist/targets/wasm/machines.js';
 
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -25,7 +25,10 @@ function attempt(make) {
 
 function git(...args) {
   return attempt(() =>
-    execFileSync('git', ['-C', ROOT, ...args], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim(),
+    execFileSync('git', ['-C', ROOT, ...args], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+    }).trim(),
   );
 }
 
@@ -33,7 +36,9 @@ function git(...args) {
 export function codeFingerprint() {
   const hash = createHash('sha256');
   const visit = (folder) => {
-    for (const entry of readdirSync(folder, { withFileTypes: true }).sort((a, b) => (a.name < b.name ? -1 : 1))) {
+    for (const entry of readdirSync(folder, { withFileTypes: true }).sort((a, b) =>
+      a.name < b.name ? -1 : 1,
+    )) {
       const path = join(folder, entry.name);
       if (entry.isDirectory()) visit(path);
       else if (entry.name.endsWith('.js')) hash.update(entry.name).update(readFileSync(path));

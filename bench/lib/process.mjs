@@ -118,8 +118,14 @@ export function runWatched(command, args, env = {}) {
     child.on('exit', (code, signal) => {
       clearInterval(timer);
       running.delete(child);
-      if (code === 0) resolve({ seconds: (performance.now() - start) / 1000, peakBytes, treePeakBytes, output });
-      else reject(new Error(`${command} ${args.join(' ')} ended by ${signal ?? `code ${code}`}: ${complaints.trim()}`));
+      if (code === 0)
+        resolve({ seconds: (performance.now() - start) / 1000, peakBytes, treePeakBytes, output });
+      else
+        reject(
+          new Error(
+            `${command} ${args.join(' ')} ended by ${signal ?? `code ${code}`}: ${complaints.trim()}`,
+          ),
+        );
     });
   });
 }
@@ -127,7 +133,9 @@ export function runWatched(command, args, env = {}) {
 /** @param {number} pid @param {string} field */
 function statusBytes(pid, field) {
   try {
-    const match = new RegExp(`^${field}:\\s*(\\d+) kB$`, 'm').exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
+    const match = new RegExp(`^${field}:\\s*(\\d+) kB$`, 'm').exec(
+      readFileSync(`/proc/${pid}/status`, 'utf8'),
+    );
     return match === null ? 0 : Number(match[1]) * 1024;
   } catch {
     return 0;

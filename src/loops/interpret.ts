@@ -78,9 +78,12 @@ function setArguments(frame: Frame, args: FunctionArguments): void {
   for (const local of fn.locals) buffers.get(local.name)!.memory.bytes.fill(0xff);
 }
 
-function compileFunction(fn: LoopFunction, call: Surroundings['call']): CompiledFunction {
+function compileFunction(
+  fn: LoopFunction,
+  { call, barrier }: Pick<Surroundings, 'call' | 'barrier'> = { call: undefined },
+): CompiledFunction {
   const frame = newFrame(fn);
-  const around: Surroundings = { range: undefined, call };
+  const around: Surroundings = { range: undefined, call, ...(barrier === undefined ? {} : { barrier }) };
   const splittable = threadLoop(fn) !== undefined;
   const body = inFunction(frame, () => blockCode(frame, around, fn.body));
   return (args) => {
@@ -101,7 +104,7 @@ const compiledFunctions = new WeakMap<LoopFunction, CompiledFunction>();
 function compiled(fn: LoopFunction): CompiledFunction {
   let code = compiledFunctions.get(fn);
   if (code === undefined) {
-    code = compileFunction(fn, undefined);
+    code = compileFunction(fn);
     compiledFunctions.set(fn, code);
   }
   return code;
@@ -133,7 +136,7 @@ function compileProgram(program: Program): CompiledProgram {
       return [fn.name, { fn, extent: extent && extentOf(fn, extent) }];
     }),
   );
-  const main = compileFunction(program.main, (name, buffers, scalars) => {
+  const call: Surroundings['call'] = (name, buffers, scalars) => {
     const kernel = kernels.get(name);
     if (kernel === undefined) throw new LutraError('internal', `there is no function ${name}`);
     const { fn, extent } = kernel;
@@ -142,7 +145,8 @@ function compileProgram(program: Program): CompiledProgram {
     for (let thread = 0; thread < threads; thread++) {
       runFunction(fn, { buffers, scalars, range: threadRange(total, thread, threads) });
     }
-  });
+  };
+  const main = compileFunction(program.main, { call });
   return (count, args) => {
     threads = count;
     main(args);
@@ -167,6 +171,21 @@ export function threadIterations(fn: LoopFunction, scalars: readonly number[]): 
   return out[0]!;
 }
 
+function mainArguments({ buffers, sequences: parts }: Omit<ProgramArguments, 'threads'>): FunctionArguments {
+  const { tokens, sequences, outputs } = stepTables(parts);
+  const bytes = (table: Int32Array) => new Uint8Array(table.buffer);
+  const memory = {
+    ...buffers,
+    tokens: bytes(tokens),
+    sequences: bytes(sequences),
+    outputs: bytes(outputs),
+  };
+  return {
+    buffers: MAIN_BUFFERS.map(({ name }) => memory[name as keyof typeof memory]),
+    scalars: [tokens.length, parts.length],
+  };
+}
+
 /** Runs one forward step. Arena, cache and logits are written in place. */
 export function runProgram(program: Program, args: ProgramArguments): void {
   let code = compiledPrograms.get(program);
@@ -174,16 +193,17 @@ export function runProgram(program: Program, args: ProgramArguments): void {
     code = compileProgram(program);
     compiledPrograms.set(program, code);
   }
-  const { tokens, sequences, outputs } = stepTables(args.sequences);
-  const bytes = (table: Int32Array) => new Uint8Array(table.buffer);
-  const memory = {
-    ...args.buffers,
-    tokens: bytes(tokens),
-    sequences: bytes(sequences),
-    outputs: bytes(outputs),
-  };
-  code(args.threads ?? 1, {
-    buffers: MAIN_BUFFERS.map(({ name }) => memory[name as keyof typeof memory]),
-    scalars: [tokens.length, args.sequences.length],
-  });
+  code(args.threads ?? 1, mainArguments(args));
+}
+
+/**
+ * Goes through `main` without running kernels: tells of each call, with views of the given memory that begin
+ * where the call's buffers do, and of each barrier.
+ */
+export function walkMain(
+  main: LoopFunction,
+  args: Omit<ProgramArguments, 'threads'>,
+  on: Required<Pick<Surroundings, 'barrier'>> & { readonly call: NonNullable<Surroundings['call']> },
+): void {
+  compileFunction(main, on)(mainArguments(args));
 }

@@ -23,6 +23,8 @@ export interface Surroundings {
   readonly call:
     | ((fn: string, buffers: readonly Uint8Array[], scalars: readonly number[]) => void)
     | undefined;
+  /** Told of barriers. Calls run one after the other here, so everyone is always there. */
+  readonly barrier?: () => void;
 }
 
 export function blockCode(frame: Frame, around: Surroundings, body: readonly Stmt[]): Code {
@@ -74,8 +76,7 @@ function statementCode(frame: Frame, around: Surroundings, s: Stmt): Code {
     case 'call':
       return callCode(frame, around, s);
     case 'barrier':
-      // Calls run one after the other here, so everyone is always at the barrier.
-      return () => {};
+      return () => around.barrier?.();
     default:
       return unreachable(s);
   }
