@@ -102,7 +102,7 @@ const PLAN = { context: 16, block: 16, cacheElem: 'f32' } as const;
 async function compiled(graph: Graph, operators: Registry, kernels: OperatorKernels) {
   const optimized = runPasses(graph, { registry: operators });
   const plan = planModel(optimized, PLAN, new Set(kernels.keys()));
-  const program = lowerProgram(plan, MACHINES[0]!, kernels);
+  const program = lowerProgram(plan, MACHINES[0]!, { custom: kernels });
   const weights = new Uint8Array(plan.weightsBytes);
   for (const slot of plan.weights) {
     const constant = optimized.constants.find((candidate) => candidate.name === slot.constant)!;

@@ -8,9 +8,9 @@ import type { Registry } from '../graph/registry.ts';
 import { importModel } from '../models/import.ts';
 import type { ModelInfo } from '../models/info.ts';
 import { runPasses } from '../passes/pipeline.ts';
-import { lowerProgram, type OperatorKernels } from '../plan/lower.ts';
+import { lowerProgram, type OperatorKernels, type Scheduling } from '../plan/lower.ts';
 import { planModel } from '../plan/plan.ts';
-import type { Plan } from '../plan/types.ts';
+import type { Plan, TunedSchedule } from '../plan/types.ts';
 import { compileC, findCompiler } from '../targets/c/compile.ts';
 import { emitC } from '../targets/c/emit.ts';
 import { C_MACHINES } from '../targets/c/machines.ts';
@@ -56,6 +56,8 @@ export interface BuildOptions {
   readonly cacheElem: 'f32' | 'f16';
   readonly head: 'stored' | 'int8';
   readonly extend?: Extend;
+  /** Schedules to take instead of kernels' defaults. */
+  readonly tuned?: readonly TunedSchedule[];
   /** Runs the draft, kernels tested first, on these steps; the digest of their logits. */
   readonly digestSteps: (draft: Draft, steps: readonly (readonly number[])[]) => Promise<string>;
   readonly onProgress?: (stage: string, done: number, total: number) => void;
@@ -104,22 +106,23 @@ export function planCheckpoint(
 }
 
 /** The C file of a plan, for these machines. */
-export function generateC(plan: Plan, machines: readonly string[], kernels?: OperatorKernels): string {
+export function generateC(plan: Plan, machines: readonly string[], scheduling: Scheduling = {}): string {
   const variants = C_MACHINES.filter((machine) => machines.includes(machine.name)).map((machine) => ({
     machine,
-    program: lowerProgram(plan, machine, kernels),
+    program: lowerProgram(plan, machine, scheduling),
   }));
   return emitC(variants, { name: plan.name, needs: memoryNeeds(plan), weightsBytes: plan.weightsBytes });
 }
 
 async function addNative(
   folder: PendingFolder,
-  { plan, kernels }: PlannedModel,
+  plan: Plan,
+  scheduling: Scheduling,
   machines: readonly string[],
   signal: AbortSignal,
 ): Promise<CodeEntry[]> {
   if (machines.length === 0) return [];
-  const source = generateC(plan, machines, kernels);
+  const source = generateC(plan, machines, scheduling);
   await folder.add(C_FILE, source);
   const platform = `${process.platform}-${process.arch}`;
   const file = `code/native-${platform}.so`;
@@ -133,11 +136,11 @@ async function addNative(
   return [{ file, machines: [...machines], platform }];
 }
 
-async function addWasm(folder: PendingFolder, { plan, kernels }: PlannedModel): Promise<CodeEntry[]> {
+async function addWasm(folder: PendingFolder, plan: Plan, scheduling: Scheduling): Promise<CodeEntry[]> {
   const entries: CodeEntry[] = [];
   for (const machine of WASM_MACHINES) {
     const file = `code/${machine.name.replace(':', '-')}.wasm`;
-    await folder.add(file, emitWasm(lowerProgram(plan, machine, kernels), machine, { shared: true }));
+    await folder.add(file, emitWasm(lowerProgram(plan, machine, scheduling), machine, { shared: true }));
     entries.push({ file, machines: [machine.name] });
   }
   return entries;
@@ -155,18 +158,20 @@ async function writeContents(
   options: BuildOptions,
 ): Promise<Draft> {
   const model = planCheckpoint(checkpoint, options);
-  const { info, graph, plan } = model;
+  const { info, graph, plan, kernels } = model;
+  const { tuned = [] } = options;
+  const scheduling: Scheduling = { tuned, ...(kernels && { custom: kernels }) };
   // A C compiler works in its own process while weights are packed in this one.
   const stop = new AbortController();
   const signal = AbortSignal.any([stop.signal, ...(options.signal ? [options.signal] : [])]);
-  const native = addNative(folder, model, options.nativeMachines, signal);
+  const native = addNative(folder, plan, scheduling, options.nativeMachines, signal);
   let nativeFailure: unknown;
   native.catch((cause) => {
     nativeFailure = cause;
     stop.abort();
   });
   try {
-    const wasm = await addWasm(folder, model);
+    const wasm = await addWasm(folder, plan, scheduling);
     folder.files[WEIGHTS_FILE] = await writeWeights(
       join(folder.path, WEIGHTS_FILE),
       plan,
@@ -180,7 +185,7 @@ async function writeContents(
     const plainest = C_MACHINES.at(-1)!;
     const wanted = C_MACHINES.filter((m) => m === plainest || options.nativeMachines.includes(m.name));
     const machines = [...WASM_MACHINES, ...wanted];
-    const kernelTests = expectKernels(plan, machines, SELF_TEST_SEED);
+    const kernelTests = expectKernels(plan, machines, SELF_TEST_SEED, tuned);
     return { path: folder.path, info, plan, code: [...(await native), ...wasm], kernelTests };
   } catch (error) {
     // The compiler's own failure, if it is what stopped the rest, says more than "cancelled".

@@ -11,7 +11,7 @@ import { runFunction } from '../loops/interpret.ts';
 import type { LoopFunction } from '../loops/ir.ts';
 import type { Machine } from '../loops/machine.ts';
 import { scheduleOwnKernels } from '../plan/lower.ts';
-import type { Plan } from '../plan/types.ts';
+import type { Plan, TunedSchedule } from '../plan/types.ts';
 import type { Executable } from '../targets/executable.ts';
 import { type Fill, type KernelCase, kernelCase, kernelCaseSchema, VOCABULARY } from './kernel-case.ts';
 
@@ -90,12 +90,14 @@ function fillBuffer(fill: Fill, elements: number, next: () => number): Uint8Arra
   return bytes;
 }
 
-function makeBuffers({ seed, buffers }: KernelCase): readonly Uint8Array[] {
+/** Random inputs, the same for the same case, and room for results. */
+export function makeBuffers({ seed, buffers }: Pick<KernelCase, 'seed' | 'buffers'>): readonly Uint8Array[] {
   const next = randomUniform(seed);
   return buffers.map(({ fill, elements }) => fillBuffer(fill, elements, next));
 }
 
-function resultDigest(test: KernelCase, buffers: readonly Uint8Array[]): string {
+/** Digest of the compared parts of what a kernel wrote. */
+export function resultDigest(test: Pick<KernelCase, 'buffers'>, buffers: readonly Uint8Array[]): string {
   const parts: Uint8Array[] = [];
   test.buffers.forEach(({ compare }, i) => {
     if (compare === undefined) return;
@@ -115,10 +117,11 @@ export function expectKernels(
   plan: Pick<Plan, 'kernels'>,
   machines: readonly Machine[],
   seed: number,
+  tuned: readonly TunedSchedule[] = [],
 ): KernelTests {
   const byMachine = machines.map(
     (machine) =>
-      [machine.name, new Map(scheduleOwnKernels(plan, machine).map((fn) => [fn.name, fn]))] as const,
+      [machine.name, new Map(scheduleOwnKernels(plan, machine, tuned).map((fn) => [fn.name, fn]))] as const,
   );
   const tests: KernelTests = {};
   plan.kernels.forEach((use, i) => {

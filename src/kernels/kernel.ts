@@ -21,9 +21,18 @@ export interface Kernel<Shape, Schedule> {
 }
 
 /** Schedules to try: the default, then those of `others` that differ from it. */
-export function defaultFirst<Schedule>(chosen: Schedule, others: readonly Schedule[]): readonly Schedule[] {
-  const key = JSON.stringify(chosen);
-  return [chosen, ...others.filter((schedule) => JSON.stringify(schedule) !== key)];
+export function defaultFirst<Schedule extends object>(chosen: Schedule, others: readonly Schedule[]): readonly Schedule[] {
+  return [chosen, ...others.filter((schedule) => !sameFields(chosen, schedule))];
+}
+
+function sameFields(a: object, b: object): boolean {
+  const sorted = (x: object) => JSON.stringify(Object.entries(x).sort(([k], [l]) => (k < l ? -1 : 1)));
+  return sorted(a) === sorted(b);
+}
+
+/** Whether two schedules choose the same, in whatever order their fields are written. */
+export function sameSchedule(a: PlainRecord, b: PlainRecord): boolean {
+  return sameFields(a, b);
 }
 
 /** A kernel with its types forgotten: what a registry holds. */

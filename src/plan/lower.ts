@@ -1,11 +1,12 @@
 import { LutraError } from '../common/errors.ts';
 import type { Node } from '../graph/ir.ts';
+import { sameSchedule } from '../kernels/kernel.ts';
 import { kernelFor } from '../kernels/registry.ts';
 import type { LoopFunction, Program } from '../loops/ir.ts';
 import { legalize } from '../loops/legalize.ts';
 import type { Machine } from '../loops/machine.ts';
 import { verifyProgram } from '../loops/verify.ts';
-import type { KernelUse, Plan } from './types.ts';
+import type { KernelUse, Plan, TunedSchedule } from './types.ts';
 
 /**
  * The kernel of a user-registered operator: the function for a node, under the given name. The node has its
@@ -16,9 +17,25 @@ export type OperatorKernel = (node: Node, name: string) => LoopFunction;
 /** Kernels of user-registered operators, by operator name. */
 export type OperatorKernels = ReadonlyMap<string, OperatorKernel>;
 
-function buildOwn(use: KernelUse, machine: Machine): LoopFunction {
+/** Equal for equal kernels, whatever the order of the fields of their shapes. */
+export function kernelKey({ op, family, shape }: Pick<KernelUse, 'op' | 'family' | 'shape'>): string {
+  return JSON.stringify([op, family, Object.entries(shape).sort(([a], [b]) => (a < b ? -1 : 1))]);
+}
+
+/** The schedule tuned for a kernel on a machine, if it is one that the kernel still has. */
+function tunedSchedule(use: KernelUse, machine: Machine, tuned: readonly TunedSchedule[]) {
+  const key = kernelKey(use);
+  const found = tuned.findLast((t) => t.machine === machine.name && kernelKey(t) === key)?.schedule;
+  if (found === undefined) return undefined;
+  return kernelFor(use.op, use.family)
+    .schedules(use.shape, machine)
+    .find((schedule) => sameSchedule(schedule, found));
+}
+
+function buildOwn(use: KernelUse, machine: Machine, tuned: readonly TunedSchedule[]): LoopFunction {
   const kernel = kernelFor(use.op, use.family);
-  return kernel.build(use.name, use.shape, kernel.defaultSchedule(use.shape, machine));
+  const schedule = tunedSchedule(use, machine, tuned) ?? kernel.defaultSchedule(use.shape, machine);
+  return kernel.build(use.name, use.shape, schedule);
 }
 
 function buildCustom(use: KernelUse, node: Node, custom: OperatorKernels): LoopFunction {
@@ -30,14 +47,25 @@ function buildCustom(use: KernelUse, node: Node, custom: OperatorKernels): LoopF
 }
 
 /** The kernels of a plan that are lutra's own, scheduled for a machine; those of user operators are left out. */
-export function scheduleOwnKernels(plan: Pick<Plan, 'kernels'>, machine: Machine): readonly LoopFunction[] {
-  return plan.kernels.filter((use) => use.node === undefined).map((use) => buildOwn(use, machine));
+export function scheduleOwnKernels(
+  plan: Pick<Plan, 'kernels'>,
+  machine: Machine,
+  tuned: readonly TunedSchedule[] = [],
+): readonly LoopFunction[] {
+  return plan.kernels.filter((use) => use.node === undefined).map((use) => buildOwn(use, machine, tuned));
+}
+
+/** What a program is made with besides its plan: kernels of the user's operators, schedules found by tuning. */
+export interface Scheduling {
+  readonly custom?: OperatorKernels;
+  readonly tuned?: readonly TunedSchedule[];
 }
 
 /** The program of a plan as kernels write it, scheduled for a machine but with vectors of any width. */
-export function scheduleProgram(plan: Plan, machine: Machine, custom: OperatorKernels = new Map()): Program {
+export function scheduleProgram(plan: Plan, machine: Machine, scheduling: Scheduling = {}): Program {
+  const { custom = new Map(), tuned = [] } = scheduling;
   const functions = plan.kernels.map((use) =>
-    use.node === undefined ? buildOwn(use, machine) : buildCustom(use, use.node, custom),
+    use.node === undefined ? buildOwn(use, machine, tuned) : buildCustom(use, use.node, custom),
   );
   const program = { functions, main: plan.main };
   verifyProgram(program);
@@ -45,7 +73,7 @@ export function scheduleProgram(plan: Plan, machine: Machine, custom: OperatorKe
 }
 
 /** The program of a plan in what the machine has: what targets turn into code. */
-export function lowerProgram(plan: Plan, machine: Machine, custom: OperatorKernels = new Map()): Program {
-  const { functions, main } = scheduleProgram(plan, machine, custom);
+export function lowerProgram(plan: Plan, machine: Machine, scheduling: Scheduling = {}): Program {
+  const { functions, main } = scheduleProgram(plan, machine, scheduling);
   return { functions: functions.map((fn) => legalize(fn, machine)), main: legalize(main, machine) };
 }

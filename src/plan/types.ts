@@ -28,6 +28,13 @@ export interface WeightSlot {
   readonly regions: readonly WeightRegion[];
 }
 
+/** A schedule found by measuring, for a kernel of some shape on some machine. Plain JSON: a tuning record. */
+export interface TunedSchedule extends Pick<KernelUse, 'op' | 'family' | 'shape'> {
+  /** `c:avx2`, ... */
+  readonly machine: string;
+  readonly schedule: Readonly<Record<string, ShapeValue>>;
+}
+
 export interface PlanOptions {
   /** Positions of the KV cache. */
   readonly context: number;

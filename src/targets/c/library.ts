@@ -1,5 +1,6 @@
 /** The functions of a compiled library, called through koffi. */
 import { LutraError } from '../../common/errors.ts';
+import { LINE } from '../../loops/ir.ts';
 import type { StepTables } from '../../loops/step.ts';
 import type { KernelCall } from '../executable.ts';
 import type { LibraryDescription } from './emit.ts';
@@ -25,6 +26,16 @@ export interface NativeLibrary {
 }
 
 type Koffi = typeof import('koffi');
+
+/** Makes memory of this process that starts at a multiple of 64 bytes, as all memory of models does. */
+export async function allocateAligned(): Promise<(bytes: number) => Uint8Array> {
+  const koffi = await importKoffi();
+  return (bytes) => {
+    const room = new Uint8Array(bytes + LINE);
+    const past = Number(koffi.address(room) % BigInt(LINE));
+    return room.subarray((LINE - past) % LINE).subarray(0, bytes);
+  };
+}
 
 async function importKoffi(): Promise<Koffi> {
   try {

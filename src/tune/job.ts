@@ -1,0 +1,42 @@
+/**
+ * Measuring is a job: plain JSON in, plain JSON out, so that it can run in a process of its own here, or on
+ * another machine.
+ */
+import { z } from 'zod';
+
+/** Shapes and schedules: fields of plain values. */
+export const plainSchema = z.record(z.string(), z.union([z.string(), z.number(), z.boolean()]));
+
+export const measureJobSchema = z.object({
+  /** `c:avx2`, `wasm:relaxed`, ... */
+  machine: z.string(),
+  op: z.string(),
+  family: z.string(),
+  shape: plainSchema,
+  /** What is measured, and what it is measured against, turn by turn. */
+  schedule: plainSchema,
+  against: plainSchema,
+  /** The self-test of the kernel: seed of its inputs, and digest of what it must compute, whatever its schedule. */
+  test: z.object({ seed: z.int(), digest: z.string() }),
+  /** Rows (tokens) of a call, and position of the first. */
+  n: z.int().positive(),
+  position: z.int().nonnegative(),
+  /** Turns of the two, and seconds of each at least. */
+  turns: z.int().positive(),
+  turnSeconds: z.number().positive(),
+});
+
+export type MeasureJob = z.infer<typeof measureJobSchema>;
+
+export const measureResultSchema = z.discriminatedUnion('outcome', [
+  z.object({
+    outcome: z.literal('ok'),
+    /** Medians over the turns: seconds of a call of each, and the ratio of the two within a turn. */
+    seconds: z.number().positive(),
+    againstSeconds: z.number().positive(),
+    ratio: z.number().positive(),
+  }),
+  z.object({ outcome: z.enum(['wrong', 'crashed', 'timeout', 'failed']), reason: z.string() }),
+]);
+
+export type MeasureResult = z.infer<typeof measureResultSchema>;

@@ -1,0 +1,119 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { expectKernels } from '../artifact/self-test.ts';
+import { kernelFor } from '../kernels/registry.ts';
+import { hasCompiler } from '../targets/c/compile.ts';
+import { C_MACHINES, runnableMachines } from '../targets/c/machines.ts';
+import { detectCpu } from '../targets/cpu.ts';
+import { WASM_MACHINES } from '../targets/wasm/machines.ts';
+import type { MeasureJob } from './job.ts';
+import { machineNamed } from './kernels.ts';
+import { measure } from './measure.ts';
+import { runJob } from './run-job.ts';
+
+const kernel = {
+  op: 'lowbit.matmul',
+  family: 'mad',
+  shape: { m: 192, k: 128, residual: false, batch: 'one', encoding: 'i2' },
+};
+const tests = expectKernels({ kernels: [{ name: 'k', ...kernel }] }, [C_MACHINES.at(-1)!], 9);
+
+function job(machine: string): MeasureJob {
+  const [first, second = first] = kernelFor(kernel.op).schedules(kernel.shape, machineNamed(machine));
+  const { seed, digest } = tests.k!;
+  return {
+    ...kernel,
+    machine,
+    schedule: { ...second! },
+    against: { ...first! },
+    test: { seed, digest },
+    n: 1,
+    position: 0,
+    turns: 2,
+    turnSeconds: 0.001,
+  };
+}
+
+describe('measuring', async () => {
+  const machines = [
+    ...((await hasCompiler()) ? [runnableMachines(await detectCpu())[0]!] : []),
+    WASM_MACHINES.at(-1)!,
+  ].map(({ name }) => name);
+
+  it.each(machines)('times two schedules on %s, after a test', async (machine) => {
+    const result = await measure(job(machine));
+    expect(result).toMatchObject({ outcome: 'ok' });
+    if (result.outcome !== 'ok') return;
+    expect(result.seconds).toBeGreaterThan(0);
+    expect(result.ratio).toBeGreaterThan(0);
+  });
+
+  it('does not time what computes something else', async () => {
+    const wrong = { ...job(machines[0]!), test: { ...tests.k!, digest: '0123456789abcdef' } };
+    expect(await measure(wrong)).toMatchObject({ outcome: 'wrong' });
+  });
+
+  it('says why something cannot be measured', async () => {
+    const odd = { ...job(machines[0]!), shape: { ...kernel.shape, encoding: 'zip' } };
+    expect(await measure(odd)).toMatchObject({ outcome: 'failed', reason: expect.stringContaining('zip') });
+    expect(await measure({ ...job(machines[0]!), machine: 'c:odd' })).toMatchObject({ outcome: 'failed' });
+  });
+});
+
+describe('a measuring process', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'lutra-job-'));
+  afterAll(() => rmSync(folder, { recursive: true }));
+  const scripted = (name: string, code: string) => {
+    const worker = join(folder, `${name}.mjs`);
+    writeFileSync(worker, code);
+    return { worker, timeoutSeconds: 5 };
+  };
+  const request = job(C_MACHINES.at(-1)!.name);
+
+  it('gives its result', async () => {
+    const good = { outcome: 'ok', seconds: 1, againstSeconds: 2, ratio: 0.5 };
+    const options = scripted(
+      'good',
+      `process.once('message', (m) => process.send({ ...${JSON.stringify(good)}, seconds: m.turns }, () => process.exit(0)));`,
+    );
+    expect(await runJob(request, options)).toEqual({ ...good, seconds: 2 });
+  });
+
+  it('may crash', async () => {
+    const options = scripted('crash', `process.once('message', () => process.kill(process.pid, 'SIGSEGV'));`);
+    expect(await runJob(request, options)).toMatchObject({
+      outcome: 'crashed',
+      reason: expect.stringContaining('SIGSEGV'),
+    });
+    const throws = scripted('throw', `process.once('message', () => { throw new Error('odd kernel'); });`);
+    expect(await runJob(request, throws)).toMatchObject({ outcome: 'crashed' });
+  });
+
+  it('may hang', async () => {
+    const options = scripted('hang', `process.once('message', () => { for (;;); });`);
+    expect(await runJob(request, { ...options, timeoutSeconds: 0.5 })).toMatchObject({ outcome: 'timeout' });
+  });
+
+  it('may talk nonsense', async () => {
+    const options = scripted(
+      'nonsense',
+      `process.once('message', () => process.send({ outcome: 'ok' }, () => process.exit(0)));`,
+    );
+    expect(await runJob(request, options)).toMatchObject({ outcome: 'failed' });
+  });
+
+  it('ends when it is cancelled', async () => {
+    const stop = new AbortController();
+    const running = runJob(request, {
+      ...scripted('wait', `process.once('message', () => { for (;;); });`),
+      signal: stop.signal,
+    });
+    setTimeout(() => stop.abort(), 100);
+    await expect(running).rejects.toMatchObject({ code: 'cancelled' });
+    await expect(runJob(request, { ...scripted('x', ''), signal: stop.signal })).rejects.toMatchObject({
+      code: 'cancelled',
+    });
+  });
+});

@@ -1,0 +1,101 @@
+import { appendFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import fc from 'fast-check';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import {
+  type Adoption,
+  adoptedChoices,
+  openRecords,
+  parseRecords,
+  readRecords,
+  type Trial,
+} from './records.ts';
+
+const subject = { op: 'lowbit.matmul', family: 'mad', shape: { m: 64, k: 128 }, machine: 'c:avx2' };
+const trial: Trial = {
+  kind: 'trial',
+  ...subject,
+  host: 'a CPU; gcc 12',
+  schedule: { rows: 8, multiply: 'dot2' },
+  outcome: 'ok',
+  seconds: 1e-4,
+  defaultSeconds: 2e-4,
+  ratio: 0.5,
+};
+const adoption = (host: string, rows: number, adopted: boolean): Adoption => ({
+  kind: 'adoption',
+  host,
+  model: 'm',
+  machine: 'c:avx2',
+  choices: [{ ...subject, schedule: { rows } }],
+  decode: { default: 10, tuned: 11 },
+  prefill: { default: 100, tuned: 100 },
+  adopted,
+});
+
+let folder: string;
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'lutra-records-'));
+});
+afterEach(() => rm(folder, { recursive: true, force: true }));
+
+describe('tuning records', () => {
+  it('are read back as they were appended, over several openings', async () => {
+    const path = join(folder, 'deep', 'records.jsonl');
+    await (await openRecords(path)).append(trial);
+    const again = await openRecords(path);
+    expect(again.records).toEqual([trial]);
+    await again.append(adoption('h', 4, true));
+    expect(await readRecords(path)).toEqual([trial, adoption('h', 4, true)]);
+    expect((await readFile(path, 'utf8')).split('\n').length).toBe(3);
+  });
+
+  it('lose only a last line that was cut short', async () => {
+    const path = join(folder, 'records.jsonl');
+    await (await openRecords(path)).append(trial);
+    await appendFile(path, JSON.stringify(trial).slice(0, 40));
+    expect(await readRecords(path)).toEqual([trial]);
+    const file = await openRecords(path);
+    await file.append(adoption('h', 4, false));
+    expect(await readRecords(path)).toEqual([trial, adoption('h', 4, false)]);
+  });
+
+  it('name the line that is wrong', async () => {
+    expect(() => parseRecords('{"kind":"trial"\n{}\n', 'x')).toThrow('x:1 is not JSON');
+    expect(() => parseRecords(`${JSON.stringify(trial)}\n{"kind":"other"}\n`, 'x')).toThrow(
+      'x:2 is no tuning record',
+    );
+    expect(() => parseRecords(`${JSON.stringify({ ...trial, seconds: -1 })}\n`, 'x')).toThrow('seconds');
+    await expect(readRecords(join(folder, 'none'))).rejects.toMatchObject({ code: 'not-found' });
+    await writeFile(join(folder, 'bad'), 'not json\nat all\n');
+    await expect(openRecords(join(folder, 'bad'))).rejects.toMatchObject({ code: 'invalid' });
+  });
+
+  it('survive any damage with an error at most', () => {
+    const text = `${JSON.stringify(trial)}\n${JSON.stringify(adoption('h', 2, true))}\n`;
+    fc.assert(
+      fc.property(fc.nat(text.length - 1), fc.string({ maxLength: 5 }), (at, change) => {
+        const damaged = text.slice(0, at) + change + text.slice(at + change.length);
+        try {
+          parseRecords(damaged, 'x');
+        } catch (error) {
+          expect(error).toMatchObject({ code: 'invalid' });
+        }
+      }),
+      { seed: 6, numRuns: 300 },
+    );
+  });
+
+  it('give what was adopted last on this host and machine', () => {
+    const records = [
+      adoption('h', 4, true),
+      adoption('other', 6, true),
+      adoption('h', 8, true),
+      adoption('h', 16, false),
+    ];
+    const choices = adoptedChoices(records, 'h', new Set(['c:avx2']));
+    expect(choices).toEqual([{ ...subject, schedule: { rows: 8 } }]);
+    expect(adoptedChoices(records, 'h', new Set(['c:scalar']))).toEqual([]);
+  });
+});

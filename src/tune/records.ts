@@ -1,0 +1,145 @@
+/**
+ * What tuning found, one JSON object a line: every schedule tried, with its times or what was wrong with it, and
+ * the sets of schedules that made a whole model faster and so were adopted.
+ */
+import { appendFile, mkdir, readFile, truncate } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { z } from 'zod';
+import { LutraError } from '../common/errors.ts';
+import { kernelKey } from '../plan/lower.ts';
+import type { TunedSchedule } from '../plan/types.ts';
+import { plainSchema } from './job.ts';
+
+/** A kernel of some shape on some machine: what a schedule is chosen for. */
+const subjectSchema = z.object({
+  op: z.string(),
+  family: z.string(),
+  shape: plainSchema,
+  /** `c:avx2`, `wasm:relaxed`, ... */
+  machine: z.string(),
+});
+
+const trialSchema = subjectSchema.extend({
+  kind: z.literal('trial'),
+  /** Processor and what generated and compiled the code: times hold only where all of these are the same. */
+  host: z.string(),
+  schedule: plainSchema,
+  /** `ok`; `wrong` results; it `crashed`; it took too long (`timeout`); it could not be built or run (`failed`). */
+  outcome: z.enum(['ok', 'wrong', 'crashed', 'timeout', 'failed']),
+  /** Median seconds of a call, and of the default's in the same turns. */
+  seconds: z.number().positive().optional(),
+  defaultSeconds: z.number().positive().optional(),
+  /** Median over the turns of seconds / defaultSeconds. */
+  ratio: z.number().positive().optional(),
+  reason: z.string().optional(),
+});
+
+const choiceSchema = subjectSchema.extend({ schedule: plainSchema });
+
+const adoptionSchema = z.object({
+  kind: z.literal('adoption'),
+  host: z.string(),
+  model: z.string(),
+  machine: z.string(),
+  choices: z.array(choiceSchema),
+  /** Tokens per second of the whole model, with the defaults and with the choices. */
+  decode: z.object({ default: z.number(), tuned: z.number() }),
+  prefill: z.object({ default: z.number(), tuned: z.number() }),
+  adopted: z.boolean(),
+});
+
+const recordSchema = z.discriminatedUnion('kind', [trialSchema, adoptionSchema]);
+
+export type Subject = z.infer<typeof subjectSchema>;
+export type Trial = z.infer<typeof trialSchema>;
+export type Adoption = z.infer<typeof adoptionSchema>;
+export type TuneRecord = z.infer<typeof recordSchema>;
+
+/** Equal for equal subjects. */
+export function subjectKey(subject: Subject): string {
+  return `${subject.machine} ${kernelKey(subject)}`;
+}
+
+/**
+ * The records of a file's text. A last line that was cut short (the machine stopped while writing) is left out;
+ * any other line that is no record is `invalid`, with its number.
+ */
+export function parseRecords(text: string, where: string): readonly TuneRecord[] {
+  const lines = text.split('\n');
+  const records: TuneRecord[] = [];
+  lines.forEach((line, i) => {
+    if (line.trim() === '') return;
+    let json: unknown;
+    try {
+      json = JSON.parse(line);
+    } catch (cause) {
+      // The text ends without a newline: the machine stopped while writing.
+      if (i === lines.length - 1) return;
+      throw new LutraError('invalid', `${where}:${i + 1} is not JSON`, { cause, hint: 'Remove that line.' });
+    }
+    const parsed = recordSchema.safeParse(json);
+    if (!parsed.success) {
+      const issue = parsed.error.issues[0];
+      throw new LutraError(
+        'invalid',
+        `${where}:${i + 1} is no tuning record: ${issue?.path.join('.')}: ${issue?.message}`,
+        { hint: 'Remove that line, or tune again.' },
+      );
+    }
+    records.push(parsed.data);
+  });
+  return records;
+}
+
+/** The records of a file. Throws `not-found` where there is none. */
+export async function readRecords(path: string): Promise<readonly TuneRecord[]> {
+  const text = await readFile(path, 'utf8').catch((cause: NodeJS.ErrnoException) => {
+    throw new LutraError(cause.code === 'ENOENT' ? 'not-found' : 'environment', `cannot read ${path}`, {
+      cause,
+      hint: 'lutra tune --records FILE writes tuning records.',
+    });
+  });
+  return parseRecords(text, path);
+}
+
+/** A file of records that grows. */
+export interface RecordFile {
+  readonly path: string;
+  readonly records: readonly TuneRecord[];
+  append(record: TuneRecord): Promise<void>;
+}
+
+/** Opens a file of records, or starts one; a last line that was cut short is removed. */
+export async function openRecords(path: string): Promise<RecordFile> {
+  await mkdir(dirname(path), { recursive: true });
+  const file = await readFile(path).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code === 'ENOENT') return Buffer.alloc(0);
+    throw new LutraError('environment', `cannot read ${path}: ${cause.message}`, { cause });
+  });
+  const records = [...parseRecords(file.toString('utf8'), path)];
+  const complete = file.lastIndexOf('\n') + 1;
+  if (complete < file.length) await truncate(path, complete);
+  return {
+    path,
+    records,
+    async append(record) {
+      records.push(record);
+      await appendFile(path, `${JSON.stringify(record)}\n`);
+    },
+  };
+}
+
+/** The schedules adopted last on a host, for these machines. */
+export function adoptedChoices(
+  records: readonly TuneRecord[],
+  host: string,
+  machines: ReadonlySet<string>,
+): readonly TunedSchedule[] {
+  const byKey = new Map<string, TunedSchedule>();
+  for (const record of records) {
+    if (record.kind !== 'adoption' || !record.adopted) continue;
+    if (record.host !== host || !machines.has(record.machine)) continue;
+    for (const choice of record.choices) byKey.set(subjectKey(choice), choice);
+  }
+  return [...byKey.values()];
+}
