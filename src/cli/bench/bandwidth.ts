@@ -2,23 +2,13 @@
  * How fast code of a target reads memory: a program in the loop IR that only reads, run like a model. It
  * says what a token can cost at best, as each one reads all weights.
  */
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { freemem, tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { WEIGHTS_FILE } from '../../artifact/manifest.ts';
+import { freemem } from 'node:os';
 import { LutraError } from '../../common/errors.ts';
 import { FunctionBuilder } from '../../loops/builder.ts';
-import { add, bitcast, compare, constant, mul, vector } from '../../loops/expr.ts';
-import { LINE, MAIN_BUFFERS, MAIN_SCALARS, type Program } from '../../loops/ir.ts';
-import { legalize } from '../../loops/legalize.ts';
-import type { Machine } from '../../loops/machine.ts';
-import { type Runnable, startExecutable } from '../../runtime/start.ts';
-import { compileC, findCompiler } from '../../targets/c/compile.ts';
-import { emitC } from '../../targets/c/emit.ts';
-import { C_MACHINES } from '../../targets/c/machines.ts';
+import { add, bitcast, compare, constant, int, mul, vector } from '../../loops/expr.ts';
+import { LINE, type Program } from '../../loops/ir.ts';
 import { detectCpu } from '../../targets/cpu.ts';
-import { emitWasm } from '../../targets/wasm/emit.ts';
-import { WASM_MACHINES } from '../../targets/wasm/machines.ts';
+import { probeMain, runProbe } from './probe.ts';
 
 /** What one iteration of the thread loop reads, and how many sums it keeps going at once. */
 const CHUNK = 64 << 10;
@@ -61,44 +51,21 @@ export function readProgram(chunks: number): Program {
     );
   });
 
-  const m = new FunctionBuilder('main');
-  const buffers = MAIN_BUFFERS.map(({ name, elem, access }) => m.buffer(name, elem, access));
-  const scalars = MAIN_SCALARS.map(({ name, kind }) => m.scalar(name, kind));
-  const [, arena, cache] = buffers;
-  const place = (buffer = buffers[0]!) => ({ buffer, offset: 0 });
-  m.if(
-    compare('eq', scalars[0]!, constant(vector('i32', 1), 1)),
-    () => m.call('fill', [place(cache)], []),
-    () => m.call('readAll', [place(cache), place(arena)], []),
-  );
-  m.barrier();
-  return { functions: [f.build(), r.build()], main: m.build() };
-}
-
-function lowered(program: Program, machine: Machine): Program {
-  const { functions, main } = program;
-  return { functions: functions.map((fn) => legalize(fn, machine)), main: legalize(main, machine) };
-}
-
-/** Writes the code for a target such as `c:avx2` into a folder that `startExecutable` takes. */
-async function build(folder: string, target: string, chunks: number): Promise<Runnable> {
-  const needs = { arenaBytes: chunks * LINE, cacheBytes: chunks * CHUNK, vocab: 16, logitsStride: 16 };
-  const program = readProgram(chunks);
-  await mkdir(join(folder, 'code'));
-  await writeFile(join(folder, WEIGHTS_FILE), new Uint8Array(LINE));
-  const wasm = WASM_MACHINES.find((machine) => machine.name === target);
-  if (wasm !== undefined) {
-    const file = 'code/read.wasm';
-    await writeFile(join(folder, file), emitWasm(lowered(program, wasm), wasm, { shared: true }));
-    return { path: folder, needs, code: [{ file, machines: [target] }] };
-  }
-  const machines = C_MACHINES.filter(({ name, isa }) => name === target || isa === 'scalar');
-  const source = join(folder, 'code', 'read.c');
-  const file = 'code/read.so';
-  const variants = machines.map((machine) => ({ machine, program: lowered(program, machine) }));
-  await writeFile(source, emitC(variants, { name: 'read', needs, weightsBytes: LINE }));
-  await compileC({ compiler: await findCompiler(), source, output: join(folder, file) });
-  return { path: folder, needs, code: [{ file, machines: machines.map(({ name }) => name) }] };
+  return probeMain([f.build(), r.build()], (m, arena, cache, tokens) => {
+    m.if(
+      compare('eq', tokens, int(1)),
+      () => m.call('fill', [{ buffer: cache, offset: 0 }], []),
+      () =>
+        m.call(
+          'readAll',
+          [
+            { buffer: cache, offset: 0 },
+            { buffer: arena, offset: 0 },
+          ],
+          [],
+        ),
+    );
+  });
 }
 
 /** Larger than the caches by far, and no more than half of the memory that is free. */
@@ -113,27 +80,12 @@ async function bufferBytes(): Promise<number> {
 /** Bytes per second that this many threads read, the best of several passes over a buffer. */
 export async function measureBandwidth(target: string, threads: number): Promise<number> {
   const bytes = await bufferBytes();
-  const folder = await mkdtemp(join(tmpdir(), 'lutra-read-'));
-  try {
-    const runnable = await build(folder, target, bytes / CHUNK);
-    const kind = target.startsWith('c:') ? 'c' : 'wasm';
-    const executable = await startExecutable(runnable, { machine: target, kind }, threads);
-    try {
-      const cache = executable.createCache();
-      const step = (tokens: number) =>
-        executable.step([{ tokens: new Int32Array(tokens), position: 0, cache, logits: 'last' }]);
-      await step(1);
-      let best = Number.POSITIVE_INFINITY;
-      for (let pass = 0; pass < PASSES; pass++) {
-        const start = performance.now();
-        await step(2);
-        best = Math.min(best, performance.now() - start);
-      }
-      return bytes / (best / 1000);
-    } finally {
-      await executable.close();
-    }
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
+  const chunks = bytes / CHUNK;
+  const probe = { program: () => readProgram(chunks), arenaBytes: chunks * LINE, cacheBytes: bytes };
+  return runProbe(target, threads, probe, async (step) => {
+    await step(1);
+    let best = Number.POSITIVE_INFINITY;
+    for (let pass = 0; pass < PASSES; pass++) best = Math.min(best, await step(2));
+    return bytes / best;
+  });
 }

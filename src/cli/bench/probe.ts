@@ -1,0 +1,96 @@
+/** Runs a program in the loop IR that is no model, to learn what a target can do on this machine. */
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { WEIGHTS_FILE } from '../../artifact/manifest.ts';
+import { type BufferRef, FunctionBuilder } from '../../loops/builder.ts';
+import type { Expr } from '../../loops/ir.ts';
+import { LINE, type LoopFunction, MAIN_BUFFERS, MAIN_SCALARS, type Program } from '../../loops/ir.ts';
+import { legalize } from '../../loops/legalize.ts';
+import type { Machine } from '../../loops/machine.ts';
+import { type Runnable, startExecutable } from '../../runtime/start.ts';
+import { compileC, findCompiler } from '../../targets/c/compile.ts';
+import { emitC } from '../../targets/c/emit.ts';
+import { C_MACHINES } from '../../targets/c/machines.ts';
+import { emitWasm } from '../../targets/wasm/emit.ts';
+import { WASM_MACHINES } from '../../targets/wasm/machines.ts';
+
+/** A program for each machine, and the memory it works on: arena and cache. */
+export interface Probe {
+  readonly program: (machine: Machine) => Program;
+  readonly arenaBytes: number;
+  readonly cacheBytes: number;
+}
+
+/** A `main` that does what `body` says with the buffers and scalars of a forward step. */
+export function probeMain(
+  functions: readonly LoopFunction[],
+  body: (m: FunctionBuilder, arena: BufferRef, cache: BufferRef, tokens: Expr) => void,
+): Program {
+  const m = new FunctionBuilder('main');
+  const buffers = MAIN_BUFFERS.map(({ name, elem, access }) => m.buffer(name, elem, access));
+  const scalars = MAIN_SCALARS.map(({ name, kind }) => m.scalar(name, kind));
+  const named = (name: string) => buffers[MAIN_BUFFERS.findIndex((buffer) => buffer.name === name)]!;
+  body(m, named('arena'), named('cache'), scalars[0]!);
+  m.barrier();
+  return { functions, main: m.build() };
+}
+
+function lowered({ functions, main }: Program, machine: Machine): Program {
+  return { functions: functions.map((fn) => legalize(fn, machine)), main: legalize(main, machine) };
+}
+
+/** Writes the code for a target such as `c:avx2` into a folder that `startExecutable` takes. */
+async function build(folder: string, target: string, probe: Probe): Promise<Runnable> {
+  const { arenaBytes, cacheBytes } = probe;
+  const needs = { arenaBytes, cacheBytes, vocab: 16, logitsStride: 16 };
+  await mkdir(join(folder, 'code'));
+  await writeFile(join(folder, WEIGHTS_FILE), new Uint8Array(LINE));
+  const wasm = WASM_MACHINES.find((machine) => machine.name === target);
+  if (wasm !== undefined) {
+    const file = 'code/probe.wasm';
+    const program = lowered(probe.program(wasm), wasm);
+    await writeFile(join(folder, file), emitWasm(program, wasm, { shared: true }));
+    return { path: folder, needs, code: [{ file, machines: [target] }] };
+  }
+  const machines = C_MACHINES.filter(({ name, isa }) => name === target || isa === 'scalar');
+  const source = join(folder, 'code', 'probe.c');
+  const file = 'code/probe.so';
+  const variants = machines.map((machine) => ({
+    machine,
+    program: lowered(probe.program(machine), machine),
+  }));
+  await writeFile(source, emitC(variants, { name: 'probe', needs, weightsBytes: LINE }));
+  await compileC({ compiler: await findCompiler(), source, output: join(folder, file) });
+  return { path: folder, needs, code: [{ file, machines: machines.map(({ name }) => name) }] };
+}
+
+/**
+ * Builds a probe for a target and lets `work` run it: `step(n)` is a step of n tokens, and gives the seconds it
+ * took.
+ */
+export async function runProbe<T>(
+  target: string,
+  threads: number,
+  probe: Probe,
+  work: (step: (tokens: number) => Promise<number>) => Promise<T>,
+): Promise<T> {
+  const folder = await mkdtemp(join(tmpdir(), 'lutra-probe-'));
+  try {
+    const runnable = await build(folder, target, probe);
+    const kind = target.startsWith('c:') ? 'c' : 'wasm';
+    const executable = await startExecutable(runnable, { machine: target, kind }, threads);
+    try {
+      const cache = executable.createCache();
+      return await work(async (tokens) => {
+        const start = performance.now();
+        await executable.step([{ tokens: new Int32Array(tokens), position: 0, cache, logits: 'last' }]);
+        return (performance.now() - start) / 1000;
+      });
+    } finally {
+      await executable.close();
+    }
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
