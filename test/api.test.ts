@@ -89,6 +89,18 @@ describe('a session', () => {
     expect(two.text).toBe('n-u-r-s-e');
   });
 
+  it('shares steps with other sessions, whose answers stay what they are alone', async () => {
+    const questions = ['Hello!', QUESTION, 'What is 17 + 5?', 'What is 250 - 31?', 'Tell me a story.'];
+    const options = { maxTokens: 24, temperature: 0.8 };
+    const answer = async (question: string, i: number) => {
+      await using session = model.createSession();
+      return (await session.generate(question, { ...options, seed: i, speculate: i % 2 }).result).tokens;
+    };
+    const alone: (readonly number[])[] = [];
+    for (const [i, question] of questions.entries()) alone.push(await answer(question, i));
+    expect(await Promise.all(questions.map(answer))).toEqual(alone);
+  });
+
   it('repeats a sampled answer with the same seed, and only then', async () => {
     const story = async (seed: number) => {
       await using session = model.createSession();

@@ -12,6 +12,7 @@ import { load } from '../src/api/load.ts';
 import { type Artifact, openArtifact } from '../src/artifact/open.ts';
 import { measureAccuracy, measurePerplexity, parseTests } from '../src/cli/evaluate.ts';
 import { detectHost } from '../src/runtime/load.ts';
+import { StepScheduler } from '../src/runtime/scheduler.ts';
 import { Sequence } from '../src/runtime/sequence.ts';
 import { startExecutable } from '../src/runtime/start.ts';
 import { candidates } from '../src/runtime/targets.ts';
@@ -94,14 +95,13 @@ describe.each(FORMS)('the embedded model, $name', ({ name, checkpoint, reference
     for (const candidate of chain) {
       for (const threads of [1, 2]) {
         const executable = await startExecutable(runnable, candidate, threads);
+        const scheduler = new StepScheduler(executable);
+        const { context, needs } = artifact.manifest;
+        const newSequence = () => new Sequence(scheduler, context, needs.vocab);
         try {
           for (const [i, { ids, logits_last, greedy_ids, smallest_margin }] of prompts.entries()) {
             const what = `${candidate.machine}, ${threads} threads, prompt ${i}`;
-            const sequence = new Sequence(
-              executable,
-              artifact.manifest.context,
-              artifact.manifest.needs.vocab,
-            );
+            const sequence = newSequence();
             let logits = await sequence.forward(ids, 'last');
             const first = seen.get(`${i}`);
             if (first === undefined) {
@@ -123,11 +123,25 @@ describe.each(FORMS)('the embedded model, $name', ({ name, checkpoint, reference
             sequence.free();
             // Token by token must give the same bits; a few prompts show it.
             if (i % 7 !== 0) continue;
-            const single = new Sequence(executable, artifact.manifest.context, artifact.manifest.needs.vocab);
+            const single = newSequence();
             let last = new Float32Array(0) as Float32Array;
             for (const id of ids) last = await single.forward([id], 'last');
             expect(last, `${what}, token by token`).toEqual(seen.get(`${i}`));
             single.free();
+          }
+          // Many at once, at positions of their own, must give them too.
+          const together = prompts.slice(0, 16).map(({ ids }) => ({ ids, sequence: newSequence() }));
+          const logits = await Promise.all(
+            together.map(async ({ ids, sequence }) => {
+              await sequence.forward(ids.slice(0, -1), 'last');
+              return sequence.forward(ids.slice(-1), 'last');
+            }),
+          );
+          for (const [i, { sequence }] of together.entries()) {
+            expect(logits[i], `${candidate.machine}, ${threads} threads, ${i} of a batch`).toEqual(
+              seen.get(`${i}`),
+            );
+            sequence.free();
           }
         } finally {
           await executable.close();

@@ -3,8 +3,9 @@ import { LutraError } from '../common/errors.ts';
 import { startArtifact } from '../runtime/load.ts';
 import { checkTarget } from '../runtime/targets.ts';
 import type { LoadOptions, Model } from '../runtime/types.ts';
+import { MAX_SEQUENCES } from '../targets/executable.ts';
 import { type CompileOptions, compile } from './compile.ts';
-import { LoadedModel } from './model.ts';
+import { LoadedModel, type ModelFacts } from './model.ts';
 
 function parseObject(text: string | undefined): Readonly<Record<string, unknown>> {
   return text === undefined ? {} : (JSON.parse(text) as Record<string, unknown>);
@@ -16,6 +17,13 @@ function checkThreads(threads: number | undefined): void {
   }
 }
 
+function checkMaxBatch(maxBatch: number | undefined): void {
+  if (maxBatch === undefined) return;
+  if (!Number.isInteger(maxBatch) || maxBatch < 1 || maxBatch > MAX_SEQUENCES) {
+    throw new LutraError('usage', `maxBatch must be an integer from 1 to ${MAX_SEQUENCES}, got ${maxBatch}`);
+  }
+}
+
 /**
  * Loads a model: an artifact as it is, a checkpoint after compiling it into the cache. `source` is the
  * folder of either, `hf:org/name` or `org/name`.
@@ -24,9 +32,10 @@ export async function load(
   source: string,
   options: LoadOptions & Pick<CompileOptions, 'cache' | 'head'> = {},
 ): Promise<Model> {
-  const { target = 'auto', threads, context, signal, onWarning } = options;
+  const { target = 'auto', threads, context, maxBatch, signal, onWarning } = options;
   checkTarget(target);
   checkThreads(threads);
+  checkMaxBatch(maxBatch);
   const compiled = await isArtifact(source);
   if (compiled && context !== undefined) {
     throw new LutraError('usage', `${source} is compiled: its context is fixed`, {
@@ -41,7 +50,7 @@ export async function load(
     ...(signal === undefined ? {} : { signal }),
   });
   const { manifest, path, textFiles } = artifact;
-  return new LoadedModel(executable, {
+  const facts: ModelFacts = {
     name: manifest.name,
     context: manifest.context,
     vocab: manifest.needs.vocab,
@@ -51,5 +60,6 @@ export async function load(
       config: parseObject(textFiles.get('config.json')),
       generationConfig: parseObject(textFiles.get('generation_config.json')),
     },
-  });
+  };
+  return new LoadedModel(executable, facts, maxBatch);
 }

@@ -1,4 +1,5 @@
 import { LutraError } from '../common/errors.ts';
+import { StepScheduler } from '../runtime/scheduler.ts';
 import { Sequence } from '../runtime/sequence.ts';
 import type { Model, Session } from '../runtime/types.ts';
 import type { Executable } from '../targets/executable.ts';
@@ -18,14 +19,17 @@ export interface ModelFacts {
 /** A program on a device with its texts; owns the executable. */
 export class LoadedModel implements Model, SessionModel {
   readonly #executable: Executable;
+  readonly #scheduler: StepScheduler;
   readonly #facts: ModelFacts;
   readonly #sessions = new Set<ModelSession>();
   #tokenizer: Tokenizer | undefined;
   #template: ChatTemplate | undefined;
   #disposed = false;
 
-  constructor(executable: Executable, facts: ModelFacts) {
+  /** `maxBatch`: sessions that may share a step. */
+  constructor(executable: Executable, facts: ModelFacts, maxBatch?: number) {
     this.#executable = executable;
+    this.#scheduler = new StepScheduler(executable, maxBatch);
     this.#facts = facts;
   }
 
@@ -70,7 +74,7 @@ export class LoadedModel implements Model, SessionModel {
 
   createSession(): Session {
     if (this.#disposed) throw new LutraError('usage', `the model ${this.name} was disposed`);
-    const sequence = new Sequence(this.#executable, this.context, this.vocab);
+    const sequence = new Sequence(this.#scheduler, this.context, this.vocab);
     const session = new ModelSession(this, sequence, (ended) => this.#sessions.delete(ended));
     this.#sessions.add(session);
     return session;

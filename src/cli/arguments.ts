@@ -1,5 +1,6 @@
 /** Parsers of option values; each names the option and what it takes when it refuses. */
 import { LutraError } from '../common/errors.ts';
+import { MAX_SEQUENCES } from '../targets/executable.ts';
 
 const MAX_THREADS = 1024;
 
@@ -40,6 +41,16 @@ export function threadCount(option: string): (text: string) => number {
 /** `1,2,4`: distinct thread counts in the order given. */
 export function threadCounts(option: string): (text: string) => readonly number[] {
   const one = threadCount(option);
+  return (text) => [...new Set(text.split(',').map((part) => one(part.trim())))];
+}
+
+/** `1,4,16`: distinct numbers of sequences in the order given. */
+export function batchSizes(option: string): (text: string) => readonly number[] {
+  const one = (text: string) => {
+    const value = /^\d+$/.test(text) ? Number(text) : 0;
+    if (value >= 1 && value <= MAX_SEQUENCES) return value;
+    return refuse(option, `a number of sequences from 1 to ${MAX_SEQUENCES}`, text);
+  };
   return (text) => [...new Set(text.split(',').map((part) => one(part.trim())))];
 }
 

@@ -88,6 +88,7 @@ describe('lutra', () => {
     [['bench', '-t', '1,0'], 'not "0"', ''],
     [['bench', '-t', ''], 'not ""', ''],
     [['bench', '-p', '0', '-n', '0'], 'nothing to measure', ''],
+    [['bench', '-b', '17'], '--batch takes a number of sequences from 1 to 16, not "17"', ''],
     [['bench', 'a', 'b'], 'too many arguments', ''],
     [['eval'], 'nothing to evaluate', ''],
     [['run', '--raw', '--system', 'x', 'embedded', 'hi'], '--system needs the chat template', ''],
@@ -366,10 +367,17 @@ describe('lutra bench', () => {
     expect(peakMemoryBytes).toBeGreaterThan(1e7);
   });
 
+  it('measures several sequences at once', async () => {
+    const { out } = await lutra(['bench', 'm', '-p', '0', '-n', '3', '-b', '1,4', '--json']);
+    const { results } = JSON.parse(out);
+    expect(results).toMatchObject([{ test: 'decode' }, { test: 'decode', batch: 4 }]);
+    expect(results[0]).not.toHaveProperty('batch');
+  });
+
   it('writes a table, and leaves out a test of no tokens', async () => {
     const { out, loads } = await lutra(['bench', 'm', '-p', '0', '-n', '3', '-r', '1']);
     expect(out).toMatch(
-      /^fake on fake:scalar\nthreads {2}test {4}tokens {2}tokens\/s\s+range\n\s+1\s+decode\s+3\s/,
+      /^fake on fake:scalar\nthreads {2}batch {2}test {4}tokens {2}tokens\/s\s+range\n\s+1\s+1\s+decode\s+3\s/,
     );
     expect(out).not.toContain('prefill');
     expect(out).toMatch(/load \d+\.\d\d s, peak memory [\d.]+ MiB\nmemory reads: 1 GB\/s with 1 threads\n$/);

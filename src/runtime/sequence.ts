@@ -1,5 +1,6 @@
 import { LutraError } from '../common/errors.ts';
-import type { CacheHandle, Executable } from '../targets/executable.ts';
+import type { CacheHandle } from '../targets/executable.ts';
+import type { Stepper } from './scheduler.ts';
 
 /** Tokens per step where every token's logits are wanted, so that they stay a few megabytes. */
 const ALL_LOGITS_STEP = 16;
@@ -8,18 +9,18 @@ const PREFILL_STEP = 256;
 
 /** One sequence of tokens on a loaded program: its KV cache and how far it is filled. */
 export class Sequence {
-  readonly #executable: Executable;
+  readonly #stepper: Stepper;
   readonly #cache: CacheHandle;
   readonly #context: number;
   readonly #vocab: number;
   readonly #tokens: number[] = [];
   #freed = false;
 
-  constructor(executable: Executable, context: number, vocab: number) {
-    this.#executable = executable;
+  constructor(stepper: Stepper, context: number, vocab: number) {
+    this.#stepper = stepper;
     this.#context = context;
     this.#vocab = vocab;
-    this.#cache = executable.createCache();
+    this.#cache = stepper.createCache();
   }
 
   /** Positions the cache holds. */
@@ -61,8 +62,7 @@ export class Sequence {
       if (signal?.aborted) throw new LutraError('cancelled', 'cancelled');
       const chunk = Int32Array.from(tokens.slice(at, at + step));
       const position = this.#tokens.length;
-      const request = { tokens: chunk, position, cache: this.#cache, logits };
-      last = (await this.#executable.step([request]))[0]!;
+      last = await this.#stepper.step({ tokens: chunk, position, cache: this.#cache, logits });
       this.#tokens.push(...chunk);
       all?.set(last, at * this.#vocab);
     }

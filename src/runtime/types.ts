@@ -80,6 +80,11 @@ export interface LoadOptions {
   readonly threads?: number;
   /** Positions of the KV cache; default 2048 or what the model allows. */
   readonly context?: number;
+  /**
+   * Sessions that may share a step when several generate at once, 1 to 16 (default). Together they get more
+   * tokens per second, each alone fewer; what they say stays the same.
+   */
+  readonly maxBatch?: number;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: Progress) => void;
   /** Notes a person should see: a fallback to another target and why. */

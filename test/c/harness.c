@@ -45,12 +45,18 @@ int main(int argc, char **argv) {
     return 2;
   }
   if (steps) {
-    void *cache = lutra_cache_new();
+    const i32 gone = lutra_cache_new(model), other = lutra_cache_new(model);
+    lutra_cache_free(model, gone);
+    const i32 cache = lutra_cache_new(model);
+    const i32 outputs[5] = {0, 0, 0, 1, 2};
     f32 *logits = calloc(1 << 16, 4);
     const i32 tokens[4] = {1, 2, 3, 4};
-    for (int i = 0; i < atoi(argv[4]); i++) lutra_step(model, tokens, 4, i, 0, cache, logits);
+    for (i32 i = 0; i < atoi(argv[4]); i++) {
+      const i32 sequences[8] = {0, 3, i, cache, 3, 4, i, other};
+      lutra_step(model, tokens, 4, sequences, 2, outputs, logits);
+    }
     free(logits);
-    lutra_cache_free(cache);
+    lutra_cache_free(model, cache);
   } else {
     FILE *in = fopen(argv[3], "rb"), *out = fopen(argv[4], "wb");
     for (i32 count = read_i32(in); count > 0; count--) run_case(model, in, out);

@@ -12,6 +12,8 @@ export interface BenchRequest {
   readonly target?: string;
   readonly threads?: number;
   readonly context?: number;
+  /** Sequences at once; rates are of all of them together. */
+  readonly batch: number;
   /** Tokens of the prompt and tokens generated after it; 0 leaves that test out. */
   readonly promptTokens: number;
   readonly newTokens: number;
@@ -40,7 +42,7 @@ export async function measure(
   request: BenchRequest,
   onProgress: (done: number, total: number) => void = () => undefined,
 ): Promise<BenchMeasurement> {
-  const { promptTokens, newTokens, repetitions } = request;
+  const { batch, promptTokens, newTokens, repetitions } = request;
   const start = performance.now();
   await using model = await load(request.source, pick(request, ['target', 'threads', 'context']));
   const loadSeconds = secondsSince(start);
@@ -50,40 +52,51 @@ export async function measure(
       hint: 'Ask for fewer with -p and -n, or give a larger --context.',
     });
   }
-  await using session = model.createSession();
+  // The model disposes of its sessions.
+  const sessions = Array.from({ length: batch }, () => model.createSession());
   // What is said does not matter, only that tokens differ as those of a text do.
   const uniform = randomUniform(1);
-  const prompt = Int32Array.from({ length: Math.max(promptTokens, 1) }, () =>
-    Math.floor(uniform() * model.vocab),
+  const prompts = sessions.map(() =>
+    Int32Array.from({ length: Math.max(promptTokens, 1) }, () => Math.floor(uniform() * model.vocab)),
   );
-  await runOnce(session, prompt.subarray(0, WARM_UP_TOKENS), Math.min(newTokens, WARM_UP_TOKENS));
+  const warmUp = prompts.map((prompt) => prompt.subarray(0, WARM_UP_TOKENS));
+  await runOnce(sessions, warmUp, Math.min(newTokens, WARM_UP_TOKENS));
   const prefill: number[] = [];
   const decode: number[] = [];
   for (let done = 0; done < repetitions; done++) {
     onProgress(done, repetitions);
-    const seconds = await runOnce(session, prompt, newTokens);
-    if (promptTokens > 0) prefill.push(promptTokens / seconds.prefill);
-    if (newTokens > 0) decode.push(newTokens / seconds.decode);
+    const seconds = await runOnce(sessions, prompts, newTokens);
+    if (promptTokens > 0) prefill.push((batch * promptTokens) / seconds.prefill);
+    if (newTokens > 0) decode.push((batch * newTokens) / seconds.decode);
   }
   const { name, target, threads } = model;
   return { model: name, target, threads, loadSeconds, prefill, decode, peakMemoryBytes: peakMemory() };
 }
 
-/** A prompt from an empty context, then greedy tokens one by one, sampling included. */
+/** Prompts from an empty context, then greedy tokens one by one, sampling included, in all sessions at once. */
 async function runOnce(
-  session: Session,
-  prompt: Int32Array,
+  sessions: readonly Session[],
+  prompts: readonly Int32Array[],
   newTokens: number,
 ): Promise<{ readonly prefill: number; readonly decode: number }> {
   const sampler = createSampler(resolveSampling({ temperature: 0 }, {}));
-  session.rewind(0);
   const start = performance.now();
-  let logits = await session.forward(prompt, 'last');
+  const first = await Promise.all(
+    sessions.map((session, i) => {
+      session.rewind(0);
+      return session.forward(prompts[i]!, 'last');
+    }),
+  );
   const prefill = secondsSince(start);
   const middle = performance.now();
-  for (let i = 0; i < newTokens; i++) {
-    logits = await session.forward(Int32Array.of(sampler.sample(logits)), 'last');
-  }
+  await Promise.all(
+    sessions.map(async (session, i) => {
+      let logits = first[i]!;
+      for (let done = 0; done < newTokens; done++) {
+        logits = await session.forward(Int32Array.of(sampler.sample(logits)), 'last');
+      }
+    }),
+  );
   return { prefill, decode: secondsSince(middle) };
 }
 

@@ -1,6 +1,6 @@
 import { type Command, Option } from 'commander';
 import { LutraError } from '../../common/errors.ts';
-import { pick, positiveInteger, threadCounts, wholeNumber } from '../arguments.ts';
+import { batchSizes, pick, positiveInteger, threadCounts, wholeNumber } from '../arguments.ts';
 import type { ChildHooks } from '../bench/fork.ts';
 import type { BenchMeasurement } from '../bench/measure.ts';
 import type { Deps } from '../deps.ts';
@@ -13,6 +13,7 @@ interface BenchFlags {
   readonly prompt: number;
   readonly new: number;
   readonly threads?: readonly number[];
+  readonly batch: readonly number[];
   readonly repetitions: number;
   readonly target?: string;
   readonly context?: number;
@@ -27,6 +28,8 @@ interface Spread {
 
 interface BenchResult {
   readonly threads: number;
+  /** Sequences at once, where that is more than one. */
+  readonly batch?: number;
   readonly test: 'prefill' | 'decode';
   readonly tokens: number;
   readonly tokensPerSecond: Spread;
@@ -54,6 +57,7 @@ export function addBenchCommand(program: Command, deps: Deps): void {
   option('-p, --prompt <n>', 'tokens of the prompt; 0 leaves the test out', wholeNumber('--prompt'), 128);
   option('-n, --new <n>', 'tokens generated one by one; 0 leaves the test out', wholeNumber('--new'), 64);
   option('-t, --threads <list>', 'thread counts, as in 1,2', threadCounts('--threads'));
+  option('-b, --batch <list>', 'sequences at once, as in 1,4,16', batchSizes('--batch'), [1]);
   option('-r, --repetitions <n>', 'runs of each test', positiveInteger('--repetitions'), 5);
   addContextOption(addTargetOption(command))
     .option('--json', 'print one JSON object')
@@ -78,48 +82,47 @@ async function measureAll(
 ): Promise<BenchReport> {
   const options = pick(flags, ['target', 'context']);
   await deps.bench.prepare({ source, options }, hooks);
-  const measured: BenchMeasurement[] = [];
+  const measured: { readonly batch: number; readonly one: BenchMeasurement }[] = [];
   const memoryBandwidth: Record<string, number> = {};
   for (const threads of flags.threads ?? [undefined]) {
-    const one = await deps.bench.measure(
-      {
+    for (const batch of flags.batch) {
+      const request = {
         source,
         ...options,
         ...(threads === undefined ? {} : { threads }),
+        batch,
         promptTokens: flags.prompt,
         newTokens: flags.new,
         repetitions: flags.repetitions,
-      },
-      hooks,
-    );
-    measured.push(one);
+      };
+      measured.push({ batch, one: await deps.bench.measure(request, hooks) });
+    }
+    const { one } = measured.at(-1)!;
     const bytesPerSecond = await deps.bench.bandwidth(one.target, one.threads, hooks);
     memoryBandwidth[one.threads] = round(bytesPerSecond / 1e9, 1);
   }
-  const first = measured[0]!;
+  const first = measured[0]!.one;
   return {
     model: first.model,
     target: first.target,
-    results: measured.flatMap(({ threads, prefill, decode }) => [
-      ...result(threads, 'prefill', flags.prompt, prefill),
-      ...result(threads, 'decode', flags.new, decode),
-    ]),
-    peakMemoryBytes: Math.max(...measured.map((one) => one.peakMemoryBytes)),
-    loadSeconds: round(spread(measured.map((one) => one.loadSeconds)).median, 3),
+    results: measured.flatMap(({ batch, one: { threads, prefill, decode } }) => {
+      const where = { threads, ...(batch === 1 ? {} : { batch }) };
+      return [
+        ...result({ ...where, test: 'prefill', tokens: flags.prompt }, prefill),
+        ...result({ ...where, test: 'decode', tokens: flags.new }, decode),
+      ];
+    }),
+    peakMemoryBytes: Math.max(...measured.map(({ one }) => one.peakMemoryBytes)),
+    loadSeconds: round(spread(measured.map(({ one }) => one.loadSeconds)).median, 3),
     memoryBandwidth,
   };
 }
 
-function result(
-  threads: number,
-  test: BenchResult['test'],
-  tokens: number,
-  rates: readonly number[],
-): BenchResult[] {
+function result(test: Omit<BenchResult, 'tokensPerSecond'>, rates: readonly number[]): BenchResult[] {
   if (rates.length === 0) return [];
   const { median, min, max } = spread(rates);
   const tokensPerSecond = { median: round(median, 2), min: round(min, 2), max: round(max, 2) };
-  return [{ threads, test, tokens, tokensPerSecond }];
+  return [{ ...test, tokensPerSecond }];
 }
 
 function spread(values: readonly number[]): Spread {
@@ -139,8 +142,9 @@ function round(value: number, digits: number): number {
 
 function render(report: BenchReport): string {
   const { model, target, results, peakMemoryBytes, loadSeconds, memoryBandwidth } = report;
-  const rows = results.map(({ threads, test, tokens, tokensPerSecond: { median, min, max } }) => [
+  const rows = results.map(({ threads, batch = 1, test, tokens, tokensPerSecond: { median, min, max } }) => [
     threads,
+    batch,
     test,
     tokens,
     median.toFixed(1),
@@ -149,7 +153,7 @@ function render(report: BenchReport): string {
   const bandwidth = Object.entries(memoryBandwidth).map(([threads, rate]) => `${rate} GB/s with ${threads}`);
   return [
     `${model} on ${target}\n`,
-    table([['threads', 'test', 'tokens', 'tokens/s', 'range'], ...rows]),
+    table([['threads', 'batch', 'test', 'tokens', 'tokens/s', 'range'], ...rows]),
     `load ${loadSeconds.toFixed(2)} s, peak memory ${byteSize(peakMemoryBytes)}\n`,
     `memory reads: ${bandwidth.join(', ')} threads\n`,
   ].join('');
