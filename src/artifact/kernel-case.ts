@@ -95,8 +95,27 @@ function sizesOf(use: KernelUse, extent: Extent): Readonly<Record<string, number
     }
     case 'matmul': {
       const m = number('m');
-      return { x: rows(k), table: Math.min(m, matrixRows) * pad(k), rowScale: pad(m), out: rows(m) };
+      const planes = number('planes');
+      const perGroup = n * pad(pad(k) / number('group'));
+      return {
+        x: rows(k),
+        q: planes * rows(k),
+        factor: perGroup,
+        sum: perGroup,
+        norm: rows(2),
+        table: Math.min(pad(m), matrixRows) * pad(k),
+        rowScale: pad(m),
+        rowNorm: 2 * pad(m),
+        out: rows(m),
+        high: rows(m),
+      };
     }
+    case 'matmul.quantize': {
+      const perGroup = n * pad(pad(k) / number('group'));
+      return { x: rows(k), q: number('planes') * rows(k), factor: perGroup, sum: perGroup, norm: rows(2) };
+    }
+    case 'matmul.rows':
+      return { x: VOCABULARY * pad(k), table: VOCABULARY * pad(k), pairs: 2 * n, out: n };
     case 'rope.store':
     case 'attention': {
       const [heads, kvHeads, headDim] = [number('heads'), number('kvHeads'), number('headDim')];
@@ -130,7 +149,7 @@ function fillOf({ elem, name }: BufferParam): Fill {
     case 'i8':
       return elem;
     case 'i32':
-      return name === 'tokens' ? 'ids' : name === 'outputs' ? 'halves' : 'i32';
+      return name === 'tokens' || name === 'pairs' ? 'ids' : name === 'outputs' ? 'halves' : 'i32';
     case 'u8':
       return 'trits';
     default:

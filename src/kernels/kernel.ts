@@ -76,4 +76,11 @@ reduction has a fixed order (a fixed number of partial sums, attention in chunks
                                                    the rows i of x where outputs[i] < outputs[i + 1]
   matmul         {m, k, elem}                      x f32 r [n, pad(k)], table elem r [m, pad(k)] (i8: + rowScale f32 r [pad(m)]),
                                                    out f32 w [n, pad(m)]; n
+  matmul.quantize {k, group, planes, norms}        x f32 r, q i8 w [n, planes*pad(k)], factor f32 w [n, pad(groups)],
+                                                   sum i32 w [n, pad(groups)], (norm f32 w [n, pad(2)]); n
+  matmul, grouped {m, k, bits, group, planes, bounds}
+                                                   q, factor, sum, (norm) as above r, table u8 r, (rowNorm f32 r [2, pad(m)],)
+                                                   out f32 w [n, pad(m)], (high f32 w [n, pad(m)]); n
+                                                   with bounds: out is at most, high at least what `matmul` of the stored table gives
+  matmul.rows    {k, elem}                         x f32 r, table elem r, pairs i32 r [n, 2], out f32 w [n]; n
 */

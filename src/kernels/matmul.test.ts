@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { LutraError } from '../common/errors.ts';
 import { widenHalves } from '../common/halves.ts';
 import { rowStride } from './kernel.ts';
-import { type MatmulShape, matmul } from './matmul.ts';
+import { type MatmulShape, matmul, matmulRows } from './matmul.ts';
 import {
   cropRows,
   type Elements,
@@ -133,5 +133,19 @@ describe('matmul', () => {
     const out = new Float32Array(64).fill(7);
     const result = runEverywhere(matmul, p.shape, [...p.buffers.slice(0, -1), out], [1]).at(-1)!;
     expect([...result.subarray(33)]).toEqual(Array(31).fill(7));
+  });
+});
+
+describe('matmul.rows', () => {
+  it.each(['f32', 'f16', 'bf16'] as const)('of %s has the bits of matmul', (elem) => {
+    const [m, k, n] = [50, 130, 3];
+    const p = problem(m, k, n, elem);
+    const all = runDefault(matmul, p.shape, p.buffers, [n]).at(-1)!;
+    const pairs = Int32Array.from(randomInts(7, 2 * 40, 0, m - 1), (v, i) => (i % 2 === 0 ? v % n : v));
+    const [x, table] = p.buffers;
+    const buffers = [x!, table!, pairs, new Float32Array(40)];
+    const found = runEverywhere(matmulRows, { k, elem }, buffers, [40]).at(-1)!;
+    const expected = found.map((_, i) => all[pairs[2 * i]! * rowStride(m) + pairs[2 * i + 1]!]!);
+    expect(found).toEqual(expected);
   });
 });

@@ -5,6 +5,7 @@ import {
   and,
   bitcast,
   cast,
+  compare,
   concat,
   constant,
   div,
@@ -273,4 +274,47 @@ export const matmul: Kernel<MatmulShape, MatmulSchedule> = {
   defaultSchedule,
   schedules,
   build,
+};
+
+/** Pairs of one iteration of the thread loop of `matmul.rows`. */
+const PAIR_BLOCK = 32;
+
+export type MatmulRowsShape = { readonly k: number; readonly elem: 'bf16' | 'f16' | 'f32' };
+
+function buildRows(name: string, { k, elem }: MatmulRowsShape, s: MatmulSchedule): LoopFunction {
+  const b = new FunctionBuilder(name);
+  const way = WAYS[elem];
+  const x = b.buffer('x', 'f32', 'read');
+  const table = b.buffer('table', elem, 'read');
+  const pairs = b.buffer('pairs', 'i32', 'read');
+  const out = b.buffer('out', 'f32', 'write');
+  const inputs = b.local('inputs', way.inputs, rowStride(k));
+  const product: Product = { b, shape: { m: 1, k, elem }, s, x, table, inputs };
+  const n = b.scalar('n');
+  b.thread('block', div(add(n, PAIR_BLOCK - 1), PAIR_BLOCK), (block) => {
+    const first = b.let('first', mul(block, PAIR_BLOCK));
+    const prepared = b.var('prepared', int(-1));
+    b.for('pair', first, b.let('end', min(add(first, PAIR_BLOCK), n)), 1, (pair) => {
+      const at = b.let('pairAt', mul(pair, 2));
+      const token = b.let('token', b.load(pairs, at));
+      b.if(compare('ne', token, prepared), () => {
+        way.prepare(product, token);
+        b.set(prepared, token);
+      });
+      b.store(out, pair, writeDot(product, b.let('row', b.load(pairs, add(at, 1)))));
+    });
+  });
+  return b.build();
+}
+
+/**
+ * Single products of `matmul`, bit for bit: out[i] is that of row pairs[2 i] of x with row pairs[2 i + 1] of the
+ * table. Pairs of the same row of x are best together.
+ */
+export const matmulRows: Kernel<MatmulRowsShape, MatmulSchedule> = {
+  op: 'matmul.rows',
+  family: 'default',
+  defaultSchedule: ({ k, elem }, machine) => defaultSchedule({ m: 1, k, elem }, machine),
+  schedules: ({ k, elem }, machine) => schedules({ m: 1, k, elem }, machine),
+  build: buildRows,
 };

@@ -5,7 +5,9 @@ import { embedding } from './embedding.ts';
 import { gatePacked } from './gate-packed.ts';
 import type { AnyKernel } from './kernel.ts';
 import { lowbitMatmul } from './lowbit-matmul.ts';
-import { matmul } from './matmul.ts';
+import { matmul, matmulRows } from './matmul.ts';
+import { matmulGrouped } from './matmul-grouped.ts';
+import { matmulQuantize } from './matmul-quantize.ts';
 import { quantize } from './quantize.ts';
 import { rmsNorm } from './rms-norm.ts';
 import { rmsNormQuantize } from './rms-norm-quantize.ts';
@@ -25,6 +27,9 @@ export const KERNELS: readonly AnyKernel[] = [
   add,
   selectOutputs,
   matmul,
+  matmulGrouped,
+  matmulQuantize,
+  matmulRows,
 ];
 
 /** The kernel of an operator, of the given family or the preferred one; throws `unsupported` if there is none. */
