@@ -2,6 +2,7 @@
 export { type CompileOptions, compile } from './api/compile.ts';
 export { type Converted, type ConvertOptions, convert } from './api/convert.ts';
 export { load } from './api/load.ts';
+export { type TuneOptions, type TuneResult, tune } from './api/tune.ts';
 export type { Extend, Extension } from './artifact/build.ts';
 export { type ErrorCode, LutraError } from './common/errors.ts';
 export { GraphBuilder } from './graph/builder.ts';

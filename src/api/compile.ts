@@ -8,12 +8,14 @@ import { runSteps } from '../artifact/self-test.ts';
 import { resolveModel } from '../checkpoint/resolve.ts';
 import { LutraError } from '../common/errors.ts';
 import { VERSION } from '../common/version.ts';
+import type { TunedSchedule } from '../plan/types.ts';
 import { detectHost, startFirstSound } from '../runtime/load.ts';
 import { candidates, checkTarget, defaultThreads, type Host, nativeMachines } from '../runtime/targets.ts';
 import type { Progress } from '../runtime/types.ts';
 import { rememberVerified } from '../runtime/verified.ts';
 import { hasCompiler } from '../targets/c/compile.ts';
 import { machinesFor } from '../targets/c/machines.ts';
+import { chooseTuned } from '../tune/choose.ts';
 
 export interface CompileOptions {
   /** Folder to write; default: a place in the cache, reused when nothing changed. */
@@ -27,6 +29,10 @@ export interface CompileOptions {
   readonly head?: 'stored' | 'int8';
   /** Threads of the run that records what the artifact computes. */
   readonly threads?: number;
+  /** Tuning records whose adopted schedules are taken; default: those of `tune` on this computer. */
+  readonly records?: string;
+  /** Schedules to take, whatever any records say. */
+  readonly tuned?: readonly TunedSchedule[];
   /** Adds operators, kernels and outside code of the user's own; needs `output`. */
   readonly extend?: Extend;
   readonly signal?: AbortSignal;
@@ -75,6 +81,7 @@ async function digestSteps(
 async function cachePath(
   folder: string,
   native: readonly string[],
+  tuned: readonly TunedSchedule[],
   options: CompileOptions,
 ): Promise<string> {
   const { target = 'auto', context, cache = 'f32', head = 'stored' } = options;
@@ -87,6 +94,7 @@ async function cachePath(
     context,
     cache,
     head,
+    tuned,
   ];
   const key = createHash('sha256').update(JSON.stringify(facts)).digest('hex').slice(0, 32);
   return join(cacheFolder(), 'models', key);
@@ -119,13 +127,16 @@ export async function compile(source: string, options: CompileOptions = {}): Pro
       hint: 'Set `output`.',
     });
   }
+  const machines = [...native, ...host.wasm.map(({ name }) => name)];
+  const tuned = options.tuned ?? (await chooseTuned(machines, host.cpu, options.records));
   const output =
-    options.output === undefined ? await cachePath(folder, native, options) : resolve(options.output);
+    options.output === undefined ? await cachePath(folder, native, tuned, options) : resolve(options.output);
   if (options.output === undefined && (await isArtifact(output))) return output;
   const verified = ['files'];
   await buildArtifact(folder, output, {
     target,
     nativeMachines: native,
+    tuned,
     cacheElem: options.cache ?? 'f32',
     head: options.head ?? 'stored',
     ...(options.context === undefined ? {} : { context: options.context }),

@@ -1,5 +1,6 @@
 import type { CompileOptions } from '../api/compile.ts';
 import type { Converted, ConvertOptions } from '../api/convert.ts';
+import type { TuneOptions, TuneResult } from '../api/tune.ts';
 import type { LoadOptions, Model } from '../runtime/types.ts';
 import type { BenchWorker } from './bench/fork.ts';
 import type { Io } from './io.ts';
@@ -12,5 +13,6 @@ export interface Deps {
   readonly compile: (source: string, options?: CompileOptions) => Promise<string>;
   /** Writes a GGUF file. */
   readonly convert: (source: string, output: string, options: ConvertOptions) => Promise<Converted>;
+  readonly tune: (source: string, options?: TuneOptions) => Promise<TuneResult>;
   readonly bench: BenchWorker;
 }

@@ -43,6 +43,9 @@ async function lutra(args: readonly string[], setting: Setting = {}): Promise<Ru
     convert: async () => {
       throw new Error('not used here');
     },
+    tune: async () => {
+      throw new Error('not used here');
+    },
     bench: {
       prepare: async ({ source, options }) => (await load(source, options)).dispose(),
       measure: (request) => measure(load, request),

@@ -10,6 +10,7 @@ import { addEvalCommand } from './commands/eval.ts';
 import { addInspectCommand } from './commands/inspect.ts';
 import { addRunCommand } from './commands/run.ts';
 import { addSynthCommand } from './commands/synth.ts';
+import { addTuneCommand } from './commands/tune.ts';
 import type { Deps } from './deps.ts';
 import { reportFailure } from './failure.ts';
 
@@ -21,6 +22,7 @@ const COMMANDS = [
   addCompileCommand,
   addConvertCommand,
   addInspectCommand,
+  addTuneCommand,
   addBenchCommand,
   addEvalCommand,
   addSynthCommand,

@@ -94,8 +94,9 @@ describe('tuning records', () => {
       adoption('h', 8, true),
       adoption('h', 16, false),
     ];
-    const choices = adoptedChoices(records, 'h', new Set(['c:avx2']));
+    const choices = adoptedChoices(records, ['c:avx2'], 'h');
     expect(choices).toEqual([{ ...subject, schedule: { rows: 8 } }]);
-    expect(adoptedChoices(records, 'h', new Set(['c:scalar']))).toEqual([]);
+    expect(adoptedChoices(records, ['c:scalar'], 'h')).toEqual([]);
+    expect(adoptedChoices(records.slice(0, 2), ['c:avx2'])[0]!.schedule).toEqual({ rows: 6 });
   });
 });

@@ -129,16 +129,16 @@ export async function openRecords(path: string): Promise<RecordFile> {
   };
 }
 
-/** The schedules adopted last on a host, for these machines. */
+/** The schedules adopted last for these machines; where `host` is given, only those measured on it. */
 export function adoptedChoices(
   records: readonly TuneRecord[],
-  host: string,
-  machines: ReadonlySet<string>,
+  machines: readonly string[],
+  host?: string,
 ): readonly TunedSchedule[] {
   const byKey = new Map<string, TunedSchedule>();
   for (const record of records) {
     if (record.kind !== 'adoption' || !record.adopted) continue;
-    if (record.host !== host || !machines.has(record.machine)) continue;
+    if (!machines.includes(record.machine) || record.host !== (host ?? record.host)) continue;
     for (const choice of record.choices) byKey.set(subjectKey(choice), choice);
   }
   return [...byKey.values()];

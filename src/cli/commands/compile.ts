@@ -11,6 +11,7 @@ interface CompileFlags extends ModelOptions {
   readonly output: string;
   readonly head?: 'stored' | 'int8';
   readonly cache?: 'f32' | 'f16';
+  readonly records?: string;
   readonly json?: true;
 }
 
@@ -33,6 +34,7 @@ export function addCompileCommand(program: Command, deps: Deps): void {
         ['f32', 'f16'],
       ),
     )
+    .option('--records <file>', 'tuning records to take schedules from (default: those of this computer)')
     .option('--json', 'print one JSON object')
     .action((model: string, flags: CompileFlags) => compileModel(deps, model, flags));
 }
@@ -43,7 +45,7 @@ async function compileModel(deps: Deps, model: string, flags: CompileFlags): Pro
   const bar = createProgressBar(io);
   const path = await interruptible(io, (signal) =>
     deps.compile(modelSource(model), {
-      ...pick(flags, ['output', 'target', 'threads', 'context', 'head', 'cache']),
+      ...pick(flags, ['output', 'target', 'threads', 'context', 'head', 'cache', 'records']),
       signal,
       onProgress: bar.update,
       onWarning: bar.warn,

@@ -1,0 +1,208 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { planCheckpoint } from '../artifact/build.ts';
+import { cacheFolder } from '../artifact/cache.ts';
+import { isArtifact } from '../artifact/open.ts';
+import { openCheckpoint } from '../checkpoint/open.ts';
+import { resolveModel } from '../checkpoint/resolve.ts';
+import { LutraError } from '../common/errors.ts';
+import { median } from '../common/math.ts';
+import { KERNELS } from '../kernels/registry.ts';
+import type { TunedSchedule } from '../plan/types.ts';
+import { detectHost } from '../runtime/load.ts';
+import { checkTarget, type Host, nativeMachines } from '../runtime/targets.ts';
+import type { Model, Progress } from '../runtime/types.ts';
+import { hasCompiler } from '../targets/c/compile.ts';
+import { recordsPath, tuneHost } from '../tune/host.ts';
+import { machineNamed } from '../tune/kernels.ts';
+import { type Adoption, openRecords } from '../tune/records.ts';
+import { runJob } from '../tune/run-job.ts';
+import { tuneTasks } from '../tune/tasks.ts';
+import { type TuneLimits, type TuneProgress, tuneKernels } from '../tune/tune.ts';
+import { type CompileOptions, compile } from './compile.ts';
+import { load } from './load.ts';
+
+export interface TuneOptions
+  extends Pick<CompileOptions, 'target' | 'threads' | 'context' | 'cache' | 'head'> {
+  /** JSON lines, read and added to; default: a file in the cache, which `compile` looks into. */
+  readonly records?: string;
+  readonly limits?: Partial<TuneLimits>;
+  /** Only kernels of these operators. */
+  readonly ops?: readonly string[];
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: Progress) => void;
+  readonly onTuning?: (progress: TuneProgress) => void;
+  readonly onWarning?: (message: string) => void;
+}
+
+export interface TuneResult {
+  /** `c:avx2`, ...: what was tuned for. */
+  readonly machine: string;
+  readonly records: string;
+  /** Kernels that have more than one schedule. */
+  readonly kernels: number;
+  /** Schedules that measured faster than their defaults. */
+  readonly choices: readonly TunedSchedule[];
+  /** How the whole model runs with them; undefined when there was nothing to compare, or no time. */
+  readonly check?: Pick<Adoption, 'decode' | 'prefill' | 'adopted'>;
+}
+
+const LIMITS: TuneLimits = { trials: 200, secondsPerKernel: 300, secondsInAll: 600, secondsPerTrial: 30 };
+
+/** The machine a target means here, the one that would run a model. */
+async function chooseMachine(target: string, host: Host): Promise<string> {
+  const native = nativeMachines(target, host.cpu);
+  if (native[0] !== undefined && (target !== 'auto' || (await hasCompiler()))) return native[0];
+  const wasm = host.wasm.find(({ name }) => !target.startsWith('wasm:') || name === target);
+  if (wasm !== undefined) return wasm.name;
+  throw new LutraError('environment', `this computer runs nothing of the target ${target}`);
+}
+
+const ROUNDS = 9;
+const PREFILL_TOKENS = 128;
+const DECODE_TOKENS = 12;
+/** A model with tuned kernels may measure this much slower, for noise, in one of the two phases. */
+const NOISE = 0.99;
+
+/** Tokens per second of a prompt, and of tokens one at a time after it. */
+async function measureModel(model: Model): Promise<{ prefill: number; decode: number }> {
+  const session = model.createSession();
+  const room = model.context - DECODE_TOKENS;
+  const prompt = Int32Array.from(
+    { length: Math.min(PREFILL_TOKENS, room) },
+    (_, i) => (i * 37) % model.vocab,
+  );
+  const start = performance.now();
+  await session.forward(prompt, 'last');
+  const middle = performance.now();
+  for (let i = 0; i < DECODE_TOKENS; i++) {
+    await session.forward(Int32Array.of((i * 53) % model.vocab), 'last');
+  }
+  const end = performance.now();
+  await session.dispose();
+  return {
+    prefill: (prompt.length * 1000) / (middle - start),
+    decode: (DECODE_TOKENS * 1000) / (end - middle),
+  };
+}
+
+/** Both models in turns; the tuned one is adopted when it is not slower in either phase and faster in one. */
+async function compareModels(
+  [plain, tuned]: readonly [Model, Model],
+  signal: AbortSignal | undefined,
+): Promise<Pick<Adoption, 'decode' | 'prefill' | 'adopted'>> {
+  const turns: { plain: Speeds; tuned: Speeds }[] = [];
+  for (const model of [plain, tuned]) await measureModel(model);
+  for (let round = 0; round < ROUNDS; round++) {
+    if (signal?.aborted) throw new LutraError('cancelled', 'tuning was cancelled');
+    const first = await measureModel(round % 2 === 0 ? plain : tuned);
+    const second = await measureModel(round % 2 === 0 ? tuned : plain);
+    turns.push(round % 2 === 0 ? { plain: first, tuned: second } : { plain: second, tuned: first });
+  }
+  const middle = (phase: keyof Speeds) => ({
+    default: median(turns.map((turn) => turn.plain[phase])),
+    tuned: median(turns.map((turn) => turn.tuned[phase])),
+  });
+  const gain = (phase: keyof Speeds) => median(turns.map((turn) => turn.tuned[phase] / turn.plain[phase]));
+  const gains = [gain('decode'), gain('prefill')];
+  const adopted = gains.every((g) => g >= NOISE) && gains.some((g) => g > 1);
+  return { decode: middle('decode'), prefill: middle('prefill'), adopted };
+}
+
+type Speeds = Awaited<ReturnType<typeof measureModel>>;
+
+/** Compiles the model with and without the choices, and compares the two. */
+async function checkModel(
+  folder: string,
+  machine: string,
+  choices: readonly TunedSchedule[],
+  options: TuneOptions,
+): Promise<Pick<Adoption, 'decode' | 'prefill' | 'adopted'>> {
+  const scratch = await mkdtemp(join(cacheFolder(), 'tune', 'check-'));
+  const models: Model[] = [];
+  try {
+    const { threads, context, cache, head, signal, onProgress, onWarning } = options;
+    for (const tuned of [[], choices]) {
+      const artifact = await compile(folder, {
+        target: machine,
+        output: join(scratch, `model-${models.length}`),
+        tuned,
+        ...given({ threads, context, cache, head, signal, onProgress, onWarning }),
+      });
+      models.push(await load(artifact, { target: machine, ...given({ threads, signal, onWarning }) }));
+    }
+    return await compareModels(models as [Model, Model], signal);
+  } finally {
+    for (const model of models) await model.dispose();
+    await rm(scratch, { recursive: true, force: true });
+  }
+}
+
+/** Without the fields that are undefined. */
+function given<T extends object>(fields: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as never;
+}
+
+/**
+ * Finds fast schedules for a checkpoint's kernels on this machine, records every trial, and adopts what was found
+ * if the whole model is faster with it: from then on `compile` uses it. Cancelled, it ends with an error; what was
+ * measured until then stays recorded, and the next run goes on from there. Throws what reading and compiling throw,
+ * `usage` for operators that do not exist.
+ */
+export async function tune(source: string, options: TuneOptions = {}): Promise<TuneResult> {
+  const { target = 'auto', ops, signal, onProgress, onTuning } = options;
+  checkTarget(target);
+  const unknown = ops?.find((op) => !KERNELS.some((kernel) => kernel.op === op));
+  if (unknown !== undefined) {
+    throw new LutraError('usage', `no operator is called ${unknown}`, {
+      hint: `Operators are ${[...new Set(KERNELS.map(({ op }) => op))].join(', ')}.`,
+    });
+  }
+  const folder = await resolveModel(source, {
+    ...given({ signal }),
+    onProgress: (done, total) => onProgress?.({ stage: 'download', done, total }),
+  });
+  if (await isArtifact(folder)) {
+    throw new LutraError('usage', `${folder} is already compiled`, {
+      hint: 'Give the checkpoint it was made from.',
+    });
+  }
+  const computer = await detectHost();
+  const machine = await chooseMachine(target, computer);
+  const host = await tuneHost(computer.cpu, machine);
+  const checkpoint = await openCheckpoint(folder);
+  let name: string;
+  let tasks: ReturnType<typeof tuneTasks>;
+  try {
+    const { context, cache = 'f32', head = 'stored' } = options;
+    const { info, plan } = planCheckpoint(checkpoint, { cacheElem: cache, head, ...given({ context }) });
+    name = info.name;
+    tasks = tuneTasks(plan, machineNamed(machine), ops);
+  } finally {
+    await checkpoint.close();
+  }
+  const records = await openRecords(options.records ?? recordsPath());
+  const choices = await tuneKernels(tasks, {
+    host,
+    records,
+    limits: { ...LIMITS, ...options.limits },
+    run: (job, timeoutSeconds, stop) => runJob(job, { timeoutSeconds, ...given({ signal: stop }) }),
+    ...given({ signal, onProgress: onTuning }),
+  });
+  const result = { machine, records: records.path, kernels: tasks.length, choices };
+  if (choices.length === 0 || signal?.aborted) return result;
+  const check = await checkModel(folder, machine, choices, options);
+  await records.append({
+    kind: 'adoption',
+    host,
+    model: name,
+    machine,
+    choices: choices.map((choice) => ({
+      ...choice,
+      shape: { ...choice.shape },
+      schedule: { ...choice.schedule },
+    })),
+    ...check,
+  });
+  return { ...result, check };
+}

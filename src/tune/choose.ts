@@ -1,0 +1,28 @@
+import { stat } from 'node:fs/promises';
+import type { TunedSchedule } from '../plan/types.ts';
+import { hasCompiler } from '../targets/c/compile.ts';
+import type { CpuInfo } from '../targets/cpu.ts';
+import { recordsPath, tuneHost } from './host.ts';
+import { adoptedChoices, readRecords } from './records.ts';
+
+/**
+ * The schedules that tuning adopted for these machines: those in a file of records, wherever they were measured,
+ * or by default those that were measured on this computer, with this compiler and this lutra.
+ */
+export async function chooseTuned(
+  machines: readonly string[],
+  cpu: CpuInfo,
+  records?: string,
+): Promise<readonly TunedSchedule[]> {
+  if (records !== undefined) return adoptedChoices(await readRecords(records), machines);
+  const path = recordsPath();
+  if ((await stat(path).catch(() => undefined)) === undefined) return [];
+  const known = await readRecords(path);
+  const compiles = await hasCompiler();
+  const perMachine = machines.map(async (machine) =>
+    machine.startsWith('c:') && !compiles
+      ? []
+      : adoptedChoices(known, [machine], await tuneHost(cpu, machine)),
+  );
+  return (await Promise.all(perMachine)).flat();
+}
