@@ -21,7 +21,10 @@ export interface Kernel<Shape, Schedule> {
 }
 
 /** Schedules to try: the default, then those of `others` that differ from it. */
-export function defaultFirst<Schedule extends object>(chosen: Schedule, others: readonly Schedule[]): readonly Schedule[] {
+export function defaultFirst<Schedule extends object>(
+  chosen: Schedule,
+  others: readonly Schedule[],
+): readonly Schedule[] {
   return [chosen, ...others.filter((schedule) => !sameFields(chosen, schedule))];
 }
 
@@ -62,6 +65,15 @@ reduction has a fixed order (a fixed number of partial sums, attention in chunks
                                                    q i8 r, scale f32 r, sum i32 r, weight u8 r, weightScale f32 r [pad(m)],
                                                    (residual f32 r [n, pad(m)],) out f32 w [n, pad(m)]; n
                                                    out may be the same memory as residual
+  quantize.group {k, group, to: 'int8'|'int16', ordered}
+                                                   x f32 r, (order i32 r [k],) q i8 w, scale f32 w [n, pad(a)],
+                                                   sum i32 w [n, pad(a)]; n      a = ceil(k / group)
+                                                   q of int16 is two rows of i8, q = 128 * first + second
+  rmsNorm.quantize.group {..., eps}                x f32 r, weight f32 r, (order i32 r,) q w, scale w, sum w; n
+  lowbit.matmul.group {m, k, bits, group, activationGroup, zero, zeros, scales, to, residual, batch, encoding}
+                                                   q i8 r, scale f32 r [n, pad(a)], sum i32 r, weight u8 r,
+                                                   weightScale f16|f32 r, (residual f32 r,) (zeros u8|f16|f32 r,)
+                                                   out f32 w [n, pad(m)]; n      both encoded as group-lanes
   rope.store     {heads, kvHeads, headDim, context, style, cacheElem}
                                                    qkv f32 r [n, pad((heads+2kvHeads)*headDim)], table f32 r [positions, headDim],
                                                    qOut f32 w [n, pad(heads*headDim)], keys w, values w; n, pos

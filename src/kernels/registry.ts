@@ -3,12 +3,14 @@ import { add } from './add.ts';
 import { attention } from './attention.ts';
 import { embedding } from './embedding.ts';
 import { gatePacked } from './gate-packed.ts';
+import { groupMatmul } from './group-matmul.ts';
 import type { AnyKernel } from './kernel.ts';
 import { lowbitMatmul } from './lowbit-matmul.ts';
 import { matmul, matmulRows } from './matmul.ts';
 import { matmulGrouped } from './matmul-grouped.ts';
 import { matmulQuantize } from './matmul-quantize.ts';
 import { quantize } from './quantize.ts';
+import { quantizeGroup, rmsNormQuantizeGroup } from './quantize-group.ts';
 import { rmsNorm } from './rms-norm.ts';
 import { rmsNormQuantize } from './rms-norm-quantize.ts';
 import { ropeStore } from './rope-store.ts';
@@ -21,6 +23,9 @@ export const KERNELS: readonly AnyKernel[] = [
   rmsNormQuantize,
   quantize,
   lowbitMatmul,
+  quantizeGroup,
+  rmsNormQuantizeGroup,
+  groupMatmul,
   ropeStore,
   attention,
   gatePacked,

@@ -1,0 +1,134 @@
+import { LutraError } from '../common/errors.ts';
+import { FunctionBuilder } from '../loops/builder.ts';
+import type { Machine } from '../loops/machine.ts';
+import { writeGemm } from './group/gemm.ts';
+import { type VectorSchedule, writeGemv } from './group/packed.ts';
+import { writeScalar } from './group/scalar.ts';
+import { type GroupSchedule, type GroupShape, groupParams, planesOf, TILE } from './group/shape.ts';
+import { type Kernel, rowStride } from './kernel.ts';
+
+type Multiply = VectorSchedule['multiply'];
+
+const SCALAR: GroupSchedule = {
+  multiply: 'scalar',
+  rows: 1,
+  tokens: 1,
+  rowBlock: TILE,
+  few: 0,
+  fewTokens: 1,
+  unroll: 1,
+  prefetchBytes: 0,
+};
+
+/** The instructions worth trying, the best guess first; eight bits are too many for all but a full dot4. */
+function multiplications({ bits }: GroupShape, { native, dotCodeMax }: Machine): readonly Multiply[] {
+  const found: Multiply[] = [];
+  const fits = bits < 8 || dotCodeMax === 255;
+  if (native.has('dot4') && fits) found.push('dot4');
+  if (native.has('dot2') && bits < 8) found.push('dot2');
+  return found.length > 0 ? found : ['madd'];
+}
+
+/** Two registers of rows, from one row of tiles, which is one stream from memory. */
+function gemvSchedule(multiply: Multiply, { vectorBytes }: Machine): GroupSchedule {
+  return {
+    ...SCALAR,
+    multiply,
+    rows: Math.min(TILE, vectorBytes / 2),
+    unroll: 32,
+    prefetchBytes: vectorBytes === 64 ? 1024 : 0,
+  };
+}
+
+function gemmSchedule(multiply: Multiply, shape: GroupShape, machine: Machine): GroupSchedule {
+  const { vectorBytes, vectorRegisters } = machine;
+  const rows = vectorBytes / 2;
+  const elementBytes = multiply === 'madd' ? 2 : 1;
+  const fits = (block: number) => block * rowStride(shape.k) * elementBytes <= machine.l2Bytes / 2;
+  const blocks = [64, 32, TILE].filter((block) => block >= rows);
+  const narrow = vectorBytes === 16;
+  return {
+    ...gemvSchedule(multiply, machine),
+    rows,
+    tokens: (vectorRegisters === 32 ? 8 : 4) / planesOf(shape),
+    rowBlock: blocks.find(fits) ?? blocks.at(-1)!,
+    few: narrow ? 3 : 6,
+    fewTokens: narrow || vectorRegisters === 16 ? 1 : 4 / planesOf(shape),
+    unroll: 2,
+  };
+}
+
+/** All combinations of the given choices with `base`, which is one of them. */
+function variations(
+  base: GroupSchedule,
+  choices: { readonly [K in keyof GroupSchedule]?: readonly GroupSchedule[K][] },
+): readonly GroupSchedule[] {
+  let all: GroupSchedule[] = [base];
+  for (const [key, values] of Object.entries(choices)) {
+    const others = values.filter((value) => value !== base[key as keyof GroupSchedule]);
+    all = all.flatMap((schedule) => [schedule, ...others.map((value) => ({ ...schedule, [key]: value }))]);
+  }
+  return all;
+}
+
+function schedules(shape: GroupShape, machine: Machine): readonly GroupSchedule[] {
+  if (machine.vectorBytes === 4) return [SCALAR];
+  return multiplications(shape, machine).flatMap((multiply) => {
+    if (shape.batch === 'one') {
+      return variations(gemvSchedule(multiply, machine), {
+        rows: [4, 8, 16].filter((rows) => rows * 4 >= machine.vectorBytes),
+        unroll: [16, 64],
+        prefetchBytes: [0, 1024, 4096],
+      });
+    }
+    const base = gemmSchedule(multiply, shape, machine);
+    const registers = ({ rows, tokens }: GroupSchedule) =>
+      (rows * tokens * planesOf(shape) * 4) / machine.vectorBytes;
+    return variations(base, {
+      rows: [base.rows, 2 * base.rows].filter((rows) => rows <= base.rowBlock),
+      tokens: machine.vectorRegisters === 32 ? [4, 8, 12] : [2, 3, 4],
+      few: [0, 12],
+      unroll: [1, 4],
+    }).filter((schedule) => registers(schedule) < machine.vectorRegisters);
+  });
+}
+
+/** Groups that kernels can compute: see `checkShape`. */
+const ACTIVATION_GROUPS: readonly number[] = [32, 64, 128, 256];
+
+function checkShape({ bits, k, group, activationGroup, encoding }: GroupShape): void {
+  const fail = (what: string, hint: string): never => {
+    throw new LutraError('unsupported', `lowbit.matmul.group mad cannot ${what}`, { hint });
+  };
+  if (encoding !== 'code-tiles') fail(`read weights encoded as ${encoding}`, 'It reads code-tiles.');
+  if (![1, 2, 3, 4, 8].includes(bits)) fail(`read codes of ${bits} bits`, 'It reads 1, 2, 3, 4 and 8.');
+  if (!ACTIVATION_GROUPS.includes(activationGroup)) {
+    fail(`take activations in groups of ${activationGroup}`, `It takes ${ACTIVATION_GROUPS.join(', ')}.`);
+  }
+  if (group < k && group % activationGroup !== 0) {
+    fail(`take weights in groups of ${group}`, `It takes multiples of ${activationGroup}.`);
+  }
+}
+
+/**
+ * Weights of 1 to 8 bits, quantized in groups of columns, by activations of int8 or int16 quantized in groups: dots
+ * of a group in exact integers, their sum over groups in floats, one group after the other.
+ */
+export const groupMatmul: Kernel<GroupShape, GroupSchedule> = {
+  op: 'lowbit.matmul.group',
+  family: 'mad',
+
+  defaultSchedule: (shape, machine) => schedules(shape, machine)[0]!,
+  schedules,
+
+  build(name, shape, schedule) {
+    checkShape(shape);
+    const b = new FunctionBuilder(name);
+    const params = groupParams(b, shape);
+    const { multiply } = schedule;
+    if (multiply === 'scalar') writeScalar(b, params, shape);
+    else if (shape.batch === 'one') writeGemv(b, params, shape, { ...schedule, multiply });
+    else writeGemm(b, params, shape, { ...schedule, multiply });
+    return b.build();
+  },
+};

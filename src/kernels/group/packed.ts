@@ -1,0 +1,180 @@
+import type { FunctionBuilder } from '../../loops/builder.ts';
+import {
+  add,
+  addPairs,
+  constant,
+  dot2,
+  dot4,
+  int,
+  madd,
+  mul,
+  repeat,
+  shift,
+  vector,
+} from '../../loops/expr.ts';
+import type { Expr } from '../../loops/ir.ts';
+import { rowStride } from '../kernel.ts';
+import { widenPairs } from '../lowbit.ts';
+import { forSteps, forTiles } from '../tiles.ts';
+import { fieldScales, forFields, SPANS, splitPairs } from './fields.ts';
+import {
+  columnBytes,
+  type GroupParams,
+  type GroupSchedule,
+  type GroupShape,
+  laneOf,
+  PLANE_SHIFT,
+  type Place,
+  planesOf,
+  storeResult,
+  sumGroups,
+  TILE,
+  tokenStride,
+} from './shape.ts';
+
+/** A schedule that is not scalar. */
+export type VectorSchedule = GroupSchedule & { readonly multiply: 'dot4' | 'dot2' | 'madd' };
+
+const range = (count: number) => Array.from({ length: count }, (_, i) => i);
+
+/** Some rows of a row of tiles by some tokens. */
+interface Product {
+  readonly b: FunctionBuilder;
+  readonly p: GroupParams;
+  readonly shape: GroupShape;
+  readonly s: VectorSchedule;
+  readonly place: Place;
+  /** Byte of the weights where the rows start. */
+  readonly start: Expr;
+  /** Index of the first token's first activation. */
+  readonly x: Expr;
+}
+
+/** [token][plane][scale of fields] */
+type Accumulators = readonly (readonly (readonly Expr[])[])[];
+
+/**
+ * Columns until an i16 accumulator is full, of codes in place: a field of the largest scale adds up to
+ * 2 * 128 * (2^bits - 1) * 2^scale to it, a tile twice that, three bits four times.
+ */
+const DOT2_COLUMNS: Readonly<Record<number, number>> = { 1: 256, 2: 64, 3: 64, 4: 32 };
+
+/** Adds the products of `width` columns from column `column` on, codes in place. */
+function addSpans(product: Product, column: Expr, width: number, dots: Accumulators): void {
+  const { b, p, shape, s, place, start, x } = product;
+  const { columns, tiles } = SPANS[shape.bits]!;
+  const scales = fieldScales(shape.bits);
+  const largest = (scale: number) => (2 ** shape.bits - 1) << scale;
+  const unroll = Math.max(
+    1,
+    ...range(width / columns + 1).filter((u) => (width / columns) % u === 0 && u * columns <= s.unroll),
+  );
+  forSteps(b, 0, width, columns, unroll, (offset) => {
+    const at = b.let('at', add(column, offset));
+    const from = b.let('from', add(start, mul(at, columnBytes(shape.bits))));
+    if (s.prefetchBytes > 0) {
+      for (const tile of range(tiles)) b.prefetch(p.weight, add(from, s.prefetchBytes + 64 * tile));
+    }
+    const loaded = range(tiles).map((tile) =>
+      b.let('tile', b.load(p.weight, add(from, 64 * tile), 4 * place.rows)),
+    );
+    const first = b.let('first', add(x, at));
+    forFields(b, shape.bits, loaded, true, ({ column: inSpan, scale, codes }) => {
+      const pairs = s.multiply === 'madd' ? splitPairs(b, codes) : undefined;
+      for (const t of range(place.tokens)) {
+        for (const plane of range(planesOf(shape))) {
+          const q = add(first, t * tokenStride(shape) + plane * rowStride(shape.k) + inSpan);
+          const four = b.let('four', repeat(b.load(p.q, q, 4), place.rows));
+          const dot = dots[t]![plane]![scales.indexOf(scale)]!;
+          if (s.multiply === 'dot4') b.set(dot, dot4(dot, codes, four, largest(scale)));
+          if (s.multiply === 'dot2') b.set(dot, add(dot, dot2(codes, four, largest(scale))));
+          if (pairs === undefined) continue;
+          for (const [i, half] of widenPairs(b, four).entries()) b.set(dot, add(dot, madd(pairs[i]!, half)));
+        }
+      }
+    });
+  });
+}
+
+/** One sum of those of fields left in place. */
+function joinScales(sums: readonly Expr[], bits: number): Expr {
+  return sums.map((sum, i) => shift('right', sum, fieldScales(bits)[i]!)).reduce((a, b) => add(a, b));
+}
+
+/** The planes of a token together. */
+export function joinPlanes([high, low]: readonly Expr[]): Expr {
+  return low === undefined ? high! : add(shift('left', high!, PLANE_SHIFT), low);
+}
+
+function partDots(product: Product, column: Expr, width: number): readonly Expr[] {
+  const { b, shape, s, place } = product;
+  const narrow = s.multiply === 'dot2';
+  const accumulators = (name: string, count: number, type: Expr['type']) =>
+    range(place.tokens).map(() =>
+      range(planesOf(shape)).map(() => range(count).map(() => b.var(name, constant(type, 0)))),
+    );
+  const scales = fieldScales(shape.bits).length;
+  const wide = vector('i32', place.rows);
+  if (!narrow) {
+    const dots = accumulators('dots', scales, wide);
+    addSpans(product, column, width, dots);
+    return dots.map((planes) => joinPlanes(planes.map((sums) => joinScales(sums, shape.bits))));
+  }
+  const some = (from: Expr, columns: number) => {
+    const dots = accumulators('dots', scales, vector('i16', 2 * place.rows));
+    addSpans(product, from, columns, dots);
+    return dots.map((planes) => planes.map((sums) => addPairs(joinScales(sums, shape.bits))));
+  };
+  const most = DOT2_COLUMNS[shape.bits]!;
+  if (width <= most) return some(column, width).map(joinPlanes);
+  const totals = accumulators('totals', 1, wide);
+  const addSome = (from: Expr, columns: number) => {
+    for (const [t, planes] of some(from, columns).entries()) {
+      for (const [i, sum] of planes.entries()) b.set(totals[t]![i]![0]!, add(totals[t]![i]![0]!, sum));
+    }
+  };
+  const full = Math.floor(width / most) * most;
+  b.for('block', 0, full, most, (block) => addSome(b.let('from', add(column, block)), most));
+  if (full < width) addSome(b.let('from', add(column, full)), width - full);
+  return totals.map((planes) => joinPlanes(planes.map(([sum]) => sum!)));
+}
+
+/**
+ * One row of tiles by all tokens, `tokens` of them at a time, on packed codes: rows are lanes, so that activations
+ * are broadcast and there are no sums across lanes.
+ */
+export function writeTileRow(
+  b: FunctionBuilder,
+  p: GroupParams,
+  shape: GroupShape,
+  s: VectorSchedule,
+  tileRow: Expr,
+  tokens: number,
+): void {
+  const rows = Math.min(s.rows, TILE);
+  const firstByte = b.let('firstByte', mul(tileRow, rowStride(shape.k) * columnBytes(shape.bits)));
+  const firstRow = b.let('firstRow', mul(tileRow, TILE));
+  forTiles(b, p.n, tokens, (token, size) => {
+    const x = b.let('x', mul(token, tokenStride(shape)));
+    const someRows = (inTile: Expr) => {
+      const row = b.let('row', add(firstRow, inTile));
+      const place = { rows, tokens: size, token, lane: laneOf(b, shape, row) };
+      const start = b.let('start', add(firstByte, mul(inTile, 4)));
+      const product: Product = { b, p, shape, s, place, start, x };
+      const sums = range(size).map(() => b.var('sum', constant(vector('f32', rows), 0)));
+      const totals = {
+        get: (t: number) => sums[t]!,
+        set: (t: number, value: Expr) => b.set(sums[t]!, value),
+      };
+      sumGroups(b, p, shape, place, totals, (column, width) => partDots(product, column, width));
+      for (const [t, sum] of sums.entries()) storeResult(b, p, shape, add(token, t), row, sum);
+    };
+    if (rows === TILE) someRows(int(0));
+    else b.for('inTile', 0, TILE, rows, someRows);
+  });
+}
+
+/** Matrix-vector product; with more tokens, one after the other. */
+export function writeGemv(b: FunctionBuilder, p: GroupParams, shape: GroupShape, s: VectorSchedule): void {
+  b.thread('tileRow', rowStride(shape.m) / TILE, (tileRow) => writeTileRow(b, p, shape, s, tileRow, 1));
+}
