@@ -1,7 +1,8 @@
 /**
  * Conversions between f32 and the 16-bit formats in integer operations, for machines without them. They are
- * exact, infinities, NaNs and subnormals included, and use no subnormal operands, which some machines are
- * slow at. Each takes a value that is a name, because it is used more than once.
+ * exact, infinities, NaNs and subnormals included. Each takes a value that is a name, because it is used more
+ * than once. To f16 there are no subnormal operands, which some machines are slow at; from f16 there is one for
+ * each subnormal, which are seldom.
  */
 import * as x from '../expr.ts';
 import type { Expr, ScalarKind } from '../ir.ts';
@@ -14,22 +15,20 @@ const as = (a: Expr, kind: ScalarKind) => x.bitcast(a, { kind, lanes: a.type.lan
 
 /**
  * ```
- * f16   s eeeee mmmmmmmmmm   ->   f32   s 000eeeee mmmmmmmmmm0000000000000, exponent + 112
+ * f16        s eeeee mmmmmmmmmm
+ * moved      s 000eeeee mmmmmmmmmm0000000000000     with the sign extended over 3 bits, which are masked away
+ * f32        s 000eeeee mmmmmmmmmm0000000000000     exponent + 112: times 2^112, which is exact
  * ```
- * Subnormals: the mantissa is put into a float of exponent 2^-14, and 2^-14 taken off again.
+ * The product makes subnormals right as well, and leaves infinities and NaNs an exponent to be filled with ones.
  */
 export function f16ToF32(half: Expr, bind: Bind): Expr {
-  const bits = bind(x.cast(as(half, 'u16'), 'i32'));
-  const constant = (value: number) => x.constant(bits.type, value);
-  const magnitude = bind(x.and(bits, 0x7fff));
-  const moved = bind(x.shift('left', magnitude, 13));
-  const normal = x.add(moved, 112 << 23);
-  const subnormal = as(x.sub(as(x.add(moved, 113 << 23), 'f32'), 2 ** -14), 'i32');
-  const special = orBits(moved, 0x7f800000);
-  const finite = x.select('lt', magnitude, constant(0x400), subnormal, normal);
-  const unsigned = x.select('lt', magnitude, constant(0x7c00), finite, special);
-  const sign = x.shift('left', x.and(bits, 0x8000), 16);
-  return as(or(unsigned, sign), 'f32');
+  const wide = x.cast(as(half, 'i16'), 'i32');
+  const moved = bind(x.and(x.shift('left', wide, 13), 0x8fffffff | 0));
+  const constant = (value: number) => x.constant(moved.type, value);
+  const finite = as(x.mul(as(moved, 'f32'), 2 ** 112), 'i32');
+  const exponent = x.and(moved, 0x0f800000);
+  const ones = x.select('eq', exponent, constant(0x0f800000), constant(0x7f800000), constant(0));
+  return as(or(finite, ones), 'f32');
 }
 
 /**
