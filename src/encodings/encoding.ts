@@ -25,6 +25,7 @@ import {
 import { type GroupedFormat, groupedRowsBytes, packGroupedRows, unpackGroupedRows } from './grouped-rows.ts';
 import { packScanNorms, scanNormsBytes } from './scan-norms.ts';
 import { i2Bytes, packI2, unpackI2 } from './ternary-i2.ts';
+import { packT5b, t5bBytes, unpackT5b } from './ternary-t5b.ts';
 
 /** A constant seen as a matrix; a vector is one row. */
 interface Matrix {
@@ -146,6 +147,12 @@ const ENCODINGS: readonly Encoding[] = [
     bytes: ({ rows, cols }) => [i2Bytes(rows, cols)],
     pack: (weight) => [packI2(ternary(weight, 'i2'))],
     unpack: ([bytes], { rows, cols }) => unpackI2(bytes!, rows, cols),
+  },
+  {
+    name: 't5b',
+    bytes: ({ rows, cols }) => [t5bBytes(rows, cols)],
+    pack: (weight) => [packT5b(ternary(weight, 't5b'))],
+    unpack: ([bytes], { rows, cols }) => unpackT5b(bytes!, rows, cols),
   },
   {
     name: 'code-tiles',

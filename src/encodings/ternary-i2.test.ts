@@ -1,23 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { randomUniform } from '../common/random.ts';
 import type { TernaryRows } from '../models/ternary.ts';
 import { i2Bytes, packI2, unpackI2 } from './ternary-i2.ts';
-
-function randomTrits(count: number, seed: number): Int8Array {
-  const random = randomUniform(seed);
-  return Int8Array.from({ length: count }, () => Math.floor(random() * 3) - 1);
-}
-
-/** Hugging Face's packing, written from its definition. */
-function packHuggingFace(trits: Int8Array, rows: number, cols: number): Uint8Array {
-  const bytes = new Uint8Array((rows / 4) * cols);
-  for (let r = 0; r < rows; r++) {
-    const [i, byteRow] = [Math.floor(r / (rows / 4)), r % (rows / 4)];
-    for (let c = 0; c < cols; c++) bytes[byteRow * cols + c]! |= (trits[r * cols + c]! + 1) << (2 * i);
-  }
-  return bytes;
-}
+import { packHuggingFace, randomTrits } from './testing.ts';
 
 /** The whole encoded matrix, padding included, written from the definition of the layout. */
 function packPlainly(trits: Int8Array, rows: number, cols: number): Uint8Array {

@@ -20,15 +20,21 @@ import type { Expr } from '../loops/ir.ts';
 import { rowStride } from './kernel.ts';
 import {
   broadcastFour,
+  fieldTable,
+  forRowTiles,
   type LowbitParams,
   type LowbitSchedule,
   type LowbitShape,
   MAX_CODE,
+  readTile,
   storeRows,
   TILE,
   TILE_BYTES,
+  type TileFormat,
+  tileFormat,
   tileRowBytes,
   type VectorSchedule,
+  walkRow,
   widenPairs,
 } from './lowbit.ts';
 import { writeTileRow } from './lowbit-packed.ts';
@@ -52,23 +58,29 @@ interface RegisterTile {
   readonly tokens: number;
 }
 
-/** One piece of a tile: codes of one field of some rows, and where in `codes` they go. */
-function storeCodes({ b, k, s, codes }: Product, tile: Expr, at: Expr, tileRow: number, field: number): void {
+/** Codes of four columns from `column` on, 2 bits from bit `shiftBy` of each byte on, to where they go in `codes`. */
+function storeCodes(
+  { b, k, s, codes }: Product,
+  bytes: Expr,
+  shiftBy: number,
+  column: Expr,
+  tileRow: number,
+): void {
   const { rows } = s;
   const together = Math.min(rows, TILE);
   const pairs = s.multiply === 'madd' ? 2 : 1;
   for (let pair = 0; pair < pairs; pair++) {
-    const words = shift('right', bitcast(tile, vector('u16', TILE_BYTES / 2)), 2 * field + 8 * pair);
+    const words = shift('right', bitcast(bytes, vector('u16', TILE_BYTES / 2)), shiftBy + 8 * pair);
     const unpacked =
       pairs === 2
         ? b.let('pairs', bitcast(and(words, 3), vector('i16', TILE_BYTES / 2)))
-        : b.let('bytes', and(bitcast(words, tile.type), 3));
+        : b.let('bytes', and(bitcast(words, bytes.type), 3));
     const perRow = 4 / pairs;
     for (let piece = 0; piece < TILE; piece += together) {
       const row = tileRow * TILE + piece;
       const inGroup = row % rows;
-      const start = (row - inGroup) * rowStride(k) + (4 * field + perRow * pair) * rows + perRow * inGroup;
-      b.store(codes, add(mul(at, rows), start), slice(unpacked, perRow * piece, perRow * together));
+      const start = (row - inGroup) * rowStride(k) + perRow * pair * rows + perRow * inGroup;
+      b.store(codes, add(mul(column, rows), start), slice(unpacked, perRow * piece, perRow * together));
     }
   }
 }
@@ -77,13 +89,20 @@ function storeCodes({ b, k, s, codes }: Product, tile: Expr, at: Expr, tileRow: 
  * Unpacks the row block once, for all tokens, so that every register tile reads one stream. `codes` is
  * [rowBlock/rows][k/4][rows][4] u8, and for `madd` [rowBlock/rows][k/4][even, odd][rows][2] i16.
  */
-function unpackBlock(product: Product, blockStart: Expr): void {
+function unpackBlock(product: Product, format: TileFormat, blockStart: Expr): void {
   const { b, p, k, s } = product;
+  const table = fieldTable(b, format);
+  const walk = walkRow(k, format);
   for (let tileRow = 0; tileRow < s.rowBlock / TILE; tileRow++) {
-    const start = b.let('start', add(blockStart, tileRow * tileRowBytes(k)));
-    forSteps(b, 0, rowStride(k), TILE, 1, (at) => {
-      const tile = b.let('tile', b.load(p.weight, add(start, mul(at, TILE_BYTES / TILE)), TILE_BYTES));
-      for (let field = 0; field < 4; field++) storeCodes(product, tile, at, tileRow, field);
+    const start = b.let('start', add(blockStart, tileRow * tileRowBytes(k, format)));
+    forRowTiles(b, walk, 1, ({ column, byte, quads }) => {
+      const tile = b.let('tile', b.load(p.weight, add(start, byte), TILE_BYTES));
+      const { fields, lead } = readTile(b, tile, table);
+      const before = lead === undefined ? 0 : 1;
+      if (lead !== undefined) storeCodes(product, lead, 6, column, tileRow);
+      for (let field = 0; field < quads - before; field++) {
+        storeCodes(product, fields, 2 * field, add(column, 4 * (before + field)), tileRow);
+      }
     });
   }
 }
@@ -163,9 +182,16 @@ function maddTotals(product: Product, tile: RegisterTile): readonly Expr[] {
 }
 
 /** The row block by all tokens, through unpacked codes. */
-function writeUnpacked(product: Product, { m }: LowbitShape, block: Expr, sums: BufferRef | undefined): void {
+function writeUnpacked(
+  product: Product,
+  { m, encoding }: LowbitShape,
+  block: Expr,
+  sums: BufferRef | undefined,
+): void {
   const { b, p, k, s } = product;
-  unpackBlock(product, b.let('blockStart', mul(block, (s.rowBlock / TILE) * tileRowBytes(k))));
+  const format = tileFormat(encoding);
+  const blockBytes = (s.rowBlock / TILE) * tileRowBytes(k, format);
+  unpackBlock(product, format, b.let('blockStart', mul(block, blockBytes)));
   const firstRow = b.let('firstRow', mul(block, s.rowBlock));
   forTiles(b, p.n, s.tokens, (first, size) => {
     const x = b.let('x', mul(first, rowStride(k)));

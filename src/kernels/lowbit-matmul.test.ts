@@ -18,7 +18,7 @@ import {
 } from './testing.ts';
 
 /** Trits as the layout `i2` says, one at a time. */
-function pack(trits: readonly number[], m: number, k: number): Uint8Array {
+function packI2(trits: readonly number[], m: number, k: number): Uint8Array {
   const [rows, columns] = [alignUp(m, 64), alignUp(k, 64)];
   const bytes = new Uint8Array((rows * columns) / 4);
   for (let row = 0; row < rows; row++) {
@@ -31,6 +31,24 @@ function pack(trits: readonly number[], m: number, k: number): Uint8Array {
   }
   return bytes;
 }
+
+/** Trits as the layout `t5b` says, one at a time. */
+function packT5b(trits: readonly number[], m: number, k: number): Uint8Array {
+  const tiles = Math.ceil(alignUp(k, 64) / 20);
+  const bytes = new Uint8Array((alignUp(m, 64) / 16) * tiles * 64);
+  for (let row = 0; row < alignUp(m, 64); row++) {
+    for (let column = 0; column < 20 * tiles; column++) {
+      const trit = row < m && column < k ? trits[row * k + column]! : 0;
+      const tile = Math.floor(row / 16) * tiles + Math.floor(column / 20);
+      const weight = [81, 1, 3, 9, 27][Math.floor((column % 20) / 4)]!;
+      bytes[tile * 64 + 4 * (row % 16) + (column % 4)]! += weight * (trit + 1);
+    }
+  }
+  return bytes;
+}
+
+const ENCODINGS = ['i2', 't5b'] as const;
+type Encoding = (typeof ENCODINGS)[number];
 
 interface Problem {
   readonly m: number;
@@ -58,7 +76,8 @@ function problem(seed: number, m: number, k: number, n: number, residual: boolea
   };
 }
 
-function buffersOf({ m, k, n, residual, trits, q, scale, weightScale, start }: Problem) {
+function buffersOf({ m, k, n, residual, trits, q, scale, weightScale, start }: Problem, encoding: Encoding) {
+  const pack = encoding === 'i2' ? packI2 : packT5b;
   const rows = new Int8Array(n * rowStride(k));
   q.forEach((value, i) => {
     rows[Math.floor(i / k) * rowStride(k) + (i % k)] = value;
@@ -85,15 +104,19 @@ function expected({ m, k, n, residual, trits, q, scale, weightScale, start }: Pr
   return y;
 }
 
-const shapeOf = ({ m, k, residual }: Problem, batch: LowbitShape['batch']): LowbitShape => ({
+const shapeOf = (
+  { m, k, residual }: Problem,
+  batch: LowbitShape['batch'],
+  encoding: Encoding,
+): LowbitShape => ({
   m,
   k,
   residual,
   batch,
-  encoding: 'i2',
+  encoding,
 });
 
-describe('lowbit.matmul', () => {
+describe.each(ENCODINGS)('lowbit.matmul of %s', (encoding) => {
   it('is exact on random shapes, on every kind of machine, in both forms', () => {
     fc.assert(
       fc.property(
@@ -106,7 +129,9 @@ describe('lowbit.matmul', () => {
           const p = problem(seed, m, k, n, residual);
           const y = expected(p);
           for (const batch of ['one', 'many'] as const) {
-            const out = runEverywhere(lowbitMatmul, shapeOf(p, batch), buffersOf(p), [n]).at(-1)!;
+            const out = runEverywhere(lowbitMatmul, shapeOf(p, batch, encoding), buffersOf(p, encoding), [
+              n,
+            ]).at(-1)!;
             expect(cropRows(out, m)).toEqual(y);
           }
         },
@@ -121,7 +146,9 @@ describe('lowbit.matmul', () => {
     ['many', 13],
   ] as const)('is exact in every schedule (%s, %d tokens)', (batch, n) => {
     const p = problem(7, 40, 200, n, true);
-    const out = runSchedules(lowbitMatmul, shapeOf(p, batch), buffersOf(p), [p.n]).at(-1)!;
+    const out = runSchedules(lowbitMatmul, shapeOf(p, batch, encoding), buffersOf(p, encoding), [p.n]).at(
+      -1,
+    )!;
     expect(cropRows(out, p.m)).toEqual(expected(p));
   });
 
@@ -133,7 +160,9 @@ describe('lowbit.matmul', () => {
         trits: Array(9600).fill(1),
       };
       for (const batch of ['one', 'many'] as const) {
-        const out = runEverywhere(lowbitMatmul, shapeOf(p, batch), buffersOf(p), [3]).at(-1)!;
+        const out = runEverywhere(lowbitMatmul, shapeOf(p, batch, encoding), buffersOf(p, encoding), [3]).at(
+          -1,
+        )!;
         expect(cropRows(out, 16)).toEqual(expected(p));
       }
     }
@@ -141,11 +170,11 @@ describe('lowbit.matmul', () => {
 
   it('may write where it reads the residual', () => {
     const p = problem(11, 64, 128, 7, true);
-    const buffers = buffersOf(p);
+    const buffers = buffersOf(p, encoding);
     const fn = lowbitMatmul.build(
       'f',
-      shapeOf(p, 'many'),
-      lowbitMatmul.defaultSchedule(shapeOf(p, 'many'), MACHINES[2]!),
+      shapeOf(p, 'many', encoding),
+      lowbitMatmul.defaultSchedule(shapeOf(p, 'many', encoding), MACHINES[2]!),
     );
     const shared = bytesOf(buffers[5]!);
     const all = buffers.map(bytesOf);
@@ -154,7 +183,7 @@ describe('lowbit.matmul', () => {
   });
 
   it('refuses what it cannot compute', () => {
-    const shape = shapeOf(problem(1, 1, 1, 1, false), 'one');
+    const shape = shapeOf(problem(1, 1, 1, 1, false), 'one', encoding);
     const build = (more: Partial<LowbitShape>) =>
       lowbitMatmul.build('f', { ...shape, ...more }, lowbitMatmul.defaultSchedule(shape, MACHINES[0]!));
     expect(() => build({ encoding: 'i4' })).toThrow(LutraError);

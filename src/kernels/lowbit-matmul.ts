@@ -2,13 +2,23 @@ import { LutraError } from '../common/errors.ts';
 import { FunctionBuilder } from '../loops/builder.ts';
 import type { Machine } from '../loops/machine.ts';
 import { type Kernel, rowStride } from './kernel.ts';
-import { type LowbitSchedule, type LowbitShape, lowbitParams, TILE, type VectorSchedule } from './lowbit.ts';
+import {
+  type LowbitSchedule,
+  type LowbitShape,
+  lowbitParams,
+  TILE,
+  tileFormat,
+  type VectorSchedule,
+} from './lowbit.ts';
 import { writeGemm } from './lowbit-gemm.ts';
 import { writeGemv } from './lowbit-packed.ts';
 import { writeScalar } from './lowbit-scalar.ts';
 
-/** Largest k for which no i32 accumulator overflows: 16 columns add up to 4 * 128 * 128 to the top field's. */
-const MAX_COLUMNS = (2 ** 31 / (4 * 128 * 128)) * TILE;
+/**
+ * Largest k: no i32 accumulator overflows. 16 columns of `i2` add up to 4 * 128 * 128 to the top field's, 20 of
+ * `t5b` up to 4 * 162 * 128 to that of leading codes.
+ */
+const MAX_COLUMNS = 1 << 18;
 
 type VectorMultiply = VectorSchedule['multiply'];
 
@@ -47,19 +57,26 @@ function gemvSchedule(multiply: VectorMultiply, { vectorBytes, dotCodeMax }: Mac
 }
 
 /** Accumulators of a row of tiles and token, in i32 lanes or as many bytes of i16. */
-const ACCUMULATORS: Record<VectorMultiply, number> = { dot4: 4, dot2: 2, madd: 2 };
+function accumulators(multiply: VectorMultiply, encoding: string): number {
+  if (multiply !== 'dot4') return 2;
+  return tileFormat(encoding).hasLead ? 5 : 4;
+}
 
 /**
  * Two registers of rows by as many tokens as accumulators fit, with room for operands. Unpacking costs as much as
  * two tokens, and a token on packed codes a little more than one on unpacked codes, unless two can share the
  * masking: that takes registers, and V8 wants those for operands.
  */
-function gemmSchedule(multiply: VectorMultiply, { k }: LowbitShape, machine: Machine): LowbitSchedule {
+function gemmSchedule(
+  multiply: VectorMultiply,
+  { k, encoding }: LowbitShape,
+  machine: Machine,
+): LowbitSchedule {
   const { vectorBytes, vectorRegisters } = machine;
   const rows = vectorBytes / 2;
   const fits = (block: number) => block * rowStride(k) * (multiply === 'madd' ? 2 : 1) <= machine.l2Bytes / 2;
   const blocks = [64, 32, TILE].filter((block) => block >= rows);
-  const perToken = ACCUMULATORS[multiply] * (Math.min(rows, TILE) / (vectorBytes / 4));
+  const perToken = accumulators(multiply, encoding) * (Math.min(rows, TILE) / (vectorBytes / 4));
   const narrow = vectorBytes === 16;
   return {
     ...gemvSchedule(multiply, machine),
@@ -106,7 +123,7 @@ function schedules(shape: LowbitShape, machine: Machine): readonly LowbitSchedul
 
 /**
  * Ternary weights by int8 activations: y = (sum of q * trit) * weightScale * scale (+ residual), the sum exact.
- * Weights are unsigned codes (`i2`), so that the sum of q is subtracted once per row.
+ * Weights are unsigned codes (`i2`, `t5b`), so that the sum of q is subtracted once per row.
  */
 export const lowbitMatmul: Kernel<LowbitShape, LowbitSchedule> = {
   op: 'lowbit.matmul',
@@ -116,15 +133,7 @@ export const lowbitMatmul: Kernel<LowbitShape, LowbitSchedule> = {
   schedules,
 
   build(name, shape, schedule) {
-    if (shape.encoding !== 'i2') {
-      throw new LutraError(
-        'unsupported',
-        `lowbit.matmul mad cannot read weights encoded as ${shape.encoding}`,
-        {
-          hint: 'It reads i2.',
-        },
-      );
-    }
+    tileFormat(shape.encoding);
     if (shape.k > MAX_COLUMNS) {
       throw new LutraError(
         'unsupported',

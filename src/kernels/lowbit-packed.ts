@@ -18,16 +18,27 @@ import type { Expr } from '../loops/ir.ts';
 import { rowStride } from './kernel.ts';
 import {
   broadcastFour,
+  type FieldTable,
+  fieldTable,
+  forRowTiles,
+  LEAD,
+  LEAD_INVERSE,
   type LowbitParams,
   type LowbitSchedule,
   type LowbitShape,
+  leadCodes,
   MAX_CODE,
+  type RowWalk,
+  readTile,
   shiftBytes,
   storeRows,
   TILE,
-  TILE_BYTES,
+  type TileAt,
+  type TileCodes,
+  tileFormat,
   tileRowBytes,
   type VectorSchedule,
+  walkRow,
   widenPairs,
 } from './lowbit.ts';
 import { forSteps, forTiles } from './tiles.ts';
@@ -45,13 +56,21 @@ interface Product {
   /** Index of the first token's first activation; the others follow at the stride of rows. */
   readonly x: Expr;
   readonly tokens: number;
+  readonly walk: RowWalk;
+  readonly table: FieldTable | undefined;
 }
 
-/** Loads 16 columns of the rows and prefetches later ones. */
-function loadTile({ b, p, s, rows, start }: Product, at: Expr): Expr {
-  const from = b.let('from', add(start, mul(at, TILE_BYTES / TILE)));
+/** Loads the rows' part of a tile and prefetches a later one. */
+function loadTile({ b, p, s, rows, start, table }: Product, { byte }: TileAt): TileCodes {
+  const from = b.let('from', add(start, byte));
   if (s.prefetchBytes > 0) b.prefetch(p.weight, add(from, s.prefetchBytes));
-  return b.let('tile', b.load(p.weight, from, 4 * rows));
+  return readTile(b, b.let('tile', b.load(p.weight, from, 4 * rows)), table);
+}
+
+/** Fields of a tile that are to be used, with their first columns. */
+function fieldsOf({ column, quads }: TileAt, hasLead: boolean): readonly [field: number, column: Expr][] {
+  const before = hasLead ? 1 : 0;
+  return Array.from({ length: quads - before }, (_, field) => [field, add(column, 4 * (before + field))]);
 }
 
 /** For every token, 4 activations in front of each row. */
@@ -79,67 +98,86 @@ function accumulators(
 
 /**
  * Each field is masked in place, so that its codes are 4^field times too large, and has an accumulator of its
- * own that is shifted back at the end: that is exact, and saves a shift per field and tile.
+ * own that is shifted back at the end: that is exact, and saves a shift per field and tile. Leading codes are
+ * left `LEAD` times too large likewise.
  */
 function dot4Totals(product: Product): readonly Expr[] {
-  const { b, s, rows, k } = product;
-  const dots = accumulators(product, 'dots', 4, 'i32', rows);
-  forSteps(b, 0, rowStride(k), TILE, s.unroll, (at) => {
-    const tile = loadTile(product, at);
-    for (let field = 0; field < 4; field++) {
+  const { b, s, rows, walk, table } = product;
+  const hasLead = table !== undefined;
+  const dots = accumulators(product, 'dots', hasLead ? 5 : 4, 'i32', rows);
+  const addDots = (i: number, codes: Expr, column: Expr, maxCode: number) =>
+    forTokens(product, column, (four, t) => {
+      b.set(dots[t]![i]!, dot4(dots[t]![i]!, codes, four, maxCode));
+    });
+  forRowTiles(b, walk, s.unroll, (at) => {
+    const { fields, lead } = loadTile(product, at);
+    if (lead !== undefined && s.shiftTop) addDots(4, b.let('codes', leadCodes(lead)), at.column, MAX_CODE);
+    else if (lead !== undefined) addDots(4, lead, at.column, LEAD * MAX_CODE);
+    for (const [field, column] of fieldsOf(at, hasLead)) {
       const shifted = field === 3 && s.shiftTop;
       const inPlace = shifted ? 0 : 2 * field;
-      const codes = b.let('codes', and(shifted ? shiftBytes(tile, 6) : tile, 3 << inPlace));
-      forTokens(product, add(at, 4 * field), (four, t) => {
-        b.set(dots[t]![field]!, dot4(dots[t]![field]!, codes, four, MAX_CODE << inPlace));
-      });
+      const codes = b.let('codes', and(shifted ? shiftBytes(fields, 6) : fields, 3 << inPlace));
+      addDots(field, codes, column, MAX_CODE << inPlace);
     }
   });
   return dots.map((sums) =>
     sums
-      .map((sum, field) => shift('right', sum, field === 3 && s.shiftTop ? 0 : 2 * field))
+      .map((sum, i) => {
+        if (i === 4) return s.shiftTop ? sum : mul(sum, LEAD_INVERSE);
+        return shift('right', sum, i === 3 && s.shiftTop ? 0 : 2 * i);
+      })
       .reduce((total, sum) => add(total, sum)),
   );
 }
 
 /**
- * Columns until an i16 accumulator is full: a tile adds two fields of codes up to 8 to it, pair by pair, which
+ * Tiles until an i16 accumulator is full: a tile adds two fields of codes up to 8 to it, pair by pair, which
  * is up to 2 * 2 * 8 * 128 = 4096; eight times that is exactly -32768.
  */
-const DOT2_COLUMNS = 128;
+const DOT2_TILES = 8;
 
 /** Adds a step's products of one field, `field` 0 or 1 of a tile that may be shifted, to one accumulator per token. */
 type AddField = (tile: Expr, column: Expr, field: number, dots: readonly (readonly Expr[])[]) => void;
 
 /**
- * Two accumulators: fields 0 and 2 with codes as they are, fields 1 and 3 with codes times 4. Fields 2 and 3 are
- * fields 0 and 1 of the tile shifted right by 4.
+ * Two accumulators: fields 0 and 2 and leading codes with codes as they are, fields 1 and 3 with codes times 4.
+ * Fields 2 and 3 are fields 0 and 1 of the tile shifted right by 4.
  */
 function pairTotals(product: Product, addField: AddField): readonly Expr[] {
-  const { b, k, s, rows } = product;
-  const stride = rowStride(k);
-  const step = (dots: readonly (readonly Expr[])[]) => (at: Expr) => {
-    const tile = loadTile(product, at);
-    for (const half of [0, 1]) {
-      const nibbles = half === 0 ? tile : b.let('high', shiftBytes(tile, 4));
-      for (const field of [0, 1]) addField(nibbles, add(at, 8 * half + 4 * field), field, dots);
+  const { b, s, rows, walk, table } = product;
+  const step = (dots: readonly (readonly Expr[])[]) => (at: TileAt) => {
+    const { fields, lead } = loadTile(product, at);
+    if (lead !== undefined) addField(b.let('first', shiftBytes(lead, 6)), at.column, 0, dots);
+    let nibbles = fields;
+    for (const [field, column] of fieldsOf(at, table !== undefined)) {
+      if (field === 2) nibbles = b.let('high', shiftBytes(fields, 4));
+      addField(nibbles, column, field % 2, dots);
     }
   };
   const totals = accumulators(product, 'totals', 2, 'i32', rows);
   if (s.multiply === 'madd') {
-    forSteps(b, 0, stride, TILE, s.unroll, step(totals));
+    forRowTiles(b, walk, s.unroll, step(totals));
   } else {
-    b.for('block', 0, stride, DOT2_COLUMNS, (block) => {
+    const addNarrow = (write: (body: (at: TileAt) => void) => void) => {
       const dots = accumulators(product, 'dots', 2, 'i16', 2 * rows);
-      const end = add(block, DOT2_COLUMNS);
-      const to = stride % DOT2_COLUMNS === 0 ? end : b.let('end', min(end, int(stride)));
-      forSteps(b, block, to, TILE, s.unroll, step(dots));
+      write(step(dots));
       dots.forEach((ofToken, t) => {
         ofToken.forEach((dot, i) => {
           b.set(totals[t]![i]!, add(totals[t]![i]!, addPairs(dot)));
         });
       });
-    });
+    };
+    const { end, last } = walk;
+    const blockStep = DOT2_TILES * walk.step;
+    const unroll = end % (walk.step * s.unroll) === 0 ? s.unroll : 1;
+    b.for('block', 0, end, blockStep, (block) =>
+      addNarrow((body) => {
+        const blockEnd = add(block, blockStep);
+        const to = end % blockStep === 0 ? blockEnd : b.let('end', min(blockEnd, int(end)));
+        forSteps(b, block, to, walk.step, unroll, (count) => body(walk.at(count)));
+      }),
+    );
+    if (last !== undefined) addNarrow((body) => body(last));
   }
   return totals.map(([low, high]) => add(low!, shift('right', high!, 2)));
 }
@@ -181,19 +219,22 @@ const TOTALS = { dot4: dot4Totals, dot2: dot2Totals, madd: maddTotals };
 export function writeTileRow(
   b: FunctionBuilder,
   p: LowbitParams,
-  { m, k }: LowbitShape,
+  { m, k, encoding }: LowbitShape,
   s: VectorSchedule,
   tileRow: Expr,
   tokens: number,
 ): void {
   const rows = Math.min(s.rows, TILE);
-  const firstByte = b.let('firstByte', mul(tileRow, tileRowBytes(k)));
+  const format = tileFormat(encoding);
+  const table = fieldTable(b, format);
+  const walk = walkRow(k, format);
+  const firstByte = b.let('firstByte', mul(tileRow, tileRowBytes(k, format)));
   const firstRow = b.let('firstRow', mul(tileRow, TILE));
   forTiles(b, p.n, tokens, (token, size) => {
     const x = b.let('x', mul(token, rowStride(k)));
     const someRows = (inTile: Expr) => {
       const start = b.let('start', add(firstByte, mul(inTile, 4)));
-      const totals = TOTALS[s.multiply]({ b, p, k, s, rows, start, x, tokens: size });
+      const totals = TOTALS[s.multiply]({ b, p, k, s, rows, start, x, tokens: size, walk, table });
       const row = b.let('row', add(firstRow, inTile));
       totals.forEach((total, t) => {
         storeRows(b, p, m, add(token, t), row, total);

@@ -1,8 +1,25 @@
 /** What the ways to multiply int8 activations by low-bit weights share: shape, schedule, parameters, scaling. */
+import { LutraError } from '../common/errors.ts';
 import type { BufferRef, FunctionBuilder } from '../loops/builder.ts';
-import { add, bitcast, cast, mul, repeat, shift, sub, vector } from '../loops/expr.ts';
+import {
+  add,
+  and,
+  bitcast,
+  cast,
+  concat,
+  constant,
+  int,
+  lookup128,
+  min,
+  mul,
+  repeat,
+  shift,
+  sub,
+  vector,
+} from '../loops/expr.ts';
 import type { Expr } from '../loops/ir.ts';
 import { rowStride } from './kernel.ts';
+import { forSteps } from './tiles.ts';
 
 export type LowbitShape = {
   readonly m: number;
@@ -61,15 +78,129 @@ export function lowbitParams(b: FunctionBuilder, residual: boolean): LowbitParam
   };
 }
 
-/** Largest code of `i2`; a trit is code - 1. */
+/** Largest code; a trit is code - 1. */
 export const MAX_CODE = 2;
-/** Rows and columns of a tile of `i2`, and its bytes. */
+/** Rows of a tile, and its bytes. */
 export const TILE = 16;
 export const TILE_BYTES = 64;
 
+/** What the first code of a byte of `t5b` counts; the others together are less. */
+export const LEAD = 81;
+/** A multiple of LEAD times this is the quotient, modulo 2^32. */
+export const LEAD_INVERSE = 2014922929;
+
+/** How an encoding's tiles are read: the columns of one, and whether the first four lead the bytes of `t5b`. */
+export interface TileFormat {
+  readonly columns: 16 | 20;
+  readonly hasLead: boolean;
+}
+
+const FORMATS: Readonly<Record<string, TileFormat>> = {
+  i2: { columns: 16, hasLead: false },
+  t5b: { columns: 20, hasLead: true },
+};
+
+/** Throws `unsupported` for an encoding that has no such tiles. */
+export function tileFormat(encoding: string): TileFormat {
+  const format = FORMATS[encoding];
+  if (format !== undefined) return format;
+  throw new LutraError('unsupported', `lowbit.matmul mad cannot read weights encoded as ${encoding}`, {
+    hint: `It reads ${Object.keys(FORMATS).join(', ')}.`,
+  });
+}
+
 /** Bytes of a row of tiles. */
-export function tileRowBytes(k: number): number {
-  return (rowStride(k) / TILE) * TILE_BYTES;
+export function tileRowBytes(k: number, { columns }: TileFormat): number {
+  return Math.ceil(rowStride(k) / columns) * TILE_BYTES;
+}
+
+/** The two halves of the table by which the last four codes of a byte of `t5b` become a byte of `i2`. */
+export interface FieldTable {
+  readonly low: Expr;
+  readonly high: Expr;
+}
+
+/** Binds the table; undefined for an encoding that needs none. */
+export function fieldTable(b: FunctionBuilder, { hasLead }: TileFormat): FieldTable | undefined {
+  if (!hasLead) return undefined;
+  const byte = vector('u8', 1);
+  const entry = (i: number) => {
+    const digit = (weight: number) => Math.floor(i / weight) % 3;
+    return i < LEAD ? digit(1) | (digit(3) << 2) | (digit(9) << 4) | (digit(27) << 6) : 0;
+  };
+  const half = (start: number) =>
+    concat(Array.from({ length: 64 }, (_, i) => constant(byte, entry(start + i))));
+  return { low: b.let('tableLow', half(0)), high: b.let('tableHigh', half(64)) };
+}
+
+/** Bytes of a tile as four 2-bit fields of codes and, where the format has them, `LEAD` times the leading codes. */
+export interface TileCodes {
+  readonly fields: Expr;
+  readonly lead: Expr | undefined;
+}
+
+/** The leading codes as such: 81 and 162 have 1 and 2 in their top bits. */
+export function leadCodes(lead: Expr): Expr {
+  return and(shiftBytes(lead, 6), 3);
+}
+
+/** `tile` is bytes as they are in memory. */
+export function readTile(b: FunctionBuilder, tile: Expr, table: FieldTable | undefined): TileCodes {
+  if (table === undefined) return { fields: tile, lead: undefined };
+  // Below 81, subtracting it wraps around to something greater.
+  const once = b.let('once', min(tile, sub(tile, LEAD)));
+  const rest = b.let('rest', min(once, sub(once, LEAD)));
+  const fields = b.let('fields', lookup128(table.low, table.high, rest));
+  return { fields, lead: b.let('lead', sub(tile, rest)) };
+}
+
+/** A tile of a row of them. */
+export interface TileAt {
+  /** Its first column. */
+  readonly column: Expr;
+  /** Its first byte, from the start of the row of tiles. */
+  readonly byte: Expr;
+  /** Fours of columns that are to be used, the first ones: a last tile may be cut short by `rowStride`. */
+  readonly quads: number;
+}
+
+/** Walks through the tiles of a row of `k` columns by loops over a number of which columns and bytes are multiples. */
+export interface RowWalk {
+  /** Counts for one tile, and for all whole ones. */
+  readonly step: number;
+  readonly end: number;
+  at(count: Expr): TileAt;
+  /** What is cut short, if anything. */
+  readonly last: TileAt | undefined;
+}
+
+export function walkRow(k: number, { columns }: TileFormat): RowWalk {
+  const tiles = Math.floor(rowStride(k) / columns);
+  const step = columns === 16 ? 16 : 4;
+  const times = (count: Expr, factor: number) => (factor === 1 ? count : mul(count, factor));
+  const tileAt = (count: Expr, quads: number) => ({
+    column: times(count, columns / step),
+    byte: times(count, TILE_BYTES / step),
+    quads,
+  });
+  const cut = rowStride(k) % columns;
+  return {
+    step,
+    end: tiles * step,
+    at: (count) => tileAt(count, columns / 4),
+    last: cut === 0 ? undefined : tileAt(int(tiles * step), cut / 4),
+  };
+}
+
+/** `body` for each tile of a row, `unroll` of them written out at a time where that divides their number. */
+export function forRowTiles(
+  b: FunctionBuilder,
+  { step, end, at, last }: RowWalk,
+  unroll: number,
+  body: (tile: TileAt) => void,
+): void {
+  forSteps(b, 0, end, step, end % (step * unroll) === 0 ? unroll : 1, (count) => body(at(count)));
+  if (last !== undefined) body(last);
 }
 
 /** Four adjacent activations in front of every one of `rows` rows. */

@@ -30,6 +30,7 @@ function machine(
 /** One of each kind of machine that schedules tell apart. */
 export const MACHINES: readonly Machine[] = [
   machine('wide', 64, ['dot2', 'madd', 'dot4', 'lookup16', 'averageRound', 'f16']),
+  machine('wide with tables', 64, ['dot2', 'madd', 'dot4', 'lookup16', 'lookup128', 'averageRound', 'f16']),
   machine('dot4', 32, ['dot2', 'madd', 'dot4', 'lookup16', 'averageRound', 'f16']),
   machine('dot2', 32, ['dot2', 'madd', 'lookup16', 'averageRound', 'f16']),
   machine('narrow', 16, ['dot2', 'madd', 'dot4', 'lookup16', 'averageRound'], 127),

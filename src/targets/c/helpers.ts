@@ -8,6 +8,7 @@ const ISA_MACRO: Record<Exclude<Isa, 'scalar'>, string> = {
   avx2: 'AVX2',
   avxvnni: 'AVXVNNI',
   avx512vnni: 'AVX512',
+  avx512vbmi: 'AVX512VBMI',
   neon: 'NEON',
   dotprod: 'DOTPROD',
   i8mm: 'I8MM',

@@ -8,7 +8,7 @@ export type Arch = 'x64' | 'arm64';
  * The instruction set of a piece of generated C; on its architecture, each includes the ones before it, as far
  * as it uses them.
  */
-export type Isa = 'scalar' | 'avx2' | 'avxvnni' | 'avx512vnni' | 'neon' | 'dotprod' | 'i8mm';
+export type Isa = 'scalar' | 'avx2' | 'avxvnni' | 'avx512vnni' | 'avx512vbmi' | 'neon' | 'dotprod' | 'i8mm';
 
 /** A variant of the C target: what its code may use, and what a processor must have to run it. */
 export interface CMachine extends Machine {
@@ -33,6 +33,16 @@ const AVX512_VNNI: CMachine = {
   l2Bytes: 1 << 20,
   requires: ['avx2', 'f16c', 'avx512f', 'avx512bw', 'avx512vl', 'avx512dq', 'avx512_vnni'],
   gccTarget: 'avx2,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni',
+};
+
+/** Tables of 128 bytes, which weights in the encoding `t5b` are read through. */
+const AVX512_VBMI: CMachine = {
+  ...AVX512_VNNI,
+  name: 'c:avx512vbmi',
+  isa: 'avx512vbmi',
+  native: new Set([...AVX512_VNNI.native, 'lookup128']),
+  requires: [...AVX512_VNNI.requires, 'avx512vbmi'],
+  gccTarget: `${AVX512_VNNI.gccTarget},avx512vbmi`,
 };
 
 const AVX_VNNI: CMachine = {
@@ -116,7 +126,16 @@ const SCALAR: CMachine = {
  * All variants, of each architecture the most capable first: the order of fallback. FMA is not among their
  * features: it would change results.
  */
-export const C_MACHINES: readonly CMachine[] = [AVX512_VNNI, AVX_VNNI, AVX2, I8MM, DOTPROD, NEON, SCALAR];
+export const C_MACHINES: readonly CMachine[] = [
+  AVX512_VBMI,
+  AVX512_VNNI,
+  AVX_VNNI,
+  AVX2,
+  I8MM,
+  DOTPROD,
+  NEON,
+  SCALAR,
+];
 
 /** The variants of a C file for an architecture, best first; for an unknown one, those that run on any. */
 export function machinesFor(arch: string): readonly CMachine[] {

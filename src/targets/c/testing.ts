@@ -70,7 +70,7 @@ export const canEmulate = ['/usr/include', '/usr/local/include', '/opt/homebrew/
 );
 
 /** The variants that few processors have. */
-export const EMULATED_MACHINES: readonly CMachine[] = C_MACHINES.filter((m) => /vnni/.test(m.isa));
+export const EMULATED_MACHINES: readonly CMachine[] = C_MACHINES.filter((m) => /vnni|vbmi/.test(m.isa));
 
 const SCALAR = C_MACHINES.filter((m) => m.isa === 'scalar');
 

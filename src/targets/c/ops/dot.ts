@@ -76,7 +76,7 @@ function dot4(h: Helpers, isa: Isa, a: ValueType, b: ValueType, type: ValueType)
   const name = `dot4_${typeName(a)}${vex ? '_vex' : ''}`;
   const intrinsic = `${prefix(registerBytes(type))}_dpbusd_${vex ? 'avx_' : ''}epi32`;
   const args = `${asRegister(type, 'a')}, ${asRegister(a, 'b')}, ${asRegister(b, 'c')}`;
-  return h.define(name, isa, type, [type, a, b], `(${result})${intrinsic}(${args})`);
+  return h.define(name, vex ? isa : 'avx512vnni', type, [type, a, b], `(${result})${intrinsic}(${args})`);
 }
 
 function lookup16(h: Helpers, table: ValueType, index: ValueType, type: ValueType): string {

@@ -4,6 +4,7 @@ const X64 = `\
 UNUSED static int cpu_avx2(void) { return 1; }
 UNUSED static int cpu_avxvnni(void) { return 1; }
 UNUSED static int cpu_avx512vnni(void) { return 1; }
+UNUSED static int cpu_avx512vbmi(void) { return 1; }
 #elif defined(__x86_64__)
 typedef struct {
   u32 a, b, c, d;
@@ -36,6 +37,8 @@ UNUSED static int cpu_avx512vnni(void) {
   const u32 f_dq_bw_vl = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
   return cpu_avx2() && cpu_saves(0xe6) && all_bits(cpuid(7, 0).b, f_dq_bw_vl) && (cpuid(7, 0).c >> 11 & 1);
 }
+
+UNUSED static int cpu_avx512vbmi(void) { return cpu_avx512vnni() && (cpuid(7, 0).c >> 1 & 1); }
 #endif
 
 UNUSED static int cpu_scalar(void) { return 1; }
