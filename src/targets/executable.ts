@@ -19,6 +19,13 @@ export interface StepRequest {
   readonly logits: 'last' | 'all';
 }
 
+/**
+ * Filled while a step runs: [threads][room] times in milliseconds, as performance.now() counts them. Of each
+ * thread: when it began, then when it came to each barrier of `main` and when it left it. What does not fit is
+ * not noted, and what was not noted stays as it was. (Without shared memory nothing is.)
+ */
+export type StepTimes = Float64Array;
+
 /** A session's KV cache in the target's memory. */
 export interface CacheHandle {
   readonly bytes: number;
@@ -51,7 +58,7 @@ export interface Executable {
    * One forward step of 1 to MAX_SEQUENCES sessions, each with a cache of its own. Gives the logits of each,
    * [1 or tokens.length, vocab], freshly allocated. A session's are the same whatever others step with it.
    */
-  step(requests: readonly StepRequest[]): Promise<readonly Float32Array[]>;
+  step(requests: readonly StepRequest[], times?: StepTimes): Promise<readonly Float32Array[]>;
   callKernel(call: KernelCall): Promise<void>;
   close(): Promise<void>;
 }

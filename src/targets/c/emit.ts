@@ -33,7 +33,7 @@ export interface LibraryDescription extends MemoryNeeds {
 }
 
 /** Counts up when the exported functions change. */
-export const ABI = 2;
+export const ABI = 3;
 
 /** Flags that the result depends on: they keep float operations single and in order. */
 export const EXACT_FLAGS: readonly string[] = ['-std=c11', '-ffp-contract=off', '-fno-strict-aliasing'];
@@ -43,7 +43,6 @@ const GUARD: Record<Isa, string> = {
   avx2: 'VECTORS',
   avxvnni: 'defined(HAVE_AVXVNNI)',
   avx512vnni: 'VECTORS',
-  avx512vbmi: 'VECTORS',
   neon: 'VECTORS',
   dotprod: 'VECTORS',
   i8mm: 'VECTORS',
@@ -51,7 +50,7 @@ const GUARD: Record<Isa, string> = {
 
 /** Of an architecture, instruction sets as they grow; helpers of one may be used by all that follow. */
 const LEVELS: Record<Arch, readonly Isa[]> = {
-  x64: ['scalar', 'avx2', 'avxvnni', 'avx512vnni', 'avx512vbmi'],
+  x64: ['scalar', 'avx2', 'avxvnni', 'avx512vnni'],
   arm64: ['scalar', 'neon', 'dotprod', 'i8mm'],
 };
 

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { randomUniform } from '../../common/random.ts';
-import { runProgram } from '../../loops/interpret.ts';
+import { runProgram, walkMain } from '../../loops/interpret.ts';
 import type { Program } from '../../loops/ir.ts';
 import { detectCpu } from '../cpu.ts';
 import type { Executable } from '../executable.ts';
@@ -74,6 +74,42 @@ describe.skipIf(compiler === undefined)('a compiled program', () => {
   const program = mixer(3, 11);
   const open = (built: Built, threads = 1, machine = best) =>
     loadNative({ ...built, machine, needs: NEEDS, threads });
+
+  test.each([1, 2])('notes when %i threads come to barriers and leave them', async (threads) => {
+    await withFolder(async (folder) => {
+      const executable = await open(await build(folder, program), threads);
+      const cache = executable.createCache();
+      const request = { ...STEPS[0], cache };
+      let barriers = 0;
+      const [arena, logits] = [new Uint8Array(NEEDS.arenaBytes), new Uint8Array(4 * STRIDE)];
+      walkMain(
+        program.main,
+        {
+          buffers: { weights, arena, cache: new Uint8Array(NEEDS.cacheBytes), logits },
+          sequences: [{ ...STEPS[0], cache: 0 }],
+        },
+        { call: () => undefined, barrier: () => barriers++ },
+      );
+      const [count, room] = [1 + 2 * barriers, 2 * barriers + 9];
+      for (let step = 0; step < 2; step++) {
+        const times = new Float64Array(threads * room).fill(Number.NaN);
+        const before = performance.now();
+        await executable.step([request], times);
+        const ends = [before - 0.01, performance.now() + 0.01];
+        for (let thread = 0; thread < threads; thread++) {
+          const all = [ends[0]!, ...times.subarray(thread * room, thread * room + count), ends[1]!];
+          expect(all).toEqual([...all].sort((a, b) => a - b));
+          const rest = [...times.subarray(thread * room + count, (thread + 1) * room)];
+          expect(rest.every(Number.isNaN)).toBe(true);
+        }
+      }
+      const short = new Float64Array(threads * 3).fill(-1);
+      await executable.step([request], short);
+      expect(short.every((time) => time > 0)).toBe(true);
+      await executable.step([request]);
+      await executable.close();
+    });
+  });
 
   test('gives the logits of the interpreter on every variant at 1, 2 and 3 threads', () =>
     withFolder(async (folder) => {

@@ -1,7 +1,14 @@
 /** Compiled C, loaded into this process. */
 import { LutraError } from '../../common/errors.ts';
 import { batchTables } from '../batch.ts';
-import type { CacheHandle, Executable, KernelCall, MemoryNeeds, StepRequest } from '../executable.ts';
+import type {
+  CacheHandle,
+  Executable,
+  KernelCall,
+  MemoryNeeds,
+  StepRequest,
+  StepTimes,
+} from '../executable.ts';
 import { ABI } from './emit.ts';
 import { type NativeLibrary, openLibrary, type Pointer } from './library.ts';
 
@@ -85,16 +92,30 @@ class NativeExecutable implements Executable {
     this.#last = this.#last.then(() => this.#library.freeCache(this.#model, line));
   }
 
-  async step(requests: readonly StepRequest[]): Promise<readonly Float32Array[]> {
+  async step(requests: readonly StepRequest[], times?: StepTimes): Promise<readonly Float32Array[]> {
     if (this.#closing !== undefined) throw this.#closed();
     if (!this.#hasWeights) throw new LutraError('internal', 'a step needs weights, and none were loaded');
     const tables = batchTables(requests, (cache) => this.#caches.get(cache));
     return this.#enqueue(async () => {
       const rows = tables.rows.reduce((sum, count) => sum + count, 0);
       const padded = new Float32Array(rows * this.#needs.logitsStride);
-      await this.#library.step(this.#model, tables, padded);
+      const run = () => this.#library.step(this.#model, tables, padded);
+      await (times === undefined ? run() : this.#timed(times, run));
       return splitLogits(padded, tables.rows, this.#needs);
     });
+  }
+
+  async #timed(times: StepTimes, run: () => Promise<void>): Promise<void> {
+    const noted = new BigInt64Array(times.length);
+    // The monotonic clock, which performance.now() reads too, from another start.
+    const origin = Number(process.hrtime.bigint()) / 1e6 - performance.now();
+    this.#library.noteTimes(this.#model, noted, times.length / this.threads);
+    try {
+      await run();
+    } finally {
+      this.#library.noteTimes(this.#model, null, 0);
+    }
+    for (const [i, time] of noted.entries()) if (time !== 0n) times[i] = Number(time) / 1e6 - origin;
   }
 
   callKernel(call: KernelCall): Promise<void> {

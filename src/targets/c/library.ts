@@ -19,6 +19,8 @@ export interface NativeLibrary {
   newCache(model: Pointer): number;
   freeCache(model: Pointer, cache: number): void;
   step(model: Pointer, tables: StepTables, logits: Float32Array): Promise<void>;
+  /** Where threads note times from the next step on, in nanoseconds; the memory must live until that ends. */
+  noteTimes(model: Pointer, times: BigInt64Array | null, room: number): void;
   /** 0, or -1 when there is no such kernel with as many arguments. */
   call(model: Pointer, call: KernelCall): Promise<number>;
   /** Nothing of the library may be used afterwards. */
@@ -80,6 +82,7 @@ function bindLibrary(koffi: Koffi, library: ReturnType<Koffi['load']>): NativeLi
     'void lutra_step(void *model, const int32_t *tokens, int32_t n, const int32_t *sequences, int32_t count, ' +
       'const int32_t *outputs, float *logits)',
   );
+  const times = library.func('void lutra_times(void *model, int64_t *times, int32_t room)');
   const call = library.func(
     'int32_t lutra_call(void *model, const char *kernel, void *buffers, int32_t bufferCount, const double *scalars, ' +
       'int32_t scalarCount, int32_t begin, int32_t end)',
@@ -112,6 +115,7 @@ function bindLibrary(koffi: Koffi, library: ReturnType<Koffi['load']>): NativeLi
       const args = [model, tokens, tokens.length, sequences, rows.length, outputs, logits];
       return later(step, args, args);
     },
+    noteTimes: (model, memory, room) => times(model, memory, room),
     call(model, { kernel, buffers, scalars, begin, end }) {
       const addresses = BigUint64Array.from(buffers, (b) => koffi.address(b));
       const values = Float64Array.from(scalars);

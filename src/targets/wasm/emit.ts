@@ -1,8 +1,8 @@
 /**
  * A program as a WebAssembly module.
  *
- * The module imports `env.memory` and `env.scratch`, the address of this thread's scratch memory, and
- * exports each kernel under its name:
+ * The module imports `env.memory`, `env.scratch`, the address of this thread's scratch memory, and for shared
+ * memory `env.mark`, which notes the time for a profile. It exports each kernel under its name:
  *
  *   kernel(buffer addresses ..., scalars ..., begin, end)      begin, end if it has a thread loop
  *   main(weights, arena, cache, tokens, sequences, outputs, logits, n, count, tid, threads)
@@ -111,11 +111,12 @@ function buildModule(program: Program, machine: Machine, { shared }: EmitOptions
   const relaxed = machine.native.has('dot2') || machine.native.has('dot4');
   const pool = new ConstantPool();
   const functions: WasmFunction[] = shared ? [barrierFunction()] : [];
-  const barrier = shared ? 0 : undefined;
+  const imports = shared ? ['mark'] : [];
+  const barrier = shared ? imports.length : undefined;
   const mainScratch = scratchOf(program.main);
   const kernels = new Map<string, { fn: LoopFunction; index: number }>();
   for (const fn of program.functions) {
-    kernels.set(fn.name, { fn, index: functions.length });
+    kernels.set(fn.name, { fn, index: imports.length + functions.length });
     const split = threadLoop(fn) !== undefined;
     functions.push(
       emitFunction(fn, split ? ['begin', 'end'] : [], { relaxed, pool, scratch: mainScratch }, (begin) =>
@@ -124,7 +125,7 @@ function buildModule(program: Program, machine: Machine, { shared }: EmitOptions
     );
   }
   const main = emitFunction(program.main, ['tid', 'threads'], { relaxed, pool, scratch: 0 }, (tid) => ({
-    team: { tid, threads: tid + 1, barrier, kernels },
+    team: { tid, threads: tid + 1, barrier, mark: 0, kernels },
   }));
   functions.push({ ...main, name: 'main' });
   const kernelScratch = Math.max(0, ...program.functions.map(scratchOf));
@@ -132,6 +133,7 @@ function buildModule(program: Program, machine: Machine, { shared }: EmitOptions
   return {
     memory: { minPages: BUFFERS_AT / PAGE, maxPages: MAX_PAGES, shared },
     globals: ['scratch'],
+    imports,
     functions,
     data: pool.data(),
     custom: [{ name: FACTS_SECTION, bytes: new TextEncoder().encode(JSON.stringify(facts)) }],

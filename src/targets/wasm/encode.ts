@@ -159,7 +159,8 @@ export function encodeModule(module: WasmModule): Uint8Array {
 
   // One function type per distinct list of parameters.
   const signature = (fn: WasmFunction) => fn.params.map((param) => param.type).join(' ');
-  const signatures = [...new Set(module.functions.map(signature))];
+  const { imports: imported = [] } = module;
+  const signatures = [...new Set([...imported.map(() => ''), ...module.functions.map(signature)])];
   out.section(1, (types) => {
     types.vector(signatures, (text) => {
       types.byte(0x60);
@@ -170,7 +171,7 @@ export function encodeModule(module: WasmModule): Uint8Array {
   });
 
   out.section(2, (imports) => {
-    imports.unsigned(1 + module.globals.length);
+    imports.unsigned(1 + module.globals.length + imported.length);
     imports.name('env');
     imports.name('memory');
     imports.byte(2);
@@ -184,6 +185,12 @@ export function encodeModule(module: WasmModule): Uint8Array {
       imports.byte(VAL_TYPES.i32);
       imports.byte(0);
     }
+    for (const name of imported) {
+      imports.name('env');
+      imports.name(name);
+      imports.byte(0);
+      imports.unsigned(signatures.indexOf(''));
+    }
   });
 
   out.section(3, (functions) => {
@@ -195,7 +202,7 @@ export function encodeModule(module: WasmModule): Uint8Array {
     exports.vector(exported, ({ fn, index }) => {
       exports.name(fn.name);
       exports.byte(0);
-      exports.unsigned(index);
+      exports.unsigned(imported.length + index);
     });
   });
 
@@ -224,7 +231,7 @@ export function encodeModule(module: WasmModule): Uint8Array {
     custom.name('name');
     custom.section(1, (names) => {
       names.vector([...module.functions.entries()], ([index, fn]) => {
-        names.unsigned(index);
+        names.unsigned(imported.length + index);
         names.name(fn.name);
       });
     });

@@ -182,6 +182,33 @@ describe.each(teams)('%s', (_, threads, platform) => {
     expect(executable.threads).toBe(threads);
   });
 
+  test.skipIf(platform === unshared)('notes when threads come to barriers and leave them', async () => {
+    const executable = await load(mixingProgram(), threads, { platform });
+    const cache = executable.createCache();
+    const request = { tokens: Int32Array.of(1), position: 0, cache, logits: 'last' } as const;
+    // Its start, and two times for each of the barriers; then room that nothing needs.
+    const [count, room] = [1 + 2 * (ROUNDS + 2), 20];
+    for (let step = 0; step < 2; step++) {
+      const times = new Float64Array(threads * room).fill(Number.NaN);
+      const before = performance.now();
+      await executable.step([request], times);
+      // Clocks of threads are set by each other to within a microsecond.
+      const ends = [before - 0.01, performance.now() + 0.01];
+      for (let thread = 0; thread < threads; thread++) {
+        const own = [...times.subarray(thread * room, thread * room + count)];
+        const all = [ends[0]!, ...own, ends[1]!];
+        expect(all).toEqual([...all].sort((a, b) => a - b));
+        expect([...times.subarray(thread * room + count, (thread + 1) * room)]).toEqual(
+          Array(room - count).fill(Number.NaN),
+        );
+      }
+    }
+    const short = new Float64Array(threads * 3).fill(-1);
+    await executable.step([request], short);
+    expect(short.every((time) => time > 0)).toBe(true);
+    await executable.step([request]);
+  });
+
   test('a kernel runs alone on bytes, in place', async () => {
     const program = mixingProgram();
     const executable = await load(program, threads, { platform });

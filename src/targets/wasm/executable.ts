@@ -11,7 +11,7 @@ import { batchTables } from '../batch.ts';
 import type { CacheHandle, Executable, KernelCall, MemoryNeeds } from '../executable.ts';
 import { type CompiledModule, engine } from './engine.ts';
 import { Heap } from './heap.ts';
-import { BUFFERS_AT, FACTS_SECTION, type ModuleFacts } from './layout.ts';
+import { BUFFERS_AT, FACTS_SECTION, type ModuleFacts, TIMES_AT } from './layout.ts';
 import { MAX_PAGES, PAGE } from './module.ts';
 import { startSharedTeam } from './shared-team.ts';
 import type { Job, Team } from './team.ts';
@@ -123,8 +123,10 @@ interface Loaded {
   readonly heap: Heap;
 }
 
-const bytesOf = (array: Int32Array | Float32Array) =>
+const bytesOf = (array: Int32Array | Float32Array | Float64Array) =>
   new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+
+const NO_TIMES = new Int32Array(2);
 
 function loaded({ team, target, needs, weightsAt, arenaAt, cachesAt, heap }: Loaded): Executable {
   /** In lines from `cachesAt`. */
@@ -152,20 +154,34 @@ function loaded({ team, target, needs, weightsAt, arenaAt, cachesAt, heap }: Loa
     }
   };
 
-  const step = async (tables: StepTables): Promise<readonly Float32Array[]> => {
+  const step = async (tables: StepTables, times: Float64Array): Promise<readonly Float32Array[]> => {
     const { vocab, logitsStride } = needs;
     const inputs = [tables.tokens, tables.sequences, tables.outputs];
     const logits = tables.rows.map((count) => new Float32Array(count * vocab));
     const rows = logits.flatMap((own) =>
       Array.from({ length: own.length / vocab }, (_, row) => own.subarray(row * vocab, (row + 1) * vocab)),
     );
-    const sizes = [...inputs.map(({ byteLength }) => byteLength), rows.length * logitsStride * 4];
+    const sizes = [
+      ...inputs.map(({ byteLength }) => byteLength),
+      rows.length * logitsStride * 4,
+      times.byteLength,
+    ];
     await withBuffers(sizes, (at) => ({
       fn: 'main',
       team: true,
-      args: [weightsAt, arenaAt, cachesAt, ...at, tables.tokens.length, tables.rows.length],
-      inputs: inputs.map((table, i) => ({ at: at[i]!, bytes: bytesOf(table) })),
-      outputs: rows.map((row, i) => ({ at: at[3]! + i * logitsStride * 4, into: bytesOf(row) })),
+      args: [weightsAt, arenaAt, cachesAt, ...at.slice(0, 4), tables.tokens.length, tables.rows.length],
+      inputs: [
+        ...inputs.map((table, i) => ({ at: at[i]!, bytes: bytesOf(table) })),
+        { at: at[4]!, bytes: bytesOf(times) },
+        {
+          at: TIMES_AT,
+          bytes: bytesOf(times.length > 0 ? Int32Array.of(at[4]!, times.length / team.threads) : NO_TIMES),
+        },
+      ],
+      outputs: [
+        ...rows.map((row, i) => ({ at: at[3]! + i * logitsStride * 4, into: bytesOf(row) })),
+        { at: at[4]!, into: bytesOf(times) },
+      ],
     }));
     return logits;
   };
@@ -198,9 +214,9 @@ function loaded({ team, target, needs, weightsAt, arenaAt, cachesAt, heap }: Loa
       caches.set(handle, (block.at - cachesAt) / LINE);
       return handle;
     },
-    step: async (requests) => {
+    step: async (requests, times = new Float64Array(0)) => {
       const tables = batchTables(requests, (cache) => caches.get(cache));
-      return queued(() => step(tables));
+      return queued(() => step(tables, times));
     },
     callKernel: (call) => queued(() => callKernel(call)),
     close: () => team.close(),

@@ -5,6 +5,7 @@
  *        0  left empty
  *       64  control words, each in a line of its own
  *      384  arguments of the current job, float64
+ *     2560  where to note times
  *     4096  constant pool: v128 constants that loops use
  *    1 MiB  scratch of thread 0, of thread 1, ...; weights; arena; caches ...
  * ```
@@ -25,6 +26,8 @@ export const SLEEPERS_AT = 320;
 /** [index of the exported function, 1 if the whole team runs it, number of arguments, arguments ...] */
 export const ARGUMENTS_AT = 384;
 export const MAX_ARGUMENTS = 256;
+/** [address, room for so many]: where threads note times, float64, a stretch for each; 0 where nobody asks. */
+export const TIMES_AT = 2560;
 export const POOL_AT = 4096;
 
 /**

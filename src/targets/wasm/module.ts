@@ -1,6 +1,6 @@
 /**
  * A WebAssembly module as plain data: what `encode.ts` turns into bytes and `print.ts` into text. It knows
- * the part of WebAssembly that lutra uses: one imported memory, imported i32 globals, functions, data.
+ * the part of WebAssembly that lutra uses: one imported memory, imported i32 globals and functions, functions, data.
  */
 import type { OpName } from './opcodes.ts';
 
@@ -30,6 +30,8 @@ export interface WasmModule {
   readonly memory: { readonly minPages: number; readonly maxPages: number; readonly shared: boolean };
   /** Immutable i32 globals, imported from env under these names. */
   readonly globals: readonly string[];
+  /** Functions without parameters, imported from env under these names; they come first in the numbering. */
+  readonly imports?: readonly string[];
   /** Functions return nothing. */
   readonly functions: readonly WasmFunction[];
   /** Written into the memory when the module is instantiated. */

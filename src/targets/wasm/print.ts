@@ -28,6 +28,10 @@ function vectorText(bytes: readonly number[]): string {
   return `i32x4 ${words.join(' ')}`;
 }
 
+function functionName({ imports = [], functions }: WasmModule, index: number): string {
+  return imports[index] ?? functions[index - imports.length]!.name;
+}
+
 function instrText([op, ...args]: Instr, locals: readonly string[], module: WasmModule): string {
   const [first = 0, second = 0, third = 0] = args;
   switch (OPCODES[op].immediate) {
@@ -37,7 +41,7 @@ function instrText([op, ...args]: Instr, locals: readonly string[], module: Wasm
     case 'index': {
       if (op.startsWith('local.')) return `${op} ${locals[first]}`;
       if (op === 'global.get') return `${op} ${id(module.globals[first]!)}`;
-      if (op === 'call') return `${op} ${id(module.functions[first]!.name)}`;
+      if (op === 'call') return `${op} ${id(functionName(module, first))}`;
       return `${op} ${first}`;
     }
     case 'i32':
@@ -91,6 +95,7 @@ export function printModule(module: WasmModule): string {
     '(module',
     `  (import "env" "memory" (memory ${minPages} ${maxPages}${shared ? ' shared' : ''}))`,
     ...module.globals.map((name) => `  (import "env" "${name}" (global ${id(name)} i32))`),
+    ...(module.imports ?? []).map((name) => `  (import "env" "${name}" (func ${id(name)}))`),
     ...module.functions.map((fn) => printFunction(fn, module)),
     ...module.data.map(({ at, bytes }) => `  (data (i32.const ${at}) "${hex(bytes)}")`),
     ')',

@@ -39,7 +39,15 @@ export async function startSharedTeam(options: SharedTeamOptions): Promise<Team>
   const functions = engine.Module.exports(module).map(({ name }) => name);
   const setups = Array.from(
     { length: threads },
-    (_, tid): SharedSetup => ({ module, memory, functions, scratch: options.scratch(tid), tid, threads }),
+    (_, tid): SharedSetup => ({
+      module,
+      memory,
+      functions,
+      scratch: options.scratch(tid),
+      tid,
+      threads,
+      timeOrigin: performance.timeOrigin,
+    }),
   );
   const workers = await startWorkers(platform, SHARED_SCRIPT, setups);
   const bytesAt = (at: number, bytes: number) => new Uint8Array(memory.buffer, at, bytes);

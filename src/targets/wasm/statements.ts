@@ -5,6 +5,7 @@ import { threadExtent } from '../../loops/thread.ts';
 import { mapOperands } from '../../loops/walk.ts';
 import { pushAddress, sumOfNames } from './address.ts';
 import type { FunctionContext } from './context.ts';
+import { TIMES_AT } from './layout.ts';
 
 type Of<K extends Stmt['kind']> = Extract<Stmt, { kind: K }>;
 
@@ -18,8 +19,19 @@ export interface Surroundings {
     readonly threads: number;
     /** Absent when the team is always one thread. */
     readonly barrier: number | undefined;
+    /** The function that notes the time. */
+    readonly mark: number;
     readonly kernels: ReadonlyMap<string, { readonly fn: LoopFunction; readonly index: number }>;
   };
+}
+
+/** Notes when a thread comes to a barrier and when it leaves it, where a profile is wanted. */
+function noteTime(ctx: FunctionContext, mark: number): void {
+  ctx.push('i32.const', 0);
+  ctx.push('i32.load', 2, TIMES_AT);
+  ctx.push('if');
+  ctx.push('call', mark);
+  ctx.push('end');
 }
 
 function store(ctx: FunctionContext, { buffer, index, value }: Of<'store'>): void {
@@ -176,8 +188,10 @@ function statement(ctx: FunctionContext, around: Surroundings, s: Stmt): void {
       break;
     case 'barrier':
       if (around.team?.barrier === undefined) return;
+      noteTime(ctx, around.team.mark);
       ctx.push('local.get', around.team.threads);
       ctx.push('call', around.team.barrier);
+      noteTime(ctx, around.team.mark);
       break;
   }
 }

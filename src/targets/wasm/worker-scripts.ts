@@ -2,7 +2,7 @@
  * What worker threads run: scripts of their own, given as text so that they work from any bundler. They
  * find `send` and `receive` defined (see Thread in src/platform).
  */
-import { ARGUMENTS_AT, BUFFERS_AT, JOB_AT, MAX_ARGUMENTS, PENDING_AT } from './layout.ts';
+import { ARGUMENTS_AT, BUFFERS_AT, JOB_AT, MAX_ARGUMENTS, PENDING_AT, TIMES_AT } from './layout.ts';
 import { MAX_PAGES, PAGE } from './module.ts';
 
 /** First message to a thread of a team that shares its memory; it answers with `ready`. */
@@ -14,6 +14,8 @@ export interface SharedSetup {
   readonly scratch: number;
   readonly tid: number;
   readonly threads: number;
+  /** `performance.timeOrigin` of whoever reads times: threads may have another. */
+  readonly timeOrigin: number;
 }
 
 /** First message to the one thread of a team that does not. */
@@ -42,9 +44,16 @@ export type Reply =
 const SPINS = 2000;
 
 export const SHARED_SCRIPT = `
-receive(({ module, memory, functions, scratch, tid, threads }) => {
+receive(({ module, memory, functions, scratch, tid, threads, timeOrigin }) => {
   try {
-    const { exports } = new WebAssembly.Instance(module, { env: { memory, scratch } });
+    let noted = 0;
+    const mark = () => {
+      const [at, room] = new Int32Array(memory.buffer, ${TIMES_AT}, 2);
+      if (noted >= room) return;
+      const now = performance.timeOrigin - timeOrigin + performance.now();
+      new Float64Array(memory.buffer, at, room * threads)[tid * room + noted++] = now;
+    };
+    const { exports } = new WebAssembly.Instance(module, { env: { memory, scratch, mark } });
     const control = new Int32Array(memory.buffer, 0, ${ARGUMENTS_AT / 4});
     const job = new Float64Array(memory.buffer, ${ARGUMENTS_AT}, ${3 + MAX_ARGUMENTS});
     let seen = 0;
@@ -56,7 +65,11 @@ receive(({ module, memory, functions, scratch, tid, threads }) => {
       const team = job[1] === 1;
       if (team || tid === 0) {
         const args = Array.from(job.subarray(3, 3 + job[2]));
-        if (team) args.push(tid, threads);
+        if (team) {
+          args.push(tid, threads);
+          noted = 0;
+          mark();
+        }
         exports[functions[job[0]]](...args);
       }
       if (Atomics.sub(control, ${PENDING_AT / 4}, 1) === 1) send({ kind: 'done' });

@@ -44,9 +44,10 @@ static void release(void *p, size_t bytes) {
 static void run_step(Thread *thread) {
   const Model *model = thread->team->model;
   const Step *s = &thread->team->step;
+  note_time(thread);
   model->variant->main(thread, s->weights, model->arena, s->cache, s->tokens, s->sequences, s->outputs, s->logits,
                        s->n, s->count);
-  barrier(thread);
+  gather(thread);
 }
 
 static void *worker(void *argument) {
@@ -260,6 +261,19 @@ EXPORT void lutra_step(Model *model, const i32 *tokens, i32 n, const i32 *sequen
   team->step = (Step){model->weights, model->caches, tokens, sequences, outputs, logits, n, count};
   if (team->size > 1) advance(team, &team->steps);
   run_step(&team->threads[0]);
+}
+
+/*
+ * From the next step on each thread notes when it begins, when it comes to a barrier and when it leaves it, in
+ * nanoseconds of the monotonic clock: thread t from times[t * room] on, at most room of them. NULL ends that. No
+ * step may be running.
+ */
+EXPORT void lutra_times(Model *model, i64 *times, i32 room) {
+  for (i32 t = 0; t < model->team->size; t++) {
+    Thread *thread = &model->team->threads[t];
+    thread->time = times == NULL ? NULL : times + (size_t)t * (size_t)room;
+    thread->times_end = times == NULL ? NULL : thread->time + room;
+  }
 }
 
 /*

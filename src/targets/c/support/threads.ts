@@ -18,6 +18,8 @@ typedef struct {
   i32 id;
   u32 vain; /* waits since spinning last helped */
   u8 *scratch; /* the local arrays of kernels */
+  i64 *time;   /* where the next one is noted while a profile is taken */
+  i64 *times_end;
   pthread_t handle;
 } Thread;
 
@@ -110,8 +112,13 @@ static void advance(Team *team, _Atomic u32 *counter) {
 #endif
 }
 
+/* Notes the time, where a profile is wanted. */
+INLINE void note_time(Thread *thread) {
+  if (thread->time != thread->times_end) *thread->time++ = nanoseconds();
+}
+
 /* Waits until every thread of the team is here. */
-static void barrier(Thread *thread) {
+static void gather(Thread *thread) {
   Team *team = thread->team;
   if (team->size == 1) return;
   const u32 seen = atomic_load_explicit(&team->barriers, memory_order_relaxed);
@@ -121,6 +128,13 @@ static void barrier(Thread *thread) {
   } else {
     await_change(thread, &team->barriers, seen);
   }
+}
+
+/* Between the kernels of a step. */
+UNUSED static void barrier(Thread *thread) {
+  note_time(thread);
+  gather(thread);
+  note_time(thread);
 }
 
 /* This thread's part of a loop of total iterations. */
