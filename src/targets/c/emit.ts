@@ -43,6 +43,7 @@ const GUARD: Record<Isa, string> = {
   avx2: 'VECTORS',
   avxvnni: 'defined(HAVE_AVXVNNI)',
   avx512vnni: 'VECTORS',
+  avx512vbmi: 'VECTORS',
   neon: 'VECTORS',
   dotprod: 'VECTORS',
   i8mm: 'VECTORS',
@@ -50,7 +51,7 @@ const GUARD: Record<Isa, string> = {
 
 /** Of an architecture, instruction sets as they grow; helpers of one may be used by all that follow. */
 const LEVELS: Record<Arch, readonly Isa[]> = {
-  x64: ['scalar', 'avx2', 'avxvnni', 'avx512vnni'],
+  x64: ['scalar', 'avx2', 'avxvnni', 'avx512vnni', 'avx512vbmi'],
   arm64: ['scalar', 'neon', 'dotprod', 'i8mm'],
 };
 
