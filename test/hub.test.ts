@@ -289,7 +289,7 @@ describe('a model is refused', () => {
   }
 
   test('that has only weights of another format', async () => {
-    expect(await refuse({ 'config.json': {}, 'm-q4.gguf': '' }, 'unsupported')).toMatch(/"m-q4\.gguf"/);
+    expect(await refuse({ 'config.json': {}, 'm.bin': '' }, 'unsupported')).toMatch(/"m\.bin"/);
     expect(await refuse({ 'config.json': {}, 'pytorch_model.bin': '' }, 'unsupported')).toMatch(
       /"pytorch_model\.bin"/,
     );
@@ -659,5 +659,56 @@ describe('the disk', () => {
     await writeFile(join(home, 'file'), '');
     const env = { HF_ENDPOINT: hub.endpoint, HF_HOME: home, HF_HUB_CACHE: join(home, 'file') };
     expect(await failure(resolveModel('org/model', options({ env })), 'not-found')).toMatch(/file/);
+  });
+});
+
+describe('GGUF files', () => {
+  const offer = (...names: string[]) => {
+    const files = new Map(names.map((name) => [name, text(name)]));
+    hub.repos.set('org/model', { commit: COMMIT, files, large: new Set() });
+  };
+  const problem = (spec: string) =>
+    resolveModel(spec, options()).then(
+      () => 'none',
+      ({ code, message, hint }) => `${code}: ${message} ${hint}`,
+    );
+
+  test('the only one is taken, from the cache when the hub is away', async () => {
+    offer('README.md', 'm-i2_s.gguf');
+    const path = await resolveModel('org/model', options());
+    expect(path).toMatch(/m-i2_s\.gguf$/);
+    expect(await readFile(path, 'utf8')).toBe('"m-i2_s.gguf"');
+    expect(requestsFor('README')).toEqual([]);
+    const env = { HF_ENDPOINT: hub.endpoint, HF_HOME: home, HF_HUB_OFFLINE: '1' };
+    expect(await resolveModel('org/model', options({ env }))).toBe(path);
+  });
+
+  test('of several, one must be named', async () => {
+    offer('a-q8.gguf', 'sub/b-q4.gguf');
+    const why = await problem('org/model');
+    expect(why).toMatch(/^usage: .*2 GGUF models.*hf:org\/model\/a-q8\.gguf, hf:org\/model\/sub\/b-q4\.gguf/);
+    const path = await resolveModel('hf:org/model/sub/b-q4.gguf@main', options());
+    expect(await readFile(path, 'utf8')).toBe('"sub/b-q4.gguf"');
+    expect(requestsFor('a-q8')).toEqual([]);
+    expect(await problem('hf:org/model/c.gguf')).toMatch(
+      /^not-found: .*"c\.gguf".*hf:org\/model\/a-q8\.gguf/,
+    );
+    expect(await problem('hf:org/model/../c.gguf')).toMatch(/^usage: /);
+  });
+
+  test('all shards of one come together', async () => {
+    offer('m-00001-of-00002.gguf', 'm-00002-of-00002.gguf');
+    const path = await resolveModel('org/model', options());
+    expect(path).toMatch(/m-00001-of-00002\.gguf$/);
+    expect(await readFile(path.replace('00001-of', '00002-of'), 'utf8')).toBe('"m-00002-of-00002.gguf"');
+    offer('m-00001-of-00002.gguf');
+    hub.repos.get('org/model')!.files.set('new', text(1));
+    await rm(join(home, 'hub'), { recursive: true });
+    expect(await problem('org/model')).toMatch(/^not-found: .*m-00002-of-00002\.gguf/);
+  });
+
+  test('safetensors come first where a model has both', async () => {
+    expect(await readdir(await resolveModel('org/model', options()))).not.toContain('model.gguf');
+    expect(await resolveModel('hf:org/model/model.gguf', options())).toMatch(/model\.gguf$/);
   });
 });

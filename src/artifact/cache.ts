@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
 import { open, readdir, readFile, stat } from 'node:fs/promises';
 import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
+import { ggufShards, isGguf } from '../checkpoint/gguf/choose.ts';
 
 /** Where lutra keeps what it can make again: `$LUTRA_CACHE`, or the platform's cache folder. */
 export function cacheFolder(): string {
@@ -18,17 +19,19 @@ const SAMPLE_BYTES = 4096;
 const HEAD_BYTES = 1 << 20;
 
 /**
- * Identifies the content of a checkpoint folder without reading gigabytes: names and sizes of all files,
+ * Identifies the content of a checkpoint, a folder or a GGUF file with its shards, without reading gigabytes: names and sizes of all files,
  * small files whole, and of large ones the head (safetensors headers are there), samples spread evenly
  * and the modification time.
  */
 export async function fingerprintFolder(folder: string): Promise<string> {
   const hash = createHash('sha256');
-  for (const name of (await readdir(folder)).sort()) {
-    const path = join(folder, name);
+  const paths = isGguf(folder)
+    ? ggufShards(folder)
+    : (await readdir(folder)).sort().map((name) => join(folder, name));
+  for (const path of paths) {
     const facts = await stat(path);
     if (!facts.isFile()) continue;
-    hash.update(`${name}\0${facts.size}\0`);
+    hash.update(`${basename(path)}\0${facts.size}\0`);
     if (facts.size <= WHOLE_FILE_BYTES) {
       hash.update(await readFile(path));
       continue;

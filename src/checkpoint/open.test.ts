@@ -232,7 +232,9 @@ describe('paths and other files', () => {
     await put('model.safetensors', safetensors([A]));
     expect(await failure(join(folder, 'model.safetensors'), 'usage')).toMatch(/single file.*Give its folder/);
     await put('model.gguf', 'GGUF');
-    expect(await failure(join(folder, 'model.gguf'), 'unsupported')).toMatch(/format/);
+    expect(await failure(join(folder, 'model.gguf'), 'invalid')).toMatch(/4 bytes.*GGUF file/);
+    await put('model.bin', 'PK');
+    expect(await failure(join(folder, 'model.bin'), 'unsupported')).toMatch(/format/);
     expect(await failure(join(folder, 'config.json'), 'usage')).toMatch(/not a folder/);
     expect(await failure(join(folder, 'config.json', 'deeper'), 'not-found')).toMatch(/does not exist/);
   });
@@ -243,7 +245,11 @@ describe('paths and other files', () => {
     expect(await failure(folder, 'not-found')).toMatch(/no config\.json/);
     await put('ggml-model.gguf', 'GGUF');
     await rm(join(folder, 'model.safetensors'));
-    expect(await failure(folder, 'unsupported')).toMatch(/ggml-model\.gguf/);
+    expect(await failure(folder, 'invalid')).toMatch(/ggml-model\.gguf: the file has 4 bytes/);
+    await put('other.gguf', 'GGUF');
+    expect(await failure(folder, 'usage')).toMatch(
+      /2 GGUF models \| Choose one: .*ggml-model\.gguf, .*other\.gguf/,
+    );
   });
 
   test.each([

@@ -4,6 +4,8 @@ import { dirname, extname, join } from 'node:path';
 import { LutraError } from '../common/errors.ts';
 import type { Checkpoint, TensorInfo } from './checkpoint.ts';
 import { fileFailure, malformed, quote, systemCode } from './failure.ts';
+import { chooseGguf, isGguf } from './gguf/choose.ts';
+import { type GgufOptions, openGguf } from './gguf/open.ts';
 import { parseObject } from './json.ts';
 import { type SafetensorsEntry, storedDType } from './safetensors.ts';
 import { openShard, type Shard } from './shard.ts';
@@ -30,16 +32,21 @@ interface Place {
 }
 
 /**
- * Opens the checkpoint in `folder`: `config.json` and `model.safetensors`, or the shards that
+ * Opens the checkpoint in `folder`, or a GGUF file. A folder has `config.json` and `model.safetensors`, or the shards that
  * `model.safetensors.index.json` lists. Only headers are read, and checked against the files' sizes.
  * @throws `not-found` for a missing folder, config.json, weights or shard; `invalid` for malformed files;
  *   `usage` for a path that is no folder; `unsupported` for weights in another format
  */
-export async function openCheckpoint(folder: string): Promise<Checkpoint> {
+export async function openCheckpoint(folder: string, options: GgufOptions = {}): Promise<Checkpoint> {
+  if (isGguf(folder)) return openGguf(folder, options);
   await requireFolder(folder);
   const textFiles = await readTextFiles(folder);
   const configText = textFiles.get('config.json');
-  if (configText === undefined) throw await noConfig(folder);
+  if (configText === undefined) {
+    const gguf = chooseGguf(await readdir(folder), folder, (name) => join(folder, name));
+    if (gguf !== undefined) return openGguf(join(folder, gguf), options);
+    throw noConfig(folder);
+  }
   const config = parseObject(configText, join(folder, 'config.json'));
   const generation = textFiles.get('generation_config.json');
   const generationConfig =
@@ -97,7 +104,6 @@ async function requireFolder(path: string): Promise<void> {
       throw new LutraError('usage', `${path} is a single file; expected the folder of a checkpoint`, {
         hint: `Give its folder, which must have config.json and the tokenizer too: ${dirname(path)}`,
       });
-    case '.gguf':
     case '.bin':
     case '.pt':
     case '.pth':
@@ -111,11 +117,9 @@ async function requireFolder(path: string): Promise<void> {
   }
 }
 
-async function noConfig(folder: string): Promise<LutraError> {
-  const names = await readdir(folder);
-  if (names.some((name) => name.endsWith('.gguf'))) return noWeights(folder, names);
+function noConfig(folder: string): LutraError {
   return new LutraError('not-found', `${folder} has no config.json`, {
-    hint: 'A checkpoint is a folder with config.json, tokenizer.json and safetensors files.',
+    hint: 'A checkpoint is a folder with config.json, tokenizer.json and safetensors files, or a GGUF file.',
   });
 }
 

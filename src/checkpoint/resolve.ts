@@ -25,7 +25,7 @@ export async function resolveModel(spec: string, options: ResolveOptions = {}): 
     if (await exists(spec)) return resolve(spec);
     if (!looksLikeRepo(spec)) {
       throw new LutraError('not-found', `there is no folder ${quote(spec)}`, {
-        hint: 'Give the folder of a checkpoint, or a model of the hub as hf:organization/name.',
+        hint: 'Give the folder of a checkpoint, a GGUF file, or a model of the hub as hf:organization/name.',
       });
     }
   }

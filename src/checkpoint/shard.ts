@@ -78,7 +78,7 @@ function requireReadable(entry: SafetensorsEntry, path: string): void {
 }
 
 /** Exactly `length` bytes from `position` on; `invalid` when the file ends before. */
-async function readRange(
+export async function readRange(
   handle: FileHandle,
   position: number,
   length: number,

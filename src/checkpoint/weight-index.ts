@@ -40,7 +40,7 @@ export function noWeights(where: string, names: readonly string[]): LutraError {
       hint: `Add ${WEIGHTS_INDEX}, or name a single weights file ${WEIGHTS}.`,
     });
   }
-  const other = names.find((name) => /\.(gguf|bin|pt|pth)$/.test(name));
+  const other = names.find((name) => /\.(bin|pt|pth)$/.test(name));
   if (other !== undefined) {
     return new LutraError(
       'unsupported',

@@ -197,7 +197,7 @@ function modelName(path: string): string {
   const parts = path.split(/[\\/]/).filter((part) => part !== '');
   const cached = parts.findLast((part) => part.startsWith('models--'));
   return cached === undefined
-    ? (parts.at(-1) ?? 'model')
+    ? (parts.at(-1) ?? 'model').replace(/(-\d{5}-of-\d{5})?\.gguf$/, '')
     : cached.slice('models--'.length).replace('--', '/');
 }
 

@@ -114,7 +114,7 @@ function fixedShape({ name, type }: Constant): number[] {
   });
 }
 
-const FLOAT_TYPES: Readonly<Record<HeadType, Exclude<GgufType, 'TL2'>>> = {
+const FLOAT_TYPES: Readonly<Record<HeadType, GgufType>> = {
   f32: 'F32',
   f16: 'F16',
   bf16: 'BF16',
@@ -157,7 +157,7 @@ function floatTensor(
     name,
     type,
     shape,
-    bytes: ggufBytes(type, count),
+    bytes: ggufBytes(type, shape),
     async *chunks() {
       const weight = await materialize(constant, checkpoint);
       if (weight.kind !== 'float') throw new LutraError('internal', `constant ${constant.name} is no float`);
@@ -209,7 +209,7 @@ async function matrixTensors(
       name,
       type,
       shape: [rows, cols],
-      bytes: ggufBytes(type, rows * cols),
+      bytes: ggufBytes(type, [rows, cols]),
       async *chunks() {
         const weight = await materialize(constant, checkpoint);
         if (weight.kind !== 'ternary') throw new LutraError('internal', `${constant.name} is not ternary`);

@@ -23,6 +23,7 @@ import {
 } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { fileFailure, systemCode } from '../failure.ts';
+import { ggufShards, isGguf } from '../gguf/choose.ts';
 import { parseWeightIndex, WEIGHTS, WEIGHTS_INDEX } from '../weight-index.ts';
 import { isCommit, type RemoteFile } from './listing.ts';
 import type { HubSettings } from './settings.ts';
@@ -42,13 +43,25 @@ export function snapshotFolder(folder: string, commit: string): string {
 }
 
 /**
- * The snapshot of a revision, if all is there that is needed to run it; other tools download single files.
+ * The model of a revision, a snapshot or a GGUF file in it, if all is there that is needed to run it; other
+ * tools download single files.
  */
-export async function cachedSnapshot(folder: string, revision: string): Promise<string | undefined> {
+export async function cachedModel(folder: string, { revision, file }: RepoSpec): Promise<string | undefined> {
   const commit = isCommit(revision) ? revision : await readRef(folder, revision);
   if (commit === undefined) return undefined;
   const snapshot = snapshotFolder(folder, commit);
-  return (await isComplete(snapshot)) ? snapshot : undefined;
+  if (file === undefined && (await isComplete(snapshot))) return snapshot;
+  const gguf = file ?? (await onlyGguf(snapshot));
+  if (gguf === undefined) return undefined;
+  const sizes = await Promise.all(ggufShards(gguf).map((shard) => sizeOf(join(snapshot, shard))));
+  return sizes.includes(undefined) ? undefined : join(snapshot, gguf);
+}
+
+/** The GGUF model that was downloaded before, if it was one. */
+async function onlyGguf(snapshot: string): Promise<string | undefined> {
+  const names = (await readdir(snapshot).catch(() => [])).filter(isGguf);
+  const models = new Set(names.map((name) => ggufShards(name)[0]!));
+  return models.size === 1 ? [...models][0] : undefined;
 }
 
 async function readRef(folder: string, revision: string): Promise<string | undefined> {
@@ -101,6 +114,7 @@ export async function publishSnapshot(
     await mkdir(snapshot, { recursive: true });
     for (const file of files) {
       const pointer = join(snapshot, file.path);
+      await mkdir(dirname(pointer), { recursive: true });
       if ((await sizeOf(pointer)) !== file.size) await point(pointer, blobPath(folder, file.etag));
     }
     if (!isCommit(revision)) await writeRef(join(folder, 'refs', revision), commit);

@@ -8,10 +8,11 @@
 import { mkdir, readFile, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { LutraError } from '../../common/errors.ts';
-import { fileFailure } from '../failure.ts';
+import { fileFailure, quote } from '../failure.ts';
+import { chooseGguf, ggufShards, isGguf } from '../gguf/choose.ts';
 import { TEXT_FILES } from '../open.ts';
 import { noWeights, parseWeightIndex, WEIGHTS, WEIGHTS_INDEX } from '../weight-index.ts';
-import { blobPath, cachedSnapshot, isCached, publishSnapshot, repoFolder, snapshotFolder } from './cache.ts';
+import { blobPath, cachedModel, isCached, publishSnapshot, repoFolder, snapshotFolder } from './cache.ts';
 import { describeFile, isCommit, type Listing, listFiles, type RemoteFile } from './listing.ts';
 import { resumableBytes } from './partial.ts';
 import { cancelled } from './retry.ts';
@@ -33,8 +34,9 @@ const PARALLEL = 4;
  * Brings what openCheckpoint reads of a model into the cache: configuration, tokenizer, template and
  * safetensors files; each verified by its hash. A model whose commit is given, and is complete in the cache,
  * needs no network; neither does any other that is complete, when the hub cannot be reached.
- * @returns the folder of the snapshot
- * @throws `not-found`, `network`, `cancelled`; `unsupported` for a model without safetensors; `invalid` for
+ * @returns the folder of the snapshot, or the path of the GGUF file in it
+ * @throws `not-found`, `network`, `cancelled`; `usage` for a model of several GGUF files, of which none was
+ *   named; `unsupported` for a model without safetensors or GGUF; `invalid` for
  *   a file that keeps arriving damaged; `environment` when the disk is or would get full
  */
 export async function downloadModel(
@@ -45,7 +47,7 @@ export async function downloadModel(
   const signal = options.signal ?? new AbortController().signal;
   if (signal.aborted) throw cancelled(signal);
   const folder = repoFolder(hub, spec);
-  const cached = await cachedSnapshot(folder, spec.revision);
+  const cached = await cachedModel(folder, spec);
   if (cached !== undefined && (isCommit(spec.revision) || hub.offline)) return cached;
   if (hub.offline) {
     throw new LutraError('network', `${spec.repo} is not (completely) in the cache ${hub.cache}`, {
@@ -60,11 +62,32 @@ export async function downloadModel(
   }
   const { commit } = listed.value;
   const transfer = { hub, spec, commit, folder, signal, onBytes: () => undefined };
-  const files = await requiredFiles(transfer, listed.value);
+  const gguf = chosenGguf(spec, listed.value);
+  const files =
+    gguf === undefined
+      ? await requiredFiles(transfer, listed.value)
+      : await Promise.all(ggufShards(gguf).map((name) => remoteFile(transfer, listed.value, name)));
   const missing: RemoteFile[] = [];
   for (const file of files) if (!(await isCached(folder, commit, file))) missing.push(file);
   await transferAll(transfer, missing, options.onProgress);
-  return publishSnapshot(folder, spec.revision, commit, files);
+  const snapshot = await publishSnapshot(folder, spec.revision, commit, files);
+  return gguf === undefined ? snapshot : join(snapshot, gguf);
+}
+
+/** The GGUF file to take: the one that was named, or the only one of a model that has no safetensors. */
+function chosenGguf({ repo, revision, file }: RepoSpec, { files }: Listing): string | undefined {
+  const names = [...files.keys()];
+  if (file !== undefined) {
+    if (files.has(file)) return ggufShards(file)[0];
+    const candidates = names.filter(isGguf).map((name) => quote(`hf:${repo}/${name}`).slice(1, -1));
+    throw new LutraError('not-found', `the model ${repo} has no file ${quote(file)}`, {
+      hint:
+        candidates.length === 0 ? 'It has no GGUF files.' : `It has ${candidates.slice(0, 20).join(', ')}.`,
+    });
+  }
+  if (files.has(WEIGHTS) || files.has(WEIGHTS_INDEX)) return undefined;
+  const at = revision === 'main' ? '' : `@${revision}`;
+  return chooseGguf(names, `the model ${repo}`, (name) => `hf:${repo}/${name}${at}`);
 }
 
 /** With a copy at hand, an unreachable hub is not worth a long wait. */
@@ -101,13 +124,9 @@ async function requiredFiles(transfer: Transfer, listing: Listing): Promise<Remo
 
 async function remoteFile(transfer: Transfer, listing: Listing, name: string): Promise<RemoteFile> {
   if (!listing.files.has(name)) {
-    throw new LutraError(
-      'not-found',
-      `the model ${transfer.spec.repo} has no ${name}, which its index lists`,
-      {
-        hint: 'The upload may be incomplete: try again later, or another revision.',
-      },
-    );
+    throw new LutraError('not-found', `the model ${transfer.spec.repo} has no ${name}, which belongs to it`, {
+      hint: 'The upload may be incomplete: try again later, or another revision.',
+    });
   }
   const { hub, spec, commit, signal } = transfer;
   return listing.files.get(name) ?? describeFile(hub, spec, commit, name, signal);

@@ -32,7 +32,7 @@ export function isCommit(revision: string): boolean {
 
 /** The address of a file. */
 export function fileUrl(hub: HubSettings, spec: RepoSpec, commit: string, path: string): string {
-  return `${hub.endpoint}/${spec.repo}/resolve/${commit}/${encodeURIComponent(path)}`;
+  return `${hub.endpoint}/${spec.repo}/resolve/${commit}/${path.split('/').map(encodeURIComponent).join('/')}`;
 }
 
 /**

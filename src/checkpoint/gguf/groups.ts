@@ -1,0 +1,247 @@
+/**
+ * Blocks of GGUF as what they are: codes, and per group of them a scale and a zero point or minimum. One
+ * function per type; layouts as in ggml's `dequantize_row_*`. Each of them is a plain reference, too: the
+ * value of a code is `scale * (code - zero)`, or `scale * code - minimum` where there are minima.
+ */
+import { f16ToF32 } from '../../common/halves.ts';
+import type { GgufType } from './types.ts';
+
+export interface GroupedCodes {
+  /** Bits a code needs at most. */
+  readonly bits: 1 | 2 | 4 | 6 | 8;
+  /** Codes that share a scale. */
+  readonly group: number;
+  readonly codes: Uint8Array;
+  readonly scales: Float32Array;
+  /** The code that means 0, or per group what is subtracted. */
+  readonly zero: number | Float32Array;
+}
+
+/** Types of codes with scales. */
+export type GroupedType = Extract<
+  GgufType,
+  'Q4_0' | 'Q8_0' | 'Q2_K' | 'Q4_K' | 'Q6_K' | 'Q1_0' | 'Q2_0' | 'Q2_0_128' | 'TQ1_0' | 'TQ2_0'
+>;
+
+/** What a tensor of the type looks like, before it is read. */
+export const GROUPED: Readonly<
+  Record<
+    GroupedType,
+    { readonly bits: GroupedCodes['bits']; readonly group: number; readonly minima: boolean }
+  >
+> = {
+  Q4_0: { bits: 4, group: 32, minima: false },
+  Q8_0: { bits: 8, group: 32, minima: false },
+  Q2_K: { bits: 2, group: 16, minima: true },
+  Q4_K: { bits: 4, group: 32, minima: true },
+  Q6_K: { bits: 6, group: 16, minima: false },
+  Q1_0: { bits: 1, group: 128, minima: true },
+  Q2_0: { bits: 2, group: 64, minima: false },
+  Q2_0_128: { bits: 2, group: 128, minima: false },
+  TQ1_0: { bits: 2, group: 256, minima: false },
+  TQ2_0: { bits: 2, group: 256, minima: false },
+};
+
+/** Bytes to codes and scales. `bytes` are whole blocks. */
+export function decodeGroups(type: GroupedType, bytes: Uint8Array): GroupedCodes {
+  return DECODERS[type](bytes);
+}
+
+const half = (bytes: Uint8Array, at: number) => f16ToF32(bytes[at]! | (bytes[at + 1]! << 8));
+
+const DECODERS: Readonly<Record<GroupedType, (bytes: Uint8Array) => GroupedCodes>> = {
+  Q4_0: decodeQ4,
+  Q8_0: decodeQ8,
+  Q2_K: decodeQ2K,
+  Q4_K: decodeQ4K,
+  Q6_K: decodeQ6K,
+  Q1_0: decodeQ1,
+  Q2_0: (bytes) => decodeQ2(bytes, 64),
+  Q2_0_128: (bytes) => decodeQ2(bytes, 128),
+  TQ1_0: decodeTq1,
+  TQ2_0: decodeTq2,
+};
+
+/** 18 bytes for 32: f16 scale; byte j has the values j (low) and 16 + j (high). */
+function decodeQ4(bytes: Uint8Array): GroupedCodes {
+  const blocks = bytes.length / 18;
+  const codes = new Uint8Array(blocks * 32);
+  const scales = new Float32Array(blocks);
+  for (let b = 0; b < blocks; b++) {
+    scales[b] = half(bytes, b * 18);
+    for (let j = 0; j < 16; j++) {
+      const byte = bytes[b * 18 + 2 + j]!;
+      codes[b * 32 + j] = byte & 15;
+      codes[b * 32 + 16 + j] = byte >> 4;
+    }
+  }
+  return { bits: 4, group: 32, codes, scales, zero: 8 };
+}
+
+/** 34 bytes for 32: f16 scale, i8 values. */
+function decodeQ8(bytes: Uint8Array): GroupedCodes {
+  const blocks = bytes.length / 34;
+  const codes = new Uint8Array(blocks * 32);
+  const scales = new Float32Array(blocks);
+  for (let b = 0; b < blocks; b++) {
+    scales[b] = half(bytes, b * 34);
+    for (let j = 0; j < 32; j++) codes[b * 32 + j] = bytes[b * 34 + 2 + j]! ^ 0x80;
+  }
+  return { bits: 8, group: 32, codes, scales, zero: 128 };
+}
+
+/**
+ * 84 bytes for 256: 16 bytes with a scale (low 4 bits) and a minimum (high) for 16 values each, 64 bytes of
+ * codes, f16 d, f16 dmin. Value 128 h + 32 s + l is at bits 2 s of byte 32 h + l.
+ */
+function decodeQ2K(bytes: Uint8Array): GroupedCodes {
+  const blocks = bytes.length / 84;
+  const codes = new Uint8Array(blocks * 256);
+  const scales = new Float32Array(blocks * 16);
+  const minima = new Float32Array(blocks * 16);
+  for (let b = 0; b < blocks; b++) {
+    const at = b * 84;
+    const d = half(bytes, at + 80);
+    const dmin = half(bytes, at + 82);
+    for (let g = 0; g < 16; g++) {
+      scales[b * 16 + g] = d * (bytes[at + g]! & 15);
+      minima[b * 16 + g] = dmin * (bytes[at + g]! >> 4);
+    }
+    for (let i = 0; i < 256; i++) {
+      codes[b * 256 + i] = (bytes[at + 16 + 32 * (i >> 7) + (i & 31)]! >> (2 * ((i >> 5) & 3))) & 3;
+    }
+  }
+  return { bits: 2, group: 16, codes, scales, zero: minima };
+}
+
+/**
+ * 144 bytes for 256: f16 d, f16 dmin, 12 bytes with eight 6-bit scales and minima, 128 bytes of codes. Value
+ * 64 p + l is the low nibble of byte 32 p + l, value 64 p + 32 + l the high one.
+ *
+ * ```
+ * byte   0-3                       4-7                          8-11
+ * bits 0-5  scale j                   minimum j                 0-3 scale 4 + j, low  4-7 minimum 4 + j, low
+ * bits 6-7  scale 4 + j, high         minimum 4 + j, high
+ * ```
+ */
+function decodeQ4K(bytes: Uint8Array): GroupedCodes {
+  const blocks = bytes.length / 144;
+  const codes = new Uint8Array(blocks * 256);
+  const scales = new Float32Array(blocks * 8);
+  const minima = new Float32Array(blocks * 8);
+  for (let b = 0; b < blocks; b++) {
+    const at = b * 144;
+    const d = half(bytes, at);
+    const dmin = half(bytes, at + 2);
+    for (let j = 0; j < 4; j++) {
+      const [low, high, rest] = [bytes[at + 4 + j]!, bytes[at + 8 + j]!, bytes[at + 12 + j]!];
+      scales[b * 8 + j] = d * (low & 63);
+      minima[b * 8 + j] = dmin * (high & 63);
+      scales[b * 8 + 4 + j] = d * ((rest & 15) | ((low >> 6) << 4));
+      minima[b * 8 + 4 + j] = dmin * ((rest >> 4) | ((high >> 6) << 4));
+    }
+    for (let i = 0; i < 256; i++) {
+      const byte = bytes[at + 16 + 32 * (i >> 6) + (i & 31)]!;
+      codes[b * 256 + i] = (i & 32) === 0 ? byte & 15 : byte >> 4;
+    }
+  }
+  return { bits: 4, group: 32, codes, scales, zero: minima };
+}
+
+/** 210 bytes for 256: see `encodeQ6Floats`. */
+function decodeQ6K(bytes: Uint8Array): GroupedCodes {
+  const blocks = bytes.length / 210;
+  const codes = new Uint8Array(blocks * 256);
+  const scales = new Float32Array(blocks * 16);
+  for (let b = 0; b < blocks; b++) {
+    const at = b * 210;
+    const d = half(bytes, at + 208);
+    for (let g = 0; g < 16; g++) scales[b * 16 + g] = d * ((bytes[at + 192 + g]! << 24) >> 24);
+    for (let i = 0; i < 256; i++) {
+      const [h, s, l] = [i >> 7, (i >> 5) & 3, i & 31];
+      const low = (bytes[at + 64 * h + 32 * (s & 1) + l]! >> (4 * (s >> 1))) & 15;
+      const high = (bytes[at + 128 + 32 * h + l]! >> (2 * s)) & 3;
+      codes[b * 256 + i] = low | (high << 4);
+    }
+  }
+  return { bits: 6, group: 16, codes, scales, zero: 32 };
+}
+
+/** 18 bytes for 128: f16 d, then one bit a value, lowest first: 1 is d, 0 is -d, so 2 d code - d. */
+function decodeQ1(bytes: Uint8Array): GroupedCodes {
+  const blocks = bytes.length / 18;
+  const codes = new Uint8Array(blocks * 128);
+  const scales = new Float32Array(blocks);
+  const minima = new Float32Array(blocks);
+  for (let b = 0; b < blocks; b++) {
+    const d = half(bytes, b * 18);
+    scales[b] = 2 * d;
+    minima[b] = d;
+    for (let i = 0; i < 128; i++) codes[b * 128 + i] = (bytes[b * 18 + 2 + (i >> 3)]! >> (i & 7)) & 1;
+  }
+  return { bits: 1, group: 128, codes, scales, zero: minima };
+}
+
+/** f16 d, then two bits a value, lowest first: (code - 1) d, so that there is a 2, too. */
+function decodeQ2(bytes: Uint8Array, group: 64 | 128): GroupedCodes {
+  const size = 2 + group / 4;
+  const blocks = bytes.length / size;
+  const codes = new Uint8Array(blocks * group);
+  const scales = new Float32Array(blocks);
+  for (let b = 0; b < blocks; b++) {
+    scales[b] = half(bytes, b * size);
+    for (let i = 0; i < group; i++) {
+      codes[b * group + i] = (bytes[b * size + 2 + (i >> 2)]! >> (2 * (i & 3))) & 3;
+    }
+  }
+  return { bits: 2, group, codes, scales, zero: 1 };
+}
+
+/** 54 bytes for 256: see `encodeTq1` for the order. A byte times 3^n, modulo 256, times 3, has trit n above bit 8. */
+function decodeTq1(bytes: Uint8Array): GroupedCodes {
+  const blocks = bytes.length / 54;
+  const codes = new Uint8Array(blocks * 256);
+  const scales = new Float32Array(blocks);
+  for (let b = 0; b < blocks; b++) {
+    const [at, to] = [b * 54, b * 256];
+    scales[b] = half(bytes, at + 52);
+    const unpack = (byte: number, first: number, step: number, count: number) => {
+      let rest = byte;
+      for (let n = 0; n < count; n++) {
+        codes[first + n * step] = (rest * 3) >> 8;
+        rest = (rest * 3) & 255;
+      }
+    };
+    for (let m = 0; m < 32; m++) unpack(bytes[at + m]!, to + m, 32, 5);
+    for (let m = 0; m < 16; m++) unpack(bytes[at + 32 + m]!, to + 160 + m, 16, 5);
+    for (let m = 0; m < 4; m++) unpack(bytes[at + 48 + m]!, to + 240 + m, 4, 4);
+  }
+  return { bits: 2, group: 256, codes, scales, zero: 1 };
+}
+
+/** 66 bytes for 256: see `encodeTq2`. */
+function decodeTq2(bytes: Uint8Array): GroupedCodes {
+  const blocks = bytes.length / 66;
+  const codes = new Uint8Array(blocks * 256);
+  const scales = new Float32Array(blocks);
+  for (let b = 0; b < blocks; b++) {
+    scales[b] = half(bytes, b * 66 + 64);
+    for (let i = 0; i < 256; i++) {
+      codes[b * 256 + i] = (bytes[b * 66 + 32 * (i >> 7) + (i & 31)]! >> (2 * ((i >> 5) & 3))) & 3;
+    }
+  }
+  return { bits: 2, group: 256, codes, scales, zero: 1 };
+}
+
+/** The values, each operation rounded to f32 as ggml does it. */
+export function dequantizeGroups({ group, codes, scales, zero }: GroupedCodes): Float32Array {
+  const values = new Float32Array(codes.length);
+  for (let i = 0; i < values.length; i++) {
+    const g = Math.floor(i / group);
+    values[i] =
+      typeof zero === 'number'
+        ? scales[g]! * (codes[i]! - zero)
+        : Math.fround(scales[g]! * codes[i]!) - zero[g]!;
+  }
+  return values;
+}

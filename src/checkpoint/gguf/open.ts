@@ -1,0 +1,330 @@
+/**
+ * Opens GGUF files as checkpoints: with the names, dtypes and shapes that the same model has in Hugging
+ * Face's form, so that nothing after this room knows where a model is from. Tensors are read and
+ * converted one at a time, when they are asked for.
+ */
+import { type FileHandle, open, stat } from 'node:fs/promises';
+import { LutraError } from '../../common/errors.ts';
+import type { Checkpoint, TensorInfo } from '../checkpoint.ts';
+import { fileFailure, malformed, quote, systemCode } from '../failure.ts';
+import { readRange } from '../shard.ts';
+import { ggufShards } from './choose.ts';
+import { decodeGroups, dequantizeGroups, GROUPED, type GroupedType } from './groups.ts';
+import { type GgufHeader, type GgufTensor, MAX_HEADER_BYTES, parseGgufHeader } from './header.ts';
+import { scaleNames, type TensorRole, tensorRole } from './names.ts';
+import { architectureOf, generationConfig, isBitnet, type Metadata, modelConfig } from './read-config.ts';
+import { vocabularyFiles } from './read-vocabulary.ts';
+import { decodeTernary, floatsOf, halfBytes, type I2sOrder, packTrits } from './ternary.ts';
+import { ggufBytes, TAILED } from './types.ts';
+
+export interface GgufOptions {
+  /** How blocks of I2_S are ordered; default `x86`, as published files are. */
+  readonly i2sOrder?: I2sOrder;
+}
+
+/** Most headers are shorter; the rest is read when it turns out that it is needed. */
+const FIRST_READ = 16 * 1024 * 1024;
+
+/** A tensor and the file it is in. */
+interface Place {
+  readonly tensor: GgufTensor;
+  readonly handle: FileHandle;
+  readonly path: string;
+}
+
+/**
+ * Opens a GGUF file, with all its shards where it is one of several. Only headers are read.
+ * @throws `not-found` for a missing file, `invalid` for a malformed one, `unsupported` for an architecture,
+ *   tokenizer or type of tensor that lutra does not know, by name and number
+ */
+export async function openGguf(path: string, options: GgufOptions = {}): Promise<Checkpoint> {
+  const handles: FileHandle[] = [];
+  const close = async () => {
+    await Promise.all(handles.map((handle) => handle.close()));
+  };
+  try {
+    const places = new Map<string, Place>();
+    let metadata: Metadata | undefined;
+    for (const shard of ggufShards(path)) {
+      const handle = await openFile(shard);
+      handles.push(handle);
+      const header = await readHeader(handle, shard);
+      metadata ??= header.metadata;
+      for (const tensor of header.tensors) {
+        if (places.has(tensor.name)) {
+          throw malformed(shard, `tensor ${quote(tensor.name)} is in another shard, too`, 'each tensor once');
+        }
+        places.set(tensor.name, { tensor, handle, path: shard });
+      }
+    }
+    return await presentModel(path, metadata!, places, options, close);
+  } catch (error) {
+    await close();
+    throw fileFailure(error, 'reading', path);
+  }
+}
+
+async function openFile(path: string): Promise<FileHandle> {
+  try {
+    // Before opening, since opening a pipe would wait for its writer.
+    if (!(await stat(path)).isFile()) throw malformed(path, 'it is not a regular file', 'a GGUF file');
+    return await open(path, 'r');
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT') throw error;
+    throw new LutraError('not-found', `${path} is missing`, {
+      hint: 'Get all files of the model: those named -00001-of-0000N belong together.',
+      cause: error,
+    });
+  }
+}
+
+async function readHeader(handle: FileHandle, path: string): Promise<GgufHeader> {
+  const { size } = await handle.stat();
+  const limit = Math.min(size, MAX_HEADER_BYTES);
+  for (let length = Math.min(limit, FIRST_READ); ; length = Math.min(limit, length * 2)) {
+    const header = parseGgufHeader(await readRange(handle, 0, length, path), size, path);
+    if (header !== undefined) return header;
+    if (length === limit)
+      throw malformed(path, 'its header is too long', `at most ${MAX_HEADER_BYTES} bytes`);
+  }
+}
+
+/** One tensor of the checkpoint: what it looks like, and how its bytes come about. */
+interface Presented {
+  readonly info: TensorInfo;
+  read(): Promise<Uint8Array>;
+}
+
+async function presentModel(
+  path: string,
+  metadata: Metadata,
+  places: ReadonlyMap<string, Place>,
+  options: GgufOptions,
+  close: () => Promise<void>,
+): Promise<Checkpoint> {
+  const presenter = new Presenter(path, metadata, places, options);
+  const presented = await presenter.present();
+  const { config } = presenter;
+  const generation = generationConfig(metadata);
+  const textFiles = new Map([
+    ['config.json', JSON.stringify(config)],
+    ['generation_config.json', JSON.stringify(generation)],
+    ...vocabularyFiles(metadata, path),
+  ]);
+  let closed = false;
+  return {
+    path,
+    config,
+    generationConfig: generation,
+    textFiles,
+    tensors: new Map(Array.from(presented, ([name, { info }]) => [name, info])),
+    async read(name) {
+      if (closed) throw new LutraError('usage', `the checkpoint ${path} is closed`);
+      const tensor = presented.get(name);
+      if (tensor === undefined) {
+        throw new LutraError('not-found', `${path} has no tensor ${quote(name)}`, {
+          hint: 'The file is incomplete, or is of another architecture than it says.',
+        });
+      }
+      return tensor.read().catch((error: unknown) => {
+        throw fileFailure(error, 'reading', path);
+      });
+    },
+    async close() {
+      if (closed) return;
+      closed = true;
+      await close();
+    },
+  };
+}
+
+const f32Bytes = (values: Float32Array) =>
+  new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+
+class Presenter {
+  readonly #path: string;
+  readonly #metadata: Metadata;
+  readonly #places: ReadonlyMap<string, Place>;
+  readonly #order: I2sOrder;
+  readonly #architecture: string;
+  readonly #presented = new Map<string, Presented>();
+  /** Scales of ternary matrices whose trits were read. */
+  readonly #scales = new Map<string, number>();
+  config: Readonly<Record<string, unknown>> = {};
+
+  constructor(path: string, metadata: Metadata, places: ReadonlyMap<string, Place>, options: GgufOptions) {
+    this.#path = path;
+    this.#metadata = metadata;
+    this.#places = places;
+    this.#order = options.i2sOrder ?? 'x86';
+    this.#architecture = architectureOf(metadata, path);
+  }
+
+  async present(): Promise<ReadonlyMap<string, Presented>> {
+    const roles = new Map<string, TensorRole>();
+    for (const name of this.#places.keys()) {
+      const role = tensorRole(name);
+      if (role !== undefined) roles.set(name, role);
+    }
+    const ternary = this.#isTernary(roles);
+    const factors = this.#places.get('rope_freqs.weight');
+    this.config = modelConfig(
+      this.#metadata,
+      {
+        vocab: this.#places.get('token_embd.weight')?.tensor.shape[0] ?? 0,
+        tied: !this.#places.has('output.weight'),
+        ternary,
+        ...(factors === undefined ? {} : { ropeFactors: await this.#floats(factors) }),
+      },
+      this.#path,
+    );
+    for (const [name, place] of this.#places) {
+      const role = roles.get(name);
+      if (role === undefined) this.#unknown(name, place);
+      else if (role.projection && ternary) this.#presentTernary(place, role);
+      else this.#presentFloats(place, role);
+    }
+    return this.#presented;
+  }
+
+  /** What has no name here must not be overlooked: it keeps its name, which no importer expects. */
+  #unknown(name: string, { tensor }: Place): void {
+    if (name === 'rope_freqs.weight') return;
+    const owner = name.replace(/(\.scale|\.weight_scale)$/, '.weight');
+    if (owner !== name && this.#places.has(owner)) return;
+    const { shape, begin, end } = tensor;
+    this.#add({ name, dtype: 'u8', shape, bytes: end - begin }, async () => {
+      throw new LutraError(
+        'unsupported',
+        `${this.#path}: tensor ${quote(name)} has no place in lutra's models`,
+      );
+    });
+  }
+
+  #add(info: TensorInfo, read: () => Promise<Uint8Array>): void {
+    this.#presented.set(info.name, { info, read });
+  }
+
+  /** A BitNet's projections are ternary in any type; a Llama's when one of their types can be nothing else. */
+  #isTernary(roles: ReadonlyMap<string, TensorRole>): boolean {
+    if (isBitnet(this.#architecture)) return true;
+    return [...roles].some(([name, role]) => {
+      const { type } = this.#places.get(name)!.tensor;
+      return (
+        role.projection && (type === 'TQ1_0' || type === 'TQ2_0' || (type !== undefined && TAILED.has(type)))
+      );
+    });
+  }
+
+  #readable({ tensor, path }: Place): NonNullable<GgufTensor['type']> {
+    if (tensor.type !== undefined) return tensor.type;
+    throw new LutraError(
+      'unsupported',
+      `${path}: tensor ${quote(tensor.name)} has the type ${tensor.typeName}`,
+      {
+        hint: 'Get a conversion of the model to a type that lutra reads: docs/formats.md lists them.',
+      },
+    );
+  }
+
+  #bytes({ tensor, handle, path }: Place): Promise<Uint8Array> {
+    return readRange(handle, tensor.begin, tensor.end - tensor.begin, path);
+  }
+
+  async #floats(place: Place): Promise<Float32Array> {
+    const type = this.#readable(place);
+    const bytes = await this.#bytes(place);
+    return type in GROUPED
+      ? dequantizeGroups(decodeGroups(type as GroupedType, bytes))
+      : floatsOf(type, bytes);
+  }
+
+  #presentTernary(place: Place, { name, part }: TensorRole): void {
+    const { tensor, path } = place;
+    const type = this.#readable(place);
+    const [rows = 0, cols = 0] = tensor.shape;
+    if (tensor.shape.length !== 2 || rows % 4 !== 0) {
+      throw new LutraError(
+        'unsupported',
+        `${path}: tensor ${quote(tensor.name)} has the shape [${tensor.shape.join(', ')}]`,
+        { hint: 'Ternary matrices must have a multiple of 4 rows.' },
+      );
+    }
+    const matrix = async () => {
+      const request = { type, rows, cols, tensor: tensor.name, order: this.#order };
+      const { trits, scale } = decodeTernary(await this.#bytes(place), request);
+      this.#scales.set(tensor.name, scale);
+      return { trits, scale };
+    };
+    this.#add({ name, dtype: 'u8', shape: [rows / 4, cols], bytes: (rows / 4) * cols }, async () => {
+      const { trits } = await matrix();
+      const order = this.#rowOrder(part, rows);
+      return packTrits(order === undefined ? trits : gatherRows(trits, cols, order));
+    });
+    const scaleName = `${name}_scale`;
+    this.#add({ name: scaleName, dtype: 'f32', shape: [1], bytes: 4 }, async () => {
+      const own = this.#scales.get(tensor.name) ?? (await matrix()).scale;
+      // llama.cpp's tensor `.scale` multiplies what the blocks say; bitnet.cpp's is the tail, told again.
+      const apart = TAILED.has(type) ? undefined : this.#places.get(scaleNames(tensor.name)[0]!);
+      const factor = apart === undefined ? 1 : (await this.#floats(apart))[0]!;
+      return f32Bytes(Float32Array.of(own * factor));
+    });
+  }
+
+  /** Floats as they are; what is quantized as f16, which holds any such value as well as its scale did. */
+  #presentFloats(place: Place, { name, part }: TensorRole): void {
+    const { tensor } = place;
+    const type = this.#readable(place);
+    const { shape } = tensor;
+    const count = shape.reduce((product, size) => product * size, 1);
+    const order = () => this.#rowOrder(part, shape[0] ?? 0);
+    if (type === 'F32' || type === 'F16' || type === 'BF16') {
+      const dtype = type === 'F32' ? 'f32' : type === 'F16' ? 'f16' : 'bf16';
+      this.#add({ name, dtype, shape, bytes: ggufBytes(type, shape) }, async () => {
+        const bytes = await this.#bytes(place);
+        const rows = order();
+        return rows === undefined ? bytes : gatherRows(bytes, bytes.length / rows.length, rows);
+      });
+      return;
+    }
+    if (TAILED.has(type)) {
+      throw new LutraError(
+        'unsupported',
+        `${this.#path}: tensor ${quote(tensor.name)} has the type ${type}`,
+        {
+          hint: 'Only matrices of layers can be ternary.',
+        },
+      );
+    }
+    this.#add({ name, dtype: 'f16', shape, bytes: count * 2 }, async () => {
+      const values = await this.#floats(place);
+      const rows = order();
+      return halfBytes(rows === undefined ? values : gatherRows(values, values.length / rows.length, rows));
+    });
+  }
+
+  /**
+   * For each row of Hugging Face the row of GGUF. llama.cpp rotates neighbors in the architecture llama, so
+   * that its files have the halves of every head of q and k in turns.
+   */
+  #rowOrder(part: string, rows: number): Int32Array | undefined {
+    if (this.#architecture !== 'llama' || (part !== 'attn_q' && part !== 'attn_k')) return undefined;
+    const headDim = this.config.head_dim as number;
+    const half = headDim / 2;
+    return Int32Array.from({ length: rows }, (_, row) => {
+      const within = row % headDim;
+      return row - within + (within < half ? 2 * within : 2 * (within - half) + 1);
+    });
+  }
+}
+
+function gatherRows<T extends Int8Array | Uint8Array | Float32Array>(
+  values: T,
+  cols: number,
+  rows: Int32Array,
+): T {
+  const out = values.slice() as T;
+  for (let i = 0; i < rows.length; i++)
+    out.set(values.subarray(rows[i]! * cols, (rows[i]! + 1) * cols), i * cols);
+  return out;
+}
