@@ -24,7 +24,9 @@ export interface Extent {
 
 /** Little work, for the interpreter has to do it too. */
 function testExtent(use: KernelUse): Extent {
-  const n = use.shape.batch === 'one' ? 1 : isMatmul(use) ? 5 : 3;
+  // Of weights in groups, more tokens than the schedules for a few take.
+  const many = use.op === 'lowbit.matmul.group' ? 7 : 5;
+  const n = use.shape.batch === 'one' ? 1 : isMatmul(use) ? many : 3;
   return { n, position: 17, matrixRows: 512, comparedRows: 64 };
 }
 /** `ids` index a table of VOCABULARY rows; `halves` are 0 0 1 1 2 ...; `trits` bytes of four 2-bit codes 0 to 2. */
@@ -58,7 +60,7 @@ export const VOCABULARY = 8;
 const pad = (k: number) => alignUp(k, ROW_PAD);
 
 function isMatmul(use: KernelUse): boolean {
-  return use.op === 'lowbit.matmul' || use.op === 'matmul';
+  return use.op === 'lowbit.matmul' || use.op === 'lowbit.matmul.group' || use.op === 'matmul';
 }
 
 /** The scalar arguments, by parameter name. */
@@ -89,6 +91,28 @@ function sizesOf(use: KernelUse, extent: Extent): Readonly<Record<string, number
         sum: n,
         weight: matrix / 4,
         weightScale: pad(m),
+        residual: rows(m),
+        out: rows(m),
+      };
+    }
+    case 'quantize.group':
+    case 'rmsNorm.quantize.group': {
+      const parts = n * pad(Math.ceil(k / number('group')));
+      const planes = use.shape.to === 'int16' ? 2 : 1;
+      return { x: rows(k), weight: pad(k), order: k, q: planes * rows(k), scale: parts, sum: parts };
+    }
+    case 'lowbit.matmul.group': {
+      const m = number('m');
+      const parts = n * pad(Math.ceil(k / number('activationGroup')));
+      const matrix = Math.min(pad(m), matrixRows);
+      const lanes = matrix * Math.ceil(k / number('group'));
+      return {
+        q: (use.shape.to === 'int16' ? 2 : 1) * rows(k),
+        scale: parts,
+        sum: parts,
+        weight: (matrix * pad(k) * number('bits')) / 8,
+        weightScale: lanes,
+        zeros: lanes,
         residual: rows(m),
         out: rows(m),
       };
@@ -149,7 +173,11 @@ function fillOf({ elem, name }: BufferParam): Fill {
     case 'i8':
       return elem;
     case 'i32':
-      return name === 'tokens' || name === 'pairs' ? 'ids' : name === 'outputs' ? 'halves' : 'i32';
+      return name === 'tokens' || name === 'pairs' || name === 'order'
+        ? 'ids'
+        : name === 'outputs'
+          ? 'halves'
+          : 'i32';
     case 'u8':
       return 'trits';
     default:

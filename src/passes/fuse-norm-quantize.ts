@@ -4,6 +4,8 @@
  * ```
  * n = rmsNorm(x, w) {eps = 1e-5}           q, scale, sum = rmsNorm.quantize(x, w) {eps = 1e-5}
  * q, scale, sum = quantize(n)        ->
+ *
+ * and quantize.group likewise.
  * ```
  */
 import type { Graph, Node } from '../graph/ir.ts';
@@ -15,12 +17,18 @@ function run(graph: Graph): Graph {
   const remove: Node[] = [];
   const insert: Node[] = [];
   for (const node of graph.nodes) {
-    const norm = node.op === 'quantize' ? index.producers.get(node.inputs[0]!) : undefined;
+    const quantizes = node.op === 'quantize' || node.op === 'quantize.group';
+    const norm = quantizes ? index.producers.get(node.inputs[0]!) : undefined;
     if (norm?.op !== 'rmsNorm') continue;
     const normed = norm.outputs[0]!.name;
     if (index.usersOf(normed).length > 1 || index.isOutput(normed)) continue;
     remove.push(norm, node);
-    insert.push({ op: 'rmsNorm.quantize', inputs: norm.inputs, outputs: node.outputs, attrs: norm.attrs });
+    insert.push({
+      op: `rmsNorm.${node.op}`,
+      inputs: [...norm.inputs, ...node.inputs.slice(1)],
+      outputs: node.outputs,
+      attrs: { ...norm.attrs, ...node.attrs },
+    });
   }
   return remove.length === 0 ? graph : replaceNodes(graph, { remove, insert });
 }

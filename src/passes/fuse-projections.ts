@@ -1,5 +1,5 @@
 /**
- * Makes one product of those that read the same quantized input: weights and scales one below the other.
+ * Makes one product of those that read the same input: weights, scales and zeros one below the other.
  *
  * ```
  * q = lowbit.matmul(x.q, x.scale, x.sum, wq, sq)          qk = lowbit.matmul(x.q, x.scale, x.sum, wqk, sqk)
@@ -30,15 +30,30 @@ function concatenate(name: string, constants: readonly Constant[]): Constant {
   return { name, type: { dtype, shape: [rows, ...shape.slice(1)] }, source: { kind: 'concat', parts } };
 }
 
+/** How many inputs of a product come before those that have a row for every column of the result. */
+const BEFORE_WEIGHTS: Readonly<Record<string, number>> = {
+  'lowbit.matmul': 3,
+  'lowbit.matmul.group': 3,
+  matmul: 1,
+};
+
+/** What products have in common that can be one; undefined for other nodes. */
+function keyOf({ op, inputs, attrs }: Node, constants: ReadonlyMap<string, Constant>): string | undefined {
+  const before = BEFORE_WEIGHTS[op];
+  if (before === undefined) return undefined;
+  const weights = inputs.slice(before).map((name) => constants.get(name));
+  if (weights.some((weight) => weight === undefined)) return undefined;
+  const types = weights.map((weight) => [weight!.type.dtype, ...weight!.type.shape.slice(1)]);
+  return JSON.stringify([op, inputs.slice(0, before), Object.entries(attrs).sort(), types]);
+}
+
 function run(graph: Graph): Graph {
   const { constants } = indexGraph(graph);
   const fresh = freshNames(graph);
   const groups = new Map<string, Node[]>();
   for (const node of graph.nodes) {
-    if (node.op !== 'lowbit.matmul') continue;
-    if (!constants.has(node.inputs[3]!) || !constants.has(node.inputs[4]!)) continue;
-    const key = JSON.stringify(node.inputs.slice(0, 3));
-    groups.set(key, [...(groups.get(key) ?? []), node]);
+    const key = keyOf(node, constants);
+    if (key !== undefined) groups.set(key, [...(groups.get(key) ?? []), node]);
   }
   const remove: Node[] = [];
   const insert: Node[] = [];
@@ -47,19 +62,21 @@ function run(graph: Graph): Graph {
     if (group.length < 2) continue;
     const outputs = group.map((node) => node.outputs[0]!);
     const name = fresh(joinNames(outputs.map((value) => value.name)));
-    const [weight, scale] = [3, 4].map((i) =>
+    const { op, inputs, attrs } = group[0]!;
+    const before = BEFORE_WEIGHTS[op]!;
+    const weights = inputs.slice(before).map((_, i) =>
       concatenate(
-        fresh(`${name}.${i === 3 ? 'weight' : 'weightScale'}`),
-        group.map((node) => constants.get(node.inputs[i]!)!),
+        fresh(`${name}.${['weight', 'weightScale', 'zeros'][i]}`),
+        group.map((node) => constants.get(node.inputs[before + i]!)!),
       ),
     );
-    joined.push(weight!, scale!);
+    joined.push(...weights);
     const rows = outputs[0]!.type.shape[0]!;
     insert.push({
-      op: 'lowbit.matmul',
-      inputs: [...group[0]!.inputs.slice(0, 3), weight!.name, scale!.name],
-      outputs: [{ name, type: tensor('f32', rows, weight!.type.shape[0]!) }],
-      attrs: {},
+      op,
+      inputs: [...inputs.slice(0, before), ...weights.map((weight) => weight.name)],
+      outputs: [{ name, type: tensor('f32', rows, weights[0]!.type.shape[0]!) }],
+      attrs,
     });
     let start = 0;
     for (const value of outputs) {

@@ -4,16 +4,23 @@
  * ```
  * y = lowbit.matmul(q, scale, sum, w, s)
  * h = add(y, x)                             ->    h = lowbit.matmul.add(q, scale, sum, w, s, x)
+ *
+ * and lowbit.matmul.group likewise.
  * ```
  */
 import type { Graph, Node } from '../graph/ir.ts';
 import { type GraphIndex, indexGraph, replaceNodes } from '../graph/rewrite.ts';
 import type { Pass } from './pass.ts';
 
+const PRODUCTS = new Set(['lowbit.matmul', 'lowbit.matmul.group']);
+
+/** Of the inputs of a product, those that come before the residual. */
+const BEFORE_RESIDUAL = 5;
+
 function soleProduct(index: GraphIndex, name: string): Node | undefined {
   const node = index.producers.get(name);
   const sole = index.usersOf(name).length === 1 && !index.isOutput(name);
-  return sole && node?.op === 'lowbit.matmul' ? node : undefined;
+  return sole && PRODUCTS.has(node?.op ?? '') ? node : undefined;
 }
 
 function run(graph: Graph): Graph {
@@ -27,11 +34,16 @@ function run(graph: Graph): Graph {
     const product = first ?? second;
     if (product === undefined) continue;
     remove.push(product, node);
+    const { op, inputs, attrs } = product;
     insert.push({
-      op: 'lowbit.matmul.add',
-      inputs: [...product.inputs, product === first ? b : a],
+      op: `${op}.add`,
+      inputs: [
+        ...inputs.slice(0, BEFORE_RESIDUAL),
+        product === first ? b : a,
+        ...inputs.slice(BEFORE_RESIDUAL),
+      ],
       outputs: node.outputs,
-      attrs: {},
+      attrs,
     });
   }
   return remove.length === 0 ? graph : replaceNodes(graph, { remove, insert });

@@ -349,3 +349,81 @@ describe('choose-encodings', () => {
     expect(graph.constants.map(({ name, encoding }) => [name, encoding])).toEqual([['table', 'rows']]);
   });
 });
+
+describe('weights quantized in groups', () => {
+  const PARTS = `
+      const w: f32[8] = tensor("norm")
+      const a: u4[4, 8] = codes(round("a", asymmetric, bits = 4, group = 4))
+      const as: f16[4, 2] = scales(round("a", asymmetric, bits = 4, group = 4))
+      const az: u8[4, 2] = zeros(round("a", asymmetric, bits = 4, group = 4))
+      const b: u4[8, 8] = codes(round("b", asymmetric, bits = 4, group = 4))
+      const bs: f16[8, 2] = scales(round("b", asymmetric, bits = 4, group = 4))
+      const bz: u8[8, 2] = zeros(round("b", asymmetric, bits = 4, group = 4))`;
+  const ATTRS = '{group = 4, activationGroup = 4, zero = 0}';
+  const TO = '{group = 4, to = "int8"}';
+  const Q = `q: i8[tokens, 8], scale: f32[tokens, 2], sum: i32[tokens, 2]`;
+
+  it('are fused below each other, with their scales and zeros', () => {
+    const after = apply(
+      fuseProjections,
+      `${EMBED}${PARTS}
+      ${X}
+      ${Q} = quantize.group(x) ${TO}
+      y: f32[tokens, 4] = lowbit.matmul.group(q, scale, sum, a, as, az) ${ATTRS}
+      z: f32[tokens, 8] = lowbit.matmul.group(q, scale, sum, b, bs, bz) ${ATTRS}
+      return y, z`,
+    );
+    const text = printGraph(after);
+    expect(text).toContain(
+      'y_z: f32[tokens, 12] = lowbit.matmul.group(q, scale, sum, y_z.weight, y_z.weightScale, y_z.zeros) {group = 4, activationGroup = 4, zero = 0}',
+    );
+    expect(text).toContain(
+      'const y_z.zeros: u8[12, 2] = concat(zeros(round("a", asymmetric, bits = 4, group = 4)), ',
+    );
+  });
+
+  it('are not fused where groups or zeros differ', () => {
+    expectUntouched(
+      fuseProjections,
+      `${EMBED}${PARTS}
+      ${X}
+      ${Q} = quantize.group(x) ${TO}
+      y: f32[tokens, 4] = lowbit.matmul.group(q, scale, sum, a, as, az) ${ATTRS}
+      z: f32[tokens, 8] = lowbit.matmul.group(q, scale, sum, b, bs) {group = 4, activationGroup = 4, zero = 8}
+      return y, z`,
+    );
+  });
+
+  it('take the norm before and the residual after them in', () => {
+    const product = (op: string, more: string) =>
+      `lowbit.matmul.group${op}(q, scale, sum, b, bs, ${more}bz) ${ATTRS}`;
+    const before = `${EMBED}${PARTS}
+      ${X}
+      n: f32[tokens, 8] = rmsNorm(x, w) {eps = 0.5}
+      ${Q} = quantize.group(n) ${TO}
+      y: f32[tokens, 8] = ${product('', '')}
+      h: f32[tokens, 8] = add(y, x)
+      return h`;
+    const text = printGraph(fuseResidual.run(apply(fuseNormQuantize, before), { head: 'stored' }));
+    expect(lines(text).slice(-5)).toEqual([
+      X,
+      `${Q} = rmsNorm.quantize.group(x, w) {eps = 0.5, group = 4, to = "int8"}`,
+      `h: f32[tokens, 8] = ${product('.add', 'x, ')}`,
+      'return h',
+      '}',
+    ]);
+  });
+
+  it('have their scales and zeros encoded as lanes', () => {
+    const { constants } = apply(
+      chooseEncodings,
+      `${EMBED}${PARTS}
+      ${X}
+      ${Q} = quantize.group(x) ${TO}
+      z: f32[tokens, 8] = lowbit.matmul.group.add(q, scale, sum, b, bs, x, bz) ${ATTRS}
+      return z`,
+    );
+    const encodings = Object.fromEntries(constants.map(({ name, encoding }) => [name, encoding]));
+    expect(encodings).toMatchObject({ b: 'code-tiles', bs: 'group-lanes', bz: 'group-lanes' });
+  });
+});

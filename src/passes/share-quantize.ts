@@ -12,7 +12,13 @@ import type { Graph, Node } from '../graph/ir.ts';
 import { replaceNodes } from '../graph/rewrite.ts';
 import type { Pass } from './pass.ts';
 
-const SHARED = new Set(['quantize', 'rmsNorm', 'rmsNorm.quantize']);
+const SHARED = new Set([
+  'quantize',
+  'quantize.group',
+  'rmsNorm',
+  'rmsNorm.quantize',
+  'rmsNorm.quantize.group',
+]);
 
 function run(graph: Graph): Graph {
   const first = new Map<string, Node>();

@@ -9,7 +9,7 @@ import { lowerGraph, type Step, type StepKernel } from './steps.ts';
 import type { KernelUse, Plan, PlanOptions } from './types.ts';
 import { placeWeights } from './weights.ts';
 
-const ELEM_BYTES: Readonly<Record<string, number>> = { f32: 4, i32: 4, i8: 1 };
+const ELEM_BYTES: Readonly<Record<string, number>> = { f32: 4, i32: 4, i16: 2, i8: 1 };
 
 /** Bytes from one row to the next. */
 function rowBytes(type: TensorType): number {

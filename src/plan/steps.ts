@@ -1,5 +1,6 @@
 import { LutraError } from '../common/errors.ts';
 import type { Constant, Graph, Node, TensorType } from '../graph/ir.ts';
+import { codeBits } from '../graph/types.ts';
 import type { PlanOptions, ShapeValue } from './types.ts';
 
 /** Where a kernel's buffer comes from. */
@@ -124,6 +125,42 @@ function lowbitMatmul(residual: boolean): Lowering {
   };
 }
 
+/** How `quantize.group` writes integers, by their dtype. */
+const ACTIVATIONS: Readonly<Record<string, string>> = { i8: 'int8', i16: 'int16' };
+
+function groupMatmul(residual: boolean): Lowering {
+  return (node, context) => {
+    const [q, , , weight, scales] = node.inputs.map((name) => context.constants.get(name) ?? name);
+    const zerosAt = residual ? 6 : 5;
+    const zeros =
+      node.inputs[zerosAt] === undefined ? undefined : context.constants.get(node.inputs[zerosAt]);
+    if (typeof weight !== 'object' || typeof scales !== 'object' || typeof q !== 'string') {
+      throw new LutraError('internal', `plan: the weight of ${node.outputs[0]?.name} must be a constant`);
+    }
+    const [m, k] = weight.type.shape as readonly number[];
+    const common = {
+      m: m!,
+      k: k!,
+      bits: codeBits(weight.type.dtype)!,
+      group: attr(node, 'group'),
+      activationGroup: attr(node, 'activationGroup'),
+      zero: attr(node, 'zero'),
+      zeros: zeros?.type.dtype ?? 'none',
+      scales: scales.type.dtype,
+      to: ACTIVATIONS[typeOf(q, context).dtype]!,
+      residual,
+      encoding: weight.encoding!,
+    };
+    const kernel = (batch: string) => plain('lowbit.matmul.group', { ...common, batch }, 'mad');
+    const base = simpleStep(node, context, kernel('many'), { single: kernel('one') });
+    return [residual ? { ...base, inPlaceOf: node.inputs[5]! } : base];
+  };
+}
+
+/** Quantization by groups of columns; the order of these is an input more. */
+const quantizeGroup = (inputs: number): Lowering =>
+  rowWise((node, k) => ({ ...(node.attrs as StepKernel['shape']), k, ordered: node.inputs.length > inputs }));
+
 const matmul: Lowering = (node, context) => {
   const table = context.constants.get(node.inputs[1]!);
   const [m, k] = table?.type.shape ?? [];
@@ -187,6 +224,10 @@ const LOWERINGS: Readonly<Record<string, Lowering>> = {
   rmsNorm: rowWise((node, k) => ({ k, eps: attr(node, 'eps') })),
   'rmsNorm.quantize': rowWise((node, k) => ({ k, eps: attr(node, 'eps') })),
   quantize: rowWise((_, k) => ({ k })),
+  'quantize.group': quantizeGroup(1),
+  'rmsNorm.quantize.group': quantizeGroup(2),
+  'lowbit.matmul.group': groupMatmul(false),
+  'lowbit.matmul.group.add': groupMatmul(true),
   'lowbit.matmul': lowbitMatmul(false),
   'lowbit.matmul.add': lowbitMatmul(true),
   'attention.packed': attentionPacked,

@@ -82,13 +82,16 @@ function amounts({ use, rows, position, regionBytes }: Call): Amounts {
     case 'selectOutputs':
       return { ...base, activationBytes: rows * 8 * k };
     case 'rmsNorm.quantize':
+    case 'rmsNorm.quantize.group':
     case 'quantize':
+    case 'quantize.group':
       return { ...base, activationBytes: rows * (5 * k + 8) };
     case 'gate.packed':
       return { ...base, activationBytes: rows * 12 * k };
     case 'add':
       return { ...base, activationBytes: rows * 12 * k };
     case 'lowbit.matmul':
+    case 'lowbit.matmul.group':
       return {
         ...base,
         activationBytes: rows * (k + 8 + 4 * m * (shape.residual === true ? 2 : 1)),
