@@ -14,14 +14,24 @@ const APT_TIMEOUT_MS = 300_000;
 /** What some features or suites need of the system, and how to find out whether it is there. */
 const SYSTEM = {
   compiler: {
-    package: 'clang',
+    packages: ['clang'],
     present: () => [process.env.CC, 'clang', 'gcc', 'cc'].some((name) => name && answers(name, '--version')),
     without: 'no C compiler: lutra uses WebAssembly instead of native code',
   },
   simde: {
-    package: 'libsimde-dev',
+    packages: ['libsimde-dev'],
     present: () => ['/usr/include', '/usr/local/include'].some((dir) => existsSync(join(dir, 'simde'))),
     without: "no SIMDe headers: code for other instruction sets than this processor's is not run",
+  },
+  arm: {
+    packages: ['gcc-aarch64-linux-gnu', 'libc6-dev-arm64-cross', 'qemu-user'],
+    present: () => answers('aarch64-linux-gnu-gcc', '--version') && answers('qemu-aarch64', '--version'),
+    without: 'no compiler and emulator for 64-bit ARM: its code is not run',
+  },
+  standalone: {
+    packages: ['cmake', 'make', 'valgrind'],
+    present: () => answers('cmake', '--version') && answers('valgrind', '--version'),
+    without: 'no CMake or no Valgrind: projects of compile --standalone are not built, or not checked',
   },
 };
 
@@ -86,7 +96,7 @@ function installSystemPackages(names) {
   const canInstall =
     process.platform === 'linux' && process.getuid?.() === 0 && answers('apt-get', '--version');
   if (missing.length > 0 && canInstall && !process.env.LUTRA_NO_SYSTEM_PACKAGES) {
-    const packages = missing.map((name) => SYSTEM[name].package);
+    const packages = missing.flatMap((name) => SYSTEM[name].packages);
     console.error(`Installing ${packages.join(', ')} ...`);
     const options = {
       stdio: 'ignore',

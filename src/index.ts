@@ -2,8 +2,10 @@
 export { type CompileOptions, compile } from './api/compile.ts';
 export { type Converted, type ConvertOptions, convert } from './api/convert.ts';
 export { load } from './api/load.ts';
+export { compileStandalone, type StandaloneCompileOptions } from './api/standalone.ts';
 export { type TuneOptions, type TuneResult, tune } from './api/tune.ts';
 export type { Extend, Extension } from './artifact/build.ts';
+export type { Standalone } from './artifact/standalone.ts';
 export { type ErrorCode, LutraError } from './common/errors.ts';
 export { GraphBuilder } from './graph/builder.ts';
 // What it takes to write operators and code generators of one's own: see examples/custom-operator.

@@ -1,14 +1,25 @@
-import { isArtifact, openArtifact } from '../artifact/open.ts';
+import { type Artifact, isArtifact, openArtifact } from '../artifact/open.ts';
 import { LutraError } from '../common/errors.ts';
 import { startArtifact } from '../runtime/load.ts';
 import { checkTarget } from '../runtime/targets.ts';
 import type { LoadOptions, Model } from '../runtime/types.ts';
 import { MAX_SEQUENCES } from '../targets/executable.ts';
+import type { TextSource } from '../text/source.ts';
 import { type CompileOptions, compile } from './compile.ts';
 import { LoadedModel, type ModelFacts } from './model.ts';
 
 function parseObject(text: string | undefined): Readonly<Record<string, unknown>> {
   return text === undefined ? {} : (JSON.parse(text) as Record<string, unknown>);
+}
+
+/** The texts that an artifact brings along. */
+export function textOf({ path, textFiles }: Artifact): TextSource {
+  return {
+    path,
+    textFiles,
+    config: parseObject(textFiles.get('config.json')),
+    generationConfig: parseObject(textFiles.get('generation_config.json')),
+  };
 }
 
 function checkThreads(threads: number | undefined): void {
@@ -49,17 +60,12 @@ export async function load(
     ...(onWarning === undefined ? {} : { onWarning }),
     ...(signal === undefined ? {} : { signal }),
   });
-  const { manifest, path, textFiles } = artifact;
+  const { manifest } = artifact;
   const facts: ModelFacts = {
     name: manifest.name,
     context: manifest.context,
     vocab: manifest.needs.vocab,
-    text: {
-      path,
-      textFiles,
-      config: parseObject(textFiles.get('config.json')),
-      generationConfig: parseObject(textFiles.get('generation_config.json')),
-    },
+    text: textOf(artifact),
   };
   return new LoadedModel(executable, facts, maxBatch);
 }

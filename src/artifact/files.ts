@@ -3,7 +3,7 @@ import { createReadStream } from 'node:fs';
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { LutraError } from '../common/errors.ts';
-import { MANIFEST_FILE } from './manifest.ts';
+import { MANIFEST_FILE, STANDALONE_FILE } from './manifest.ts';
 
 export interface FileFacts {
   readonly bytes: number;
@@ -166,7 +166,7 @@ async function refuseToReplace(target: string): Promise<void> {
     if (code !== 'ENOTDIR') throw writeFailure(cause, target);
     throw new LutraError('usage', `${target} is a file`, { hint: 'Choose a folder.' });
   }
-  if (names.length > 0 && !names.includes(MANIFEST_FILE)) {
+  if (names.length > 0 && !names.includes(MANIFEST_FILE) && !names.includes(STANDALONE_FILE)) {
     throw new LutraError('usage', `${target} is not empty and no compiled model`, {
       hint: 'Choose another folder, or empty it.',
     });

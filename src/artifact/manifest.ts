@@ -12,6 +12,8 @@ export const WEIGHTS_FILE = 'weights.bin';
 export const SELF_TEST_FILE = 'self-test.json';
 export const C_FILE = 'code/model.c';
 export const TEXT_FOLDER = 'text';
+/** What marks a folder of `writeStandalone`. */
+export const STANDALONE_FILE = 'standalone.json';
 
 const fileSchema = z.object({ bytes: z.int().nonnegative(), sha256: z.string().regex(/^[0-9a-f]{64}$/) });
 

@@ -1,6 +1,8 @@
 import type { CompileOptions } from '../api/compile.ts';
 import type { Converted, ConvertOptions } from '../api/convert.ts';
+import type { StandaloneCompileOptions } from '../api/standalone.ts';
 import type { TuneOptions, TuneResult } from '../api/tune.ts';
+import type { Standalone } from '../artifact/standalone.ts';
 import type { LoadOptions, Model } from '../runtime/types.ts';
 import type { BenchWorker } from './bench/fork.ts';
 import type { Io } from './io.ts';
@@ -13,6 +15,8 @@ export interface Deps {
   readonly compile: (source: string, options?: CompileOptions) => Promise<string>;
   /** Writes a GGUF file. */
   readonly convert: (source: string, output: string, options: ConvertOptions) => Promise<Converted>;
+  /** Writes a C project. */
+  readonly standalone: (source: string, options: StandaloneCompileOptions) => Promise<Standalone>;
   readonly tune: (source: string, options?: TuneOptions) => Promise<TuneResult>;
   readonly bench: BenchWorker;
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-import { compile, convert, load, tune } from '../index.ts';
+import { compile, compileStandalone, convert, load, tune } from '../index.ts';
 import { forkedWorker } from './bench/fork.ts';
 import { processIo } from './io.ts';
 import { runCli } from './program.ts';
@@ -15,6 +15,7 @@ process.exitCode = await runCli(process.argv.slice(2), {
   load,
   compile,
   convert,
+  standalone: compileStandalone,
   tune,
   bench: forkedWorker,
 });

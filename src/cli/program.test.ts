@@ -43,6 +43,13 @@ async function lutra(args: readonly string[], setting: Setting = {}): Promise<Ru
     convert: async () => {
       throw new Error('not used here');
     },
+    standalone: async (_, { output, arch = 'x64' }) => ({
+      name: 'fake',
+      path: output,
+      arch: arch as 'x64',
+      variants: ['c:neon', 'c:scalar'],
+      bytes: 1234,
+    }),
     tune: async () => {
       throw new Error('not used here');
     },
@@ -76,6 +83,24 @@ describe('lutra', () => {
     const none = await lutra([]);
     expect(none.code).toBe(2);
     expect(none.error).toContain('Usage: lutra');
+  });
+
+  it('writes C projects for an architecture', async () => {
+    const args = ['compile', '--standalone', '--arch', 'arm64', '-o', 'device'];
+    expect(await lutra(args)).toMatchObject({
+      code: 0,
+      out: expect.stringMatching(/^fake as C in device: .* for c:neon, c:scalar;.*\nREADME\.md there/),
+    });
+    const json = JSON.parse((await lutra([...args, '--json'])).out);
+    expect(json).toMatchObject({ model: 'fake', output: 'device', arch: 'arm64', bytes: 1234 });
+    expect(await lutra([...args, '--target', 'c'])).toMatchObject({
+      code: 2,
+      error: expect.stringContaining('--target and --standalone exclude each other'),
+    });
+    expect(await lutra(['compile', '-o', 'device', '--arch', 'arm64'])).toMatchObject({
+      code: 2,
+      error: expect.stringContaining('--arch is for --standalone'),
+    });
   });
 
   it.each([

@@ -1,5 +1,7 @@
 import { type Command, Option } from 'commander';
 import { openArtifact } from '../../artifact/open.ts';
+import { LutraError } from '../../common/errors.ts';
+import { HEAD_FORMS, type HeadForm } from '../../passes/pass.ts';
 import { pick } from '../arguments.ts';
 import type { Deps } from '../deps.ts';
 import { interruptible } from '../io.ts';
@@ -9,9 +11,11 @@ import { byteSize } from '../render.ts';
 
 interface CompileFlags extends ModelOptions {
   readonly output: string;
-  readonly head?: 'stored' | 'int8';
+  readonly head?: HeadForm;
   readonly cache?: 'f32' | 'f16';
   readonly records?: string;
+  readonly standalone?: true;
+  readonly arch?: string;
   readonly json?: true;
 }
 
@@ -24,22 +28,60 @@ export function addCompileCommand(program: Command, deps: Deps): void {
     .requiredOption('-o, --output <dir>', 'the folder to write');
   addModelOptions(command)
     .addOption(
-      new Option('--head <form>', 'the output head: as stored, or 8 bits a weight (not lossless)').choices([
-        'stored',
-        'int8',
-      ]),
+      new Option(
+        '--head <form>',
+        'the output head: stored, exact (same output, fewer bytes), int8, int6 or int4 (not lossless)',
+      ).choices(HEAD_FORMS),
     )
     .addOption(
       new Option('--cache <type>', 'elements of the KV cache; f16 is half the size and not lossless').choices(
         ['f32', 'f16'],
       ),
     )
+    .option('--standalone', 'a C project for a device without Node: library, command, weights')
+    .option('--arch <name>', 'with --standalone: x64, arm64, a triple, or any (default: as this machine)')
     .option('--records <file>', 'tuning records to take schedules from (default: those of this computer)')
     .option('--json', 'print one JSON object')
-    .action((model: string, flags: CompileFlags) => compileModel(deps, model, flags));
+    .action((model: string, flags: CompileFlags) =>
+      flags.standalone ? compileForDevice(deps, model, flags) : compileModel(deps, model, flags),
+    );
+}
+
+async function compileForDevice(deps: Deps, model: string, flags: CompileFlags): Promise<void> {
+  if (flags.target !== undefined) {
+    throw new LutraError('usage', '--target and --standalone exclude each other', {
+      hint: 'Choose the architecture by --arch; of its variants, the device takes the best it can run.',
+    });
+  }
+  const { io } = deps;
+  const start = performance.now();
+  const bar = createProgressBar(io);
+  const made = await interruptible(io, (signal) =>
+    deps.standalone(modelSource(model), {
+      ...pick(flags, ['output', 'threads', 'context', 'head', 'cache', 'arch']),
+      signal,
+      onProgress: bar.update,
+      onWarning: bar.warn,
+    }),
+  ).finally(() => bar.clear());
+  const { name, path, arch, variants, bytes } = made;
+  const seconds = Number(((performance.now() - start) / 1000).toFixed(3));
+  if (flags.json) {
+    io.out(`${JSON.stringify({ model: name, output: path, arch, targets: variants, bytes, seconds })}\n`);
+  } else {
+    io.out(
+      `${name} as C in ${path}: ${byteSize(bytes)} for ${variants.join(', ')}; ${seconds.toFixed(1)} s\n` +
+        'README.md there says how to build it.\n',
+    );
+  }
 }
 
 async function compileModel(deps: Deps, model: string, flags: CompileFlags): Promise<void> {
+  if (flags.arch !== undefined) {
+    throw new LutraError('usage', '--arch is for --standalone', {
+      hint: 'What runs through Node is compiled for the machine at hand.',
+    });
+  }
   const { io } = deps;
   const start = performance.now();
   const bar = createProgressBar(io);

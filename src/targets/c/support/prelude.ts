@@ -53,7 +53,9 @@ typedef int64_t i64;
 typedef uint64_t u64;
 typedef float f32;
 
+#if !defined(EXPORT)
 #define EXPORT __attribute__((visibility("default")))
+#endif
 #define UNUSED __attribute__((unused))
 #define INLINE UNUSED static inline __attribute__((always_inline))
 #define KERNEL static __attribute__((noinline))
