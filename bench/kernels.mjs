@@ -66,6 +66,22 @@ function lowbit(m, k, n) {
       };
 }
 
+/** Weights in groups of 128 columns, with scales in f16. */
+function grouped(m, k, bits, to, n) {
+  const batch = n === 1 ? 'one' : 'many';
+  const groups = { group: 128, activationGroup: 128, zero: 2 ** (bits - 1), zeros: 'none', scales: 'f16' };
+  const shape = { m, k, bits, ...groups, to, residual: false, batch, encoding: 'code-tiles' };
+  const weightBytes = (m * k * bits) / 8 + (m * k * 2) / 128;
+  return {
+    op: 'lowbit.matmul.group',
+    label: `${m} x ${k} u${bits} ${to}, ${n}`,
+    shape,
+    scalars: [n],
+    rows: n,
+    ...(n === 1 ? { work: weightBytes / 1e9, unit: 'GB/s' } : { work: (2 * m * k * n) / 1e9, unit: 'GOP/s' }),
+  };
+}
+
 const head = (m, elem) => ({
   op: 'matmul',
   label: `${m} x 2560 ${elem}`,
@@ -91,6 +107,12 @@ const CASES = [
   lowbit(49152, 6912, 1),
   lowbit(2560, 2560, 64),
   lowbit(2560, 6912, 64),
+  ...[1, 2, 3, 4, 8].flatMap((bits) => [
+    grouped(65536, 4096, bits, 'int8', 1),
+    grouped(65536, 4096, bits, 'int16', 1),
+    grouped(4096, 4096, bits, 'int8', 64),
+    grouped(4096, 4096, bits, 'int16', 64),
+  ]),
   head(16384, 'bf16'),
   head(32768, 'i8'),
   attention(1, 1900),
@@ -107,6 +129,12 @@ function bufferBytes({ op, shape, rows }) {
   switch (op) {
     case 'lowbit.matmul':
       return [rows * pad(k), rows * 4, rows * 4, (pad(m) * pad(k)) / 4, pad(m) * 4, rows * pad(m) * 4];
+    case 'lowbit.matmul.group': {
+      const planes = shape.to === 'int16' ? 2 : 1;
+      const groups = k / shape.group;
+      const q = [planes * rows * pad(k), rows * pad(groups) * 4, rows * pad(groups) * 4];
+      return [...q, (m * k * shape.bits) / 8, m * groups * 2, rows * pad(m) * 4];
+    }
     case 'matmul': {
       const table = m * pad(k) * kindBytes(shape.elem);
       return [rows * pad(k) * 4, table, ...(shape.elem === 'i8' ? [pad(m) * 4] : []), rows * pad(m) * 4];
@@ -140,6 +168,9 @@ function fill(bytes, elem, codes) {
   } else if (elem === 'f32') {
     const floats = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
     for (let i = 0; i < floats.length; i++) floats[i] = random() / 2 ** 23 - 1;
+  } else if (elem === 'f16') {
+    const halves = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2);
+    for (let i = 0; i < halves.length; i++) halves[i] = 0x3800 + (random() % 512);
   } else if (elem === 'bf16') {
     const halves = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2);
     for (let i = 0; i < halves.length; i++) halves[i] = 0x3c00 + (random() % 512);
@@ -205,6 +236,7 @@ function extent(c, schedule) {
   const n = c.rows;
   switch (c.op) {
     case 'lowbit.matmul':
+    case 'lowbit.matmul.group':
       if (c.shape.batch === 'many' && schedule.multiply !== 'scalar') return m / schedule.rowBlock;
       return m / 16;
     case 'matmul':
