@@ -5,6 +5,7 @@ import type { Progress } from '../../runtime/types.ts';
 import { measureBandwidth } from './bandwidth.ts';
 import type { ChildAnswer, ChildRequest } from './fork.ts';
 import { measure } from './measure.ts';
+import { runProfile } from './run-profile.ts';
 
 function send(answer: ChildAnswer): Promise<void> {
   return new Promise((resolve) => process.send?.(answer, () => resolve()));
@@ -19,6 +20,8 @@ async function work(request: ChildRequest): Promise<unknown> {
       return null;
     case 'model':
       return measure(load, request.request, (done, total) => onProgress({ stage: 'measure', done, total }));
+    case 'profile':
+      return runProfile(request.request, { onProgress, onWarning });
     case 'bandwidth':
       return measureBandwidth(request.target, request.threads);
   }

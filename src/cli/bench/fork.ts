@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { type ErrorCode, LutraError } from '../../common/errors.ts';
 import type { LoadOptions, Progress } from '../../runtime/types.ts';
 import type { BenchMeasurement, BenchRequest } from './measure.ts';
+import type { ProfileReport, ProfileRequest } from './run-profile.ts';
 
 /** Work that runs in a process of its own, so that its memory is measured alone and it starts cold. */
 export type ChildRequest =
@@ -13,6 +14,7 @@ export type ChildRequest =
       readonly options: Pick<LoadOptions, 'target' | 'threads' | 'context'>;
     }
   | { readonly kind: 'model'; readonly request: BenchRequest }
+  | { readonly kind: 'profile'; readonly request: ProfileRequest }
   | { readonly kind: 'bandwidth'; readonly target: string; readonly threads: number };
 
 export type ChildAnswer =
@@ -39,6 +41,7 @@ export interface BenchWorker {
     hooks: ChildHooks,
   ): Promise<void>;
   measure(request: BenchRequest, hooks: ChildHooks): Promise<BenchMeasurement>;
+  profile(request: ProfileRequest, hooks: ChildHooks): Promise<ProfileReport>;
   /** Bytes per second that this many threads read from memory. */
   bandwidth(target: string, threads: number, hooks: ChildHooks): Promise<number>;
 }
@@ -47,6 +50,7 @@ export const forkedWorker: BenchWorker = {
   prepare: async (request, hooks) => void (await runInChild({ kind: 'prepare', ...request }, hooks)),
   measure: async (request, hooks) =>
     (await runInChild({ kind: 'model', request }, hooks)) as BenchMeasurement,
+  profile: async (request, hooks) => (await runInChild({ kind: 'profile', request }, hooks)) as ProfileReport,
   bandwidth: async (target, threads, hooks) =>
     (await runInChild({ kind: 'bandwidth', target, threads }, hooks)) as number,
 };

@@ -1,8 +1,10 @@
+import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { LutraError } from '../../common/errors.ts';
 import { batchSizes, pick, positiveInteger, threadCounts, wholeNumber } from '../arguments.ts';
 import type { ChildHooks } from '../bench/fork.ts';
 import type { BenchMeasurement } from '../bench/measure.ts';
+import { renderProfile } from '../bench/render-profile.ts';
 import type { Deps } from '../deps.ts';
 import { interruptible } from '../io.ts';
 import { addContextOption, addTargetOption, MODEL_HELP, modelSource } from '../model-options.ts';
@@ -17,8 +19,12 @@ interface BenchFlags {
   readonly repetitions: number;
   readonly target?: string;
   readonly context?: number;
+  readonly profile?: string | true;
   readonly json?: true;
 }
+
+/** Where the trace goes when `--profile` names no file. */
+const TRACE_FILE = 'lutra-trace.json';
 
 interface Spread {
   readonly median: number;
@@ -60,6 +66,10 @@ export function addBenchCommand(program: Command, deps: Deps): void {
   option('-b, --batch <list>', 'sequences at once, as in 1,4,16', batchSizes('--batch'), [1]);
   option('-r, --repetitions <n>', 'runs of each test', positiveInteger('--repetitions'), 5);
   addContextOption(addTargetOption(command))
+    .option(
+      '--profile [file]',
+      `time, bytes and bandwidth of each kernel, and a trace for ui.perfetto.dev (default: ${TRACE_FILE})`,
+    )
     .option('--json', 'print one JSON object')
     .action((model: string, flags: BenchFlags) => bench(deps, model, flags));
 }
@@ -67,11 +77,37 @@ export function addBenchCommand(program: Command, deps: Deps): void {
 async function bench(deps: Deps, model: string, flags: BenchFlags): Promise<void> {
   if (flags.prompt + flags.new === 0)
     throw new LutraError('usage', 'nothing to measure: -p and -n are both 0');
+  if (flags.profile !== undefined) return profile(deps, model, flags, flags.profile);
   const bar = createProgressBar(deps.io);
   const report = await interruptible(deps.io, (signal) =>
     measureAll(deps, modelSource(model), flags, { signal, onProgress: bar.update, onWarning: bar.warn }),
   ).finally(() => bar.clear());
   deps.io.out(flags.json ? `${JSON.stringify(report)}\n` : render(report));
+}
+
+/** `--profile`: one run of the real steps, taken apart by kernel. */
+async function profile(deps: Deps, model: string, flags: BenchFlags, file: string | true): Promise<void> {
+  if ((flags.threads?.length ?? 1) > 1 || flags.batch.some((batch) => batch !== 1)) {
+    throw new LutraError('usage', '--profile looks at one sequence with one number of threads', {
+      hint: 'Give a single number with -t, and no --batch.',
+    });
+  }
+  const bar = createProgressBar(deps.io);
+  const [threads] = flags.threads ?? [];
+  const report = await interruptible(deps.io, (signal) =>
+    deps.bench.profile(
+      {
+        source: modelSource(model),
+        ...pick(flags, ['target', 'context']),
+        ...(threads === undefined ? {} : { threads }),
+        promptTokens: flags.prompt,
+        newTokens: flags.new,
+        trace: resolve(file === true ? TRACE_FILE : file),
+      },
+      { signal, onProgress: bar.update, onWarning: bar.warn },
+    ),
+  ).finally(() => bar.clear());
+  deps.io.out(flags.json ? `${JSON.stringify(report)}\n` : renderProfile(report));
 }
 
 async function measureAll(
