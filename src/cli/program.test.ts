@@ -56,6 +56,9 @@ async function lutra(args: readonly string[], setting: Setting = {}): Promise<Ru
     bench: {
       prepare: async ({ source, options }) => (await load(source, options)).dispose(),
       measure: (request) => measure(load, request),
+      profile: async () => {
+        throw new Error('not used here');
+      },
       bandwidth: async (_, threads) => (setting.bandwidth ?? 1e9) * threads,
     },
   };
@@ -116,6 +119,7 @@ describe('lutra', () => {
     [['bench', '-t', '1,0'], 'not "0"', ''],
     [['bench', '-t', ''], 'not ""', ''],
     [['bench', '-p', '0', '-n', '0'], 'nothing to measure', ''],
+    [['bench', '--profile', '-t', '1,2'], 'one number of threads', 'a single number'],
     [['bench', '-b', '17'], '--batch takes a number of sequences from 1 to 16, not "17"', ''],
     [['bench', 'a', 'b'], 'too many arguments', ''],
     [['eval'], 'nothing to evaluate', ''],
