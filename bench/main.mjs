@@ -70,7 +70,7 @@ async function main() {
     fingerprint: machine.code.fingerprint,
     log,
   });
-  const ctx = createContext({ quick: options.quick, cores: machine.physicalCores, nodes, models, log });
+  const ctx = createContext({ quick: options.quick, machine, nodes, models, log });
   const before = options.resume ? resumed(options.output, machine) : undefined;
   const results = {
     format: 'lutra-bench',

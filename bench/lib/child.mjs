@@ -4,9 +4,11 @@
  * `{ error }`. It runs under any Node that lutra supports.
  */
 import { readFileSync } from 'node:fs';
+import { openArtifact } from '../../dist/artifact/open.js';
 import { measureBandwidth } from '../../dist/cli/bench/bandwidth.js';
 import { measureMultiplyAdds } from '../../dist/cli/bench/multiply-adds.js';
 import { load } from '../../dist/index.js';
+import { startArtifact } from '../../dist/runtime/load.js';
 import { createSampler } from '../../dist/text/sampler.js';
 import { resolveSampling } from '../../dist/text/sampling-options.js';
 
@@ -16,6 +18,9 @@ const seconds = (since) => (performance.now() - since) / 1000;
 const warnings = [];
 
 let model;
+/** Of `batch`, which goes below sessions. */
+let executable;
+const caches = [];
 /** By name, so that what is measured at one position keeps its KV cache while others are. */
 const sessions = new Map();
 const warm = new Set();
@@ -29,12 +34,15 @@ function session(name) {
   return found;
 }
 
+/** Every model measured here has at least so many tokens. */
+const SOME_VOCABULARY = 500;
+
 /** Tokens that differ as those of a text do, the same every time. */
 function someTokens(count, seed = 1) {
   let state = seed;
   return Int32Array.from({ length: count }, () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return Math.floor((state / 2 ** 32) * model.vocab);
+    return Math.floor((state / 2 ** 32) * SOME_VOCABULARY);
   });
 }
 
@@ -128,31 +136,45 @@ const OPERATIONS = {
     return { seconds: spent };
   },
 
-  /** Greedy tokens of several sequences in one step each, every one from its own position on. */
-  async batch({ sequences, position, tokens }) {
-    const group = Array.from({ length: sequences }, (_, i) => session(`batch ${i}`));
-    const all = group.map((s) => ({ s, sampler: greedy(), token: 1 }));
-    const step = async () => {
-      const logits = await model.forward(
-        all.map(({ s, token }) => ({ session: s, tokens: Int32Array.of(token), logits: 'last' })),
-      );
-      all.forEach((one, i) => {
-        one.token = one.sampler.sample(logits[i]);
-      });
+  /** Greedy tokens of several sequences in one step each, every one with a KV cache of its own. */
+  async batch({ source, target, threads, sequences, position, tokens }) {
+    executable ??= await startArtifact(await openArtifact(source), { target, threads });
+    while (caches.length < sequences) {
+      const cache = executable.createCache();
+      const prompt = someTokens(position, caches.length + 1);
+      await executable.step([{ tokens: prompt, position: 0, cache, logits: 'last' }]);
+      caches.push(cache);
+    }
+    const sampler = greedy();
+    let next = Array.from({ length: sequences }, (_, i) => i + 1);
+    const run = async (steps) => {
+      const start = performance.now();
+      for (let i = 0; i < steps; i++) {
+        const logits = await executable.step(
+          next.map((token, s) => ({
+            tokens: Int32Array.of(token),
+            position: position + i,
+            cache: caches[s],
+            logits: 'last',
+          })),
+        );
+        next = logits.map((one) => sampler.sample(one));
+      }
+      return seconds(start);
     };
-    for (const [i, s] of group.entries()) await moveTo(s, position, i + 1);
-    await step();
-    for (const [i, s] of group.entries()) await moveTo(s, position, i + 1);
-    const start = performance.now();
-    for (let i = 0; i < tokens; i++) await step();
-    return { seconds: seconds(start) };
+    await run(2);
+    return { seconds: await run(tokens) };
   },
 
   /** A text as users ask for it, on a fresh session. */
   async generate({ prompt, options }) {
-    await using s = model.createSession();
-    const { tokens, promptTokens, timings, speculation } = await s.generate(prompt, options).result;
-    return { tokens: tokens.length, ids: tokens, promptTokens, timings, speculation };
+    const s = model.createSession();
+    try {
+      const { tokens, promptTokens, timings, speculation } = await s.generate(prompt, options).result;
+      return { tokens: tokens.length, ids: tokens, promptTokens, timings, speculation };
+    } finally {
+      await s.dispose();
+    }
   },
 
   async bandwidth({ target, threads }) {
@@ -176,6 +198,7 @@ const OPERATIONS = {
     for (const s of sessions.values()) await s.dispose();
     sessions.clear();
     warm.clear();
+    await executable?.close();
     await model?.dispose();
     model = undefined;
   },

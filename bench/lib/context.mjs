@@ -10,7 +10,8 @@ import { significant, spread } from './statistics.mjs';
 /** Tokens that sessions feed in one step of a long prompt. */
 const PREFILL_STEP = 256;
 
-export function createContext({ quick, cores, nodes, models, log }) {
+export function createContext({ quick, machine, nodes, models, log }) {
+  const cores = machine.physicalCores;
   const limits = new Map();
 
   /** Bandwidth (GB/s) and multiply-adds (GOP/s) of this very run, the first time they are asked for. */
@@ -120,5 +121,19 @@ export function createContext({ quick, cores, nodes, models, log }) {
     return { id, ...rounded, ...(goal === undefined ? {} : goal) };
   }
 
-  return { quick, cores, nodes, models, log, limits, limitsOf, inTurns, open, callsOf, rateFigure, figure };
+  return {
+    quick,
+    cores,
+    machines: machine,
+    nodes,
+    models,
+    log,
+    limits,
+    limitsOf,
+    inTurns,
+    open,
+    callsOf,
+    rateFigure,
+    figure,
+  };
 }
