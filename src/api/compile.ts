@@ -8,6 +8,7 @@ import { runSteps } from '../artifact/self-test.ts';
 import { resolveModel } from '../checkpoint/resolve.ts';
 import { LutraError } from '../common/errors.ts';
 import { VERSION } from '../common/version.ts';
+import type { HeadForm } from '../passes/pass.ts';
 import type { TunedSchedule } from '../plan/types.ts';
 import { detectHost, startFirstSound } from '../runtime/load.ts';
 import { candidates, checkTarget, defaultThreads, type Host, nativeMachines } from '../runtime/targets.ts';
@@ -25,8 +26,12 @@ export interface CompileOptions {
   readonly context?: number;
   /** Elements of the KV cache; f16 halves its size and rounds keys and values. Default f32. */
   readonly cache?: 'f32' | 'f16';
-  /** `stored` keeps the output head as the checkpoint has it (default); `int8` rounds it per row. */
-  readonly head?: 'stored' | 'int8';
+  /**
+   * `stored` keeps the output head as the checkpoint has it (default); `exact` keeps it too and adds a table of
+   * 6 bits a weight, by which greedy, top-k and min-p choices come at a fraction of the bytes and are the same;
+   * `int8`, `int6` and `int4` round it.
+   */
+  readonly head?: HeadForm;
   /** Threads of the run that records what the artifact computes. */
   readonly threads?: number;
   /** Tuning records whose adopted schedules are taken; default: those of `tune` on this computer. */

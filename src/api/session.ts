@@ -1,4 +1,5 @@
 import { LutraError } from '../common/errors.ts';
+import { createLogitCounts } from '../runtime/logit-counts.ts';
 import { Lookahead } from '../runtime/lookahead.ts';
 import type { Sequence } from '../runtime/sequence.ts';
 import type {
@@ -9,6 +10,7 @@ import type {
   GenerationResult,
   Session,
 } from '../runtime/types.ts';
+import type { Logits } from '../targets/executable.ts';
 import { createSampler, type Sampler } from '../text/sampler.ts';
 import { resolveSampling } from '../text/sampling-options.ts';
 import { createStopFilter, type StopFilter } from '../text/stop.ts';
@@ -146,22 +148,32 @@ export class ModelSession implements Session {
       finishReason,
       promptTokens: promptTokens.length,
       timings: { prefillSeconds, decodeSeconds: seconds(start) - prefillSeconds },
+      ...counts.summary(),
       ...(options.speculate === undefined
         ? {}
         : { speculation: { proposed: lookahead?.proposed ?? 0, accepted: lookahead?.accepted ?? 0 } }),
     });
     let lookahead: Lookahead | undefined;
-    let logits: Float32Array;
+    let logits: Logits;
+    const counts = createLogitCounts();
     try {
-      logits = await this.#sequence.forward(this.#reuse(promptTokens), 'last', options.signal);
+      [logits] = (await this.#sequence.forwardSelected(
+        this.#reuse(promptTokens),
+        'last',
+        sampler.select([]),
+        options.signal,
+      )) as [Logits];
     } catch (error) {
       if (error instanceof LutraError && error.code === 'cancelled') return finished('cancelled');
       throw error;
     }
     prefillSeconds = seconds(start);
-    lookahead = new Lookahead(this.#sequence, logits, options.speculate ?? 0);
+    lookahead = new Lookahead(this.#sequence, logits, options.speculate ?? 0, (guesses) =>
+      sampler.select(guesses),
+    );
     try {
       for (;;) {
+        counts.note(lookahead.logits());
         const token = sampler.sample(lookahead.logits());
         let reason: FinishReason | undefined;
         if (tokenizer.eos.has(token)) {

@@ -7,6 +7,7 @@ import type { Graph } from '../graph/ir.ts';
 import type { Registry } from '../graph/registry.ts';
 import { importModel } from '../models/import.ts';
 import type { ModelInfo } from '../models/info.ts';
+import type { HeadForm } from '../passes/pass.ts';
 import { runPasses } from '../passes/pipeline.ts';
 import { lowerProgram, type OperatorKernels, type Scheduling } from '../plan/lower.ts';
 import { planModel } from '../plan/plan.ts';
@@ -54,7 +55,7 @@ export interface BuildOptions {
   readonly nativeMachines: readonly string[];
   readonly context?: number;
   readonly cacheElem: 'f32' | 'f16';
-  readonly head: 'stored' | 'int8';
+  readonly head: HeadForm;
   readonly extend?: Extend;
   /** Schedules to take instead of kernels' defaults. */
   readonly tuned?: readonly TunedSchedule[];

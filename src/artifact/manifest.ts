@@ -38,6 +38,7 @@ const manifestSchema = z.object({
     cacheBytes: z.int().nonnegative(),
     vocab: z.int().positive(),
     logitsStride: z.int().positive(),
+    scans: z.boolean().optional(),
   }),
   context: z.int().positive(),
   /** The target it was asked for: `auto`, `wasm`, `c`, `c:avx2`. */
@@ -87,6 +88,6 @@ export function parseManifest(text: string, where: string): Manifest {
 
 /** What an executable must know of a plan. */
 export function memoryNeeds(plan: Plan): Manifest['needs'] {
-  const { arenaBytes, cacheBytes, vocab, logitsStride } = plan;
-  return { arenaBytes, cacheBytes, vocab, logitsStride };
+  const { arenaBytes, cacheBytes, vocab, logitsStride, scans } = plan;
+  return { arenaBytes, cacheBytes, vocab, logitsStride, scans };
 }

@@ -20,22 +20,31 @@ const ELEMENT_BYTES = { f32: 4, f16: 2, bf16: 2 } as const;
 export function summarizeModel(
   checkpoint: Checkpoint,
   info: ModelInfo,
-  head: 'stored' | 'int8' = 'stored',
+  head: 'stored' | 'exact' | 'int8' | 'int6' | 'int4' = 'stored',
 ): ModelSummary {
   const { parameters, vocab, hidden, layers, kvHeads, headDim, tied } = info;
   const stored = ELEMENT_BYTES[info.headDType];
   const table = vocab * hidden;
-  const headBytes = head === 'int8' ? table + vocab * 4 : table * stored;
+  // A scale of 4 bytes for a row, or of 2 for every 64 or 32 columns; an exact head's rows have two norms.
+  const scanBytes = table * (0.75 + 2 / 64) + vocab * 8;
+  const headBytes = {
+    stored: table * stored,
+    exact: table * stored + scanBytes,
+    int8: table + vocab * 4,
+    int6: table * (0.75 + 2 / 64),
+    int4: table * (0.5 + 2 / 32),
+  }[head];
+  const headRead = head === 'exact' ? scanBytes : headBytes;
   const body = parameters.ternary / 4 + parameters.norms * 4;
-  // A tied table serves both ends, unless the head gets int8 rows of its own.
-  const embedBytes = tied && head === 'stored' ? 0 : table * stored;
+  // A tied table serves both ends, unless the head gets a rounded one of its own.
+  const embedBytes = tied && (head === 'stored' || head === 'exact') ? 0 : table * stored;
   const cached = 2 * layers * kvHeads * headDim;
   return {
     ...info,
     totalParameters: parameters.ternary + parameters.tables + parameters.norms,
     checkpointBytes: [...checkpoint.tensors.values()].reduce((sum, { bytes }) => sum + bytes, 0),
     weightBytes: body + headBytes + embedBytes,
-    bytesPerToken: body + headBytes + hidden * stored,
+    bytesPerToken: body + headRead + hidden * stored,
     cacheBytesPerPosition: { f32: cached * 4, f16: cached * 2 },
   };
 }

@@ -12,12 +12,16 @@
  * and with the option head = 'int8', where a head shares its table with the embedding, which stays:
  * y = matmul(x, embed)                ->    const embed.int8: bf16[1024, 256] @int8-rows = ...
  *                                           y = matmul(x, embed.int8)
+ *
+ * and with 'exact':
+ * y = matmul(x, embed)                ->    const embed.scan: bf16[1024, 256] @int6-g64-scan = ...
+ *                                           y = matmul.scanned(x, embed, embed.scan)
  * ```
  */
 import type { Constant, Graph, Node } from '../graph/ir.ts';
 import { freshNames, type GraphIndex, indexGraph } from '../graph/rewrite.ts';
 import { isCode } from '../graph/types.ts';
-import type { Pass, PassOptions } from './pass.ts';
+import type { HeadForm, Pass, PassOptions } from './pass.ts';
 
 /** Whether it is a table of angles, whatever its source: what attention reads without padding. */
 function isRopeTable({ name, source }: Constant, { usersOf }: GraphIndex): boolean {
@@ -43,41 +47,74 @@ function defaultEncoding(constant: Constant, index: GraphIndex): string {
   return isRopeTable(constant, index) ? 'rows' : 'padded-rows';
 }
 
-/** Gives every output head a table of int8 rows: the one it has, if nothing but heads reads that. */
-function quantizeHeads(graph: Graph): Graph {
+/** Encodings of heads that are rounded. */
+const ROUNDED: Readonly<Record<Exclude<HeadForm, 'stored' | 'exact'>, string>> = {
+  int8: 'int8-rows',
+  int6: 'int6-g64',
+  int4: 'int4-g32',
+};
+
+/** What `exact` heads are scanned by. */
+const SCAN = 'int6-g64-scan';
+
+/** Gives every output head a rounded table: the one it has, if nothing but heads reads that. */
+function quantizeHeads(graph: Graph, form: keyof typeof ROUNDED): Graph {
   const index = indexGraph(graph);
   const fresh = freshNames(graph);
   const readsAsHead = (node: Node, name: string) => node.op === 'matmul' && node.inputs[1] === name;
-  const int8 = new Map<string, Constant>();
+  const rounded = new Map<string, Constant>();
   for (const node of graph.nodes) {
     const table = node.op === 'matmul' ? index.constants.get(node.inputs[1]!) : undefined;
-    if (table === undefined || table.encoding !== undefined || int8.has(table.name)) continue;
+    if (table === undefined || table.encoding !== undefined || rounded.has(table.name)) continue;
     const shared = index.usersOf(table.name).some((user) => !readsAsHead(user, table.name));
-    const name = shared ? fresh(`${table.name}.int8`) : table.name;
-    int8.set(table.name, { ...table, name, encoding: 'int8-rows' });
+    const name = shared ? fresh(`${table.name}.${form}`) : table.name;
+    rounded.set(table.name, { ...table, name, encoding: ROUNDED[form] });
   }
   const kept = graph.constants.map((constant) => {
-    const head = int8.get(constant.name);
+    const head = rounded.get(constant.name);
     return head?.name === constant.name ? head : constant;
   });
   return {
     ...graph,
-    constants: [...kept, ...[...int8].filter(([name, head]) => head.name !== name).map(([, head]) => head)],
+    constants: [
+      ...kept,
+      ...[...rounded].filter(([name, head]) => head.name !== name).map(([, head]) => head),
+    ],
     nodes: graph.nodes.map((node) => {
-      const head = node.op === 'matmul' ? int8.get(node.inputs[1]!) : undefined;
+      const head = node.op === 'matmul' ? rounded.get(node.inputs[1]!) : undefined;
       return head === undefined ? node : { ...node, inputs: [node.inputs[0]!, head.name] };
     }),
   };
 }
 
+/** Gives the head that computes the logits a table to scan beside its own. */
+function scanHeads(graph: Graph): Graph {
+  const { constants } = indexGraph(graph);
+  const fresh = freshNames(graph);
+  const added: Constant[] = [];
+  const nodes = graph.nodes.map((node): Node => {
+    const table = node.op === 'matmul' ? constants.get(node.inputs[1]!) : undefined;
+    if (table === undefined || !node.outputs.some(({ name }) => graph.outputs.includes(name))) return node;
+    const scan = { ...table, name: fresh(`${table.name}.scan`), encoding: SCAN };
+    added.push(scan);
+    return { ...node, op: 'matmul.scanned', inputs: [...node.inputs, scan.name] };
+  });
+  return { ...graph, constants: [...graph.constants, ...added], nodes };
+}
+
+function withHeads(graph: Graph, head: HeadForm): Graph {
+  if (head === 'stored') return graph;
+  return head === 'exact' ? scanHeads(graph) : quantizeHeads(graph, head);
+}
+
 function run(graph: Graph, { head }: PassOptions): Graph {
   if (graph.constants.every((constant) => constant.encoding !== undefined)) return graph;
-  const withHeads = head === 'int8' ? quantizeHeads(graph) : graph;
-  const index = indexGraph(withHeads);
-  const constants = withHeads.constants.map((constant) =>
+  const changed = withHeads(graph, head);
+  const index = indexGraph(changed);
+  const constants = changed.constants.map((constant) =>
     constant.encoding === undefined ? { ...constant, encoding: defaultEncoding(constant, index) } : constant,
   );
-  return { ...withHeads, constants };
+  return { ...changed, constants };
 }
 
 export const chooseEncodings: Pass = { name: 'choose-encodings', run };

@@ -17,6 +17,7 @@ export interface Addresses {
   readonly logits: string;
   /** In floats. */
   readonly logitsStride: number;
+  readonly scans: boolean;
   kernelName(kernel: StepKernel): string;
 }
 
@@ -43,7 +44,11 @@ interface Rows {
  *   every step on rows tokens, a barrier after each;
  *     where a step is about sequences: on each sequence that has tokens in this block, one after the other
  *   if logits are wanted from this block: the steps on those rows
+ * if n = 0: single logits of the step before, `count` pairs of an output and a row
  * ```
+ *
+ * Where a step scans, the rows of outputs stay in the arena for that, so that those of all blocks have places
+ * of their own; and what goes to the logits is their lower bounds, and behind those of all outputs the upper ones.
  */
 export function buildMain(steps: readonly Step[], block: number, addresses: Addresses): LoopFunction {
   const k = new FunctionBuilder('main');
@@ -51,6 +56,11 @@ export function buildMain(steps: readonly Step[], block: number, addresses: Addr
   for (const { name, elem, access } of MAIN_BUFFERS) buffers.set(name, k.buffer(name, elem, access));
   const [n, count] = MAIN_SCALARS.map(({ name, kind }) => k.scalar(name, kind)) as [Expr, Expr];
   const table = (name: string, index: Expr) => k.load(buffers.get(name)!, index);
+  const ofOutputs = new Set(
+    steps.flatMap(({ rows, defines }) => (rows === 'outputs' ? defines.map(({ name }) => name) : [])),
+  );
+  const logitsLines = lines(addresses.logitsStride * 4);
+  const scan = addresses.scans ? k.let('scan', table('outputs', add(n, 1))) : int(0);
 
   k.for('t0', 0, n, block, (t0) => {
     const rows = k.let('rows', min(sub(n, t0), int(block)));
@@ -58,7 +68,8 @@ export function buildMain(steps: readonly Step[], block: number, addresses: Addr
     const firstOutput = k.let('firstOutput', table('outputs', t0));
     const outputs = k.let('outputCount', sub(table('outputs', end), firstOutput));
     const tokenLine = k.let('tokenLine', div(t0, LINE / 4));
-    const logitsLine = k.let('logitsLine', mul(firstOutput, lines(addresses.logitsStride * 4)));
+    const logitsLine = k.let('logitsLine', mul(firstOutput, logitsLines));
+    const skippedOutputs = k.let('skippedOutputs', mul(firstOutput, scan));
 
     const place = (operand: Operand, part: Rows): { buffer: BufferRef; offset: Expr } => {
       const at = (buffer: string, offset: Expr) => ({ buffer: buffers.get(buffer)!, offset });
@@ -73,9 +84,12 @@ export function buildMain(steps: readonly Step[], block: number, addresses: Addr
         case 'value': {
           if (operand.name === addresses.logits) return at('logits', logitsLine);
           const first = int(lines(addresses.value(operand.name)));
-          if (part.skipped.kind === 'const') return at('arena', first);
-          return at('arena', add(mul(part.skipped, lines(addresses.rowBytes(operand.name))), first));
+          const skipped = ofOutputs.has(operand.name) ? skippedOutputs : part.skipped;
+          if (skipped.kind === 'const') return at('arena', first);
+          return at('arena', add(mul(skipped, lines(addresses.rowBytes(operand.name))), first));
         }
+        case 'high':
+          return at('logits', add(logitsLine, mul(table('outputs', n), logitsLines)));
       }
     };
     const call = (step: Step, part: Rows) => {
@@ -109,15 +123,45 @@ export function buildMain(steps: readonly Step[], block: number, addresses: Addr
       k.barrier();
     };
 
-    const firstStep = steps.findIndex((s) => s.rows === 'outputs');
-    const split = firstStep < 0 ? steps.length : firstStep;
-    if (steps.slice(split).some((s) => s.rows !== 'outputs')) {
+    const ofStep = steps.filter((s) => s.rows !== 'pairs');
+    const firstStep = ofStep.findIndex((s) => s.rows === 'outputs');
+    const split = firstStep < 0 ? ofStep.length : firstStep;
+    if (ofStep.slice(split).some((s) => s.rows !== 'outputs')) {
       throw new LutraError('internal', 'plan: a step on all tokens follows the selection of outputs');
     }
-    for (const step of steps.slice(0, split)) emit(step);
+    for (const step of ofStep.slice(0, split)) emit(step);
+    const ofOutput = ofStep.slice(split);
+    const emitWhen = (when: Step['when']) => {
+      for (const step of ofOutput.filter((s) => s.when === when)) emit(step);
+    };
     k.if(compare('lt', int(0), outputs), () => {
-      for (const step of steps.slice(split)) emit(step);
+      emitWhen(undefined);
+      if (addresses.scans) {
+        k.if(
+          compare('eq', scan, int(1)),
+          () => emitWhen('scan'),
+          () => emitWhen('stored'),
+        );
+      }
     });
   });
+  for (const { operands, kernel } of steps.filter((s) => s.rows === 'pairs')) {
+    k.if(compare('eq', n, int(0)), () => {
+      const args = operands.map((operand) => {
+        const at = (buffer: string, bytes: number) => ({
+          buffer: buffers.get(buffer)!,
+          offset: int(lines(bytes)),
+        });
+        if (operand.kind === 'weight')
+          return at('weights', addresses.weight(operand.constant, operand.region));
+        if (operand.kind !== 'value') return at('tokens', 0);
+        return operand.name === addresses.logits
+          ? at('logits', 0)
+          : at('arena', addresses.value(operand.name));
+      });
+      k.call(addresses.kernelName(kernel), args, [count]);
+      k.barrier();
+    });
+  }
   return k.build();
 }

@@ -38,6 +38,12 @@ function placeArena(steps: readonly Step[], block: number, logits: string) {
   steps.forEach((step, i) => {
     for (const operand of step.operands) if (operand.kind === 'value') lastUse.set(operand.name, i);
   });
+  // What single logits are made from must outlast the blocks of a step.
+  const kept = new Set(
+    steps.flatMap(({ rows, operands }) =>
+      rows === 'pairs' ? operands.flatMap((o) => (o.kind === 'value' ? [o.name] : [])) : [],
+    ),
+  );
   const alias = findInPlace(steps, lastUse);
   const intervals = new Map<string, Interval>();
   steps.forEach((step, i) => {
@@ -49,7 +55,7 @@ function placeArena(steps: readonly Step[], block: number, logits: string) {
       intervals.set(
         root,
         known === undefined
-          ? { name: root, bytes: block * rowBytes(type), first: i, last }
+          ? { name: root, bytes: block * rowBytes(type), first: kept.has(name) ? 0 : i, last }
           : { ...known, last: Math.max(known.last, last) },
       );
     }
@@ -114,6 +120,7 @@ export function planModel(graph: Graph, options: PlanOptions, custom: ReadonlySe
   }
   const steps = lowerGraph(graph, options, custom);
   const head = steps.find((step) => step.defines.some((v) => v.name === logits));
+  const scans = steps.some(({ when }) => when === 'scan');
   const vocab = head?.defines[0]?.type.shape[1];
   if (head?.rows !== 'outputs' || typeof vocab !== 'number') {
     throw new LutraError('unsupported', `the output of graph ${graph.name} must have shape [outputs, vocab]`);
@@ -133,6 +140,7 @@ export function planModel(graph: Graph, options: PlanOptions, custom: ReadonlySe
     cache: cache.at,
     logits,
     logitsStride,
+    scans,
     kernelName: names.nameOf,
   });
   return {
@@ -146,5 +154,6 @@ export function planModel(graph: Graph, options: PlanOptions, custom: ReadonlySe
     cacheBytes: cache.bytes,
     vocab,
     logitsStride,
+    scans,
   };
 }

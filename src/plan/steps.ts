@@ -1,6 +1,8 @@
 import { LutraError } from '../common/errors.ts';
+import { alignUp } from '../common/math.ts';
 import type { Constant, Graph, Node, TensorType } from '../graph/ir.ts';
 import { codeBits } from '../graph/types.ts';
+import { ROW_PAD } from '../kernels/kernel.ts';
 import type { PlanOptions, ShapeValue } from './types.ts';
 
 /** Where a kernel's buffer comes from. */
@@ -9,7 +11,9 @@ export type Operand =
   | { readonly kind: 'weight'; readonly constant: string; readonly region: number }
   | { readonly kind: 'cache'; readonly layer: number; readonly part: 'keys' | 'values' }
   | { readonly kind: 'tokens' }
-  | { readonly kind: 'outputs' };
+  | { readonly kind: 'outputs' }
+  /** The upper bounds of the logits, which lie behind the lower ones of all outputs. */
+  | { readonly kind: 'high' };
 
 /** `n`: rows of this call; `pos`: position of a sequence's first token; `tokens`: tokens of the block. */
 type StepScalar = 'n' | 'pos' | 'tokens';
@@ -25,9 +29,11 @@ export interface StepKernel {
 export interface Step {
   /**
    * Rows the call covers: all tokens of the block, or those whose logits are wanted; `sequences`: a call for
-   * each sequence in the block, on its tokens.
+   * each sequence in the block, on its tokens; `pairs`: single logits of the step before, in a step of no tokens.
    */
-  readonly rows: 'tokens' | 'outputs' | 'sequences';
+  readonly rows: 'tokens' | 'outputs' | 'sequences' | 'pairs';
+  /** Only in steps that scan the head's table, or only in those that do not. */
+  readonly when?: 'scan' | 'stored';
   readonly kernel: StepKernel;
   /** A kernel that is better when there is exactly one row. */
   readonly single?: StepKernel;
@@ -161,17 +167,101 @@ function groupMatmul(residual: boolean): Lowering {
 const quantizeGroup = (inputs: number): Lowering =>
   rowWise((node, k) => ({ ...(node.attrs as StepKernel['shape']), k, ordered: node.inputs.length > inputs }));
 
-const matmul: Lowering = (node, context) => {
-  const table = context.constants.get(node.inputs[1]!);
+const weightOf = (constant: string, region: number): Operand => ({ kind: 'weight', constant, region });
+
+/** A table of `matmul`: [m, k]. */
+function tableOf(
+  name: string,
+  { constants }: Context,
+): Constant & { readonly m: number; readonly k: number } {
+  const table = constants.get(name);
   const [m, k] = table?.type.shape ?? [];
   if (table === undefined || typeof m !== 'number' || typeof k !== 'number') {
     throw new LutraError('internal', 'plan: the table of matmul must be a constant');
   }
+  return { ...table, m, k };
+}
+
+/** The format of `int4-g64` or `int6-g64-scan`; undefined for other encodings. */
+function groupedFormat(encoding: string | undefined): { bits: 4 | 6; group: 32 | 64 } | undefined {
+  const [, bits, group] = /^int([46])-g(32|64)(?:-scan)?$/.exec(encoding ?? '') ?? [];
+  return bits === undefined ? undefined : { bits: Number(bits) as 4 | 6, group: Number(group) as 32 | 64 };
+}
+
+/** A matmul by a table of few bits: activations first become integers. With `high`, it gives bounds. */
+function groupedSteps(node: Node, table: ReturnType<typeof tableOf>, bounds: boolean): readonly Step[] {
+  const { m, k, encoding } = table;
+  const format = groupedFormat(encoding)!;
+  const [x, out] = [node.inputs[0]!, node.outputs[0]!];
+  // Rounding weights to 4 or 6 bits costs more than rounding activations to 8; in a bound both count.
+  const planes = bounds ? 2 : 1;
+  const groups = alignUp(k, ROW_PAD) / format.group;
+  const [rows] = out.type.shape;
+  const define = (name: string, dtype: 'i8' | 'f32' | 'i32', width: number) => ({
+    name: `${out.name}.${name}`,
+    type: { dtype, shape: [rows!, width] },
+  });
+  const defines = [
+    define('q', 'i8', planes * alignUp(k, ROW_PAD)),
+    define('factor', 'f32', groups),
+    define('sum', 'i32', groups),
+    ...(bounds ? [define('norm', 'f32', 2)] : []),
+  ];
+  const values = defines.map(({ name }): Operand => ({ kind: 'value', name }));
+  const { group } = format;
+  const where = rowsOf(out.type);
+  return [
+    {
+      rows: where,
+      kernel: plain('matmul.quantize', { k, group, planes, norms: bounds }),
+      operands: [{ kind: 'value', name: x }, ...values],
+      scalars: ['n'],
+      defines,
+    },
+    {
+      rows: where,
+      kernel: plain('matmul', { m, k, ...format, planes, bounds }, 'grouped'),
+      operands: [
+        ...values,
+        weightOf(table.name, 0),
+        ...(bounds ? [weightOf(table.name, 1)] : []),
+        { kind: 'value', name: out.name },
+        ...(bounds ? [{ kind: 'high' } as const] : []),
+      ],
+      scalars: ['n'],
+      defines: bounds ? [] : [out],
+    },
+  ];
+}
+
+const matmul: Lowering = (node, context) => {
+  const table = tableOf(node.inputs[1]!, context);
+  if (groupedFormat(table.encoding) !== undefined) return groupedSteps(node, table, false);
+  const { m, k } = table;
   const int8 = table.encoding === 'int8-rows';
   const step = simpleStep(node, context, plain('matmul', { m, k, elem: int8 ? 'i8' : table.type.dtype }));
   const [x, weight, out] = step.operands;
-  const scales: Operand[] = int8 ? [{ kind: 'weight', constant: table.name, region: 1 }] : [];
+  const scales = int8 ? [weightOf(table.name, 1)] : [];
   return [{ ...step, operands: [x!, weight!, ...scales, out!] }];
+};
+
+/**
+ * The head's bounds by the table of few bits, or its products by the stored one; and, in a step of their own, the
+ * single products of the stored table that the bounds leave open.
+ */
+const matmulScanned: Lowering = (node, context) => {
+  const table = tableOf(node.inputs[1]!, context);
+  const scan = groupedSteps(node, tableOf(node.inputs[2]!, context), true);
+  const [stored] = matmul({ ...node, inputs: node.inputs.slice(0, 2) }, context);
+  const [x, weight, out] = stored!.operands;
+  const rescore: Step = {
+    rows: 'pairs',
+    kernel: plain('matmul.rows', { k: table.k, elem: table.type.dtype }),
+    operands: [x!, weight!, { kind: 'tokens' }, out!],
+    scalars: ['n'],
+    defines: [],
+  };
+  return [...scan.map((step): Step => ({ ...step, when: 'scan' })), { ...stored!, when: 'stored' }, rescore];
 };
 
 const attentionPacked: Lowering = (node, context) => {
@@ -243,6 +333,7 @@ const LOWERINGS: Readonly<Record<string, Lowering>> = {
     return [{ ...step, operands: [x!, { kind: 'outputs' }, ...rest] }];
   },
   matmul,
+  'matmul.scanned': matmulScanned,
 };
 
 /** The node with placeholders for its names, so that equal ones, as those of all layers, share a kernel. */

@@ -59,4 +59,6 @@ export interface Plan {
   readonly vocab: number;
   /** Row stride of the logits, in floats. */
   readonly logitsStride: number;
+  /** Whether a step can give bounds of logits instead, and single logits of them afterwards. */
+  readonly scans: boolean;
 }

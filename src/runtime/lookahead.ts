@@ -1,3 +1,4 @@
+import type { Logits, SelectLogits } from '../targets/executable.ts';
 import { proposeTokens } from './prompt-lookup.ts';
 import type { Sequence } from './sequence.ts';
 
@@ -11,12 +12,13 @@ const INITIAL_WIDTH = 4;
  */
 export class Lookahead {
   readonly #sequence: Sequence;
+  readonly #select: (guesses: readonly number[]) => SelectLogits | undefined;
   readonly #limit: number;
   /** Guesses to make next time: fewer after a wrong one, more after a run of right ones. */
   #width: number;
   /** Tokens computed beyond the caller's position, and the logits of each. */
   #guessed: readonly number[] = [];
-  #rows: readonly Float32Array[];
+  #rows: readonly Logits[];
   /** Tokens of the sequence that the caller has taken. */
   #taken: number;
   /** `accepted` when the width was last adapted. */
@@ -24,9 +26,18 @@ export class Lookahead {
   proposed = 0;
   accepted = 0;
 
-  /** `logits` are those after the sequence's last token; `limit` the guesses per step, 0 for none. */
-  constructor(sequence: Sequence, logits: Float32Array, limit: number) {
+  /**
+   * `logits` are those after the sequence's last token; `limit` the guesses per step, 0 for none. `select` says
+   * which logits of a step matter to the caller, given the guesses in it; undefined: all.
+   */
+  constructor(
+    sequence: Sequence,
+    logits: Logits,
+    limit: number,
+    select: (guesses: readonly number[]) => SelectLogits | undefined,
+  ) {
     this.#sequence = sequence;
+    this.#select = select;
     this.#limit = limit;
     this.#width = Math.min(limit, INITIAL_WIDTH);
     this.#rows = [logits];
@@ -38,8 +49,8 @@ export class Lookahead {
     return this.#taken;
   }
 
-  /** Logits at the caller's position, [vocab]. */
-  logits(): Float32Array {
+  /** Logits at the caller's position. */
+  logits(): Logits {
     return this.#rows[0]!;
   }
 
@@ -58,12 +69,12 @@ export class Lookahead {
     const history = [...this.#sequence.tokens, token];
     const count = Math.min(this.#width, room);
     const guesses = count > 0 ? proposeTokens(history, count) : [];
-    const logits = await this.#sequence.forward([token, ...guesses], guesses.length > 0 ? 'all' : 'last');
-    const vocab = logits.length / (guesses.length + 1);
-    this.#guessed = guesses;
-    this.#rows = Array.from({ length: guesses.length + 1 }, (_, i) =>
-      logits.subarray(i * vocab, (i + 1) * vocab),
+    this.#rows = await this.#sequence.forwardSelected(
+      [token, ...guesses],
+      guesses.length > 0 ? 'all' : 'last',
+      this.#select(guesses),
     );
+    this.#guessed = guesses;
     this.#taken++;
     this.proposed += guesses.length;
   }

@@ -18,6 +18,7 @@ function fake(fail: (tokens: number) => boolean = () => false) {
       if (requests.some(({ tokens }) => fail(tokens[0]!))) throw new Error('no');
       return requests.map(({ tokens, position }) => Float32Array.of(tokens[0]!, position));
     },
+    stepSelected: () => Promise.reject(new Error('nobody selects')),
     callKernel: async () => undefined,
     close: async () => undefined,
   };

@@ -1,18 +1,27 @@
-import { type CacheHandle, type Executable, MAX_SEQUENCES, type StepRequest } from '../targets/executable.ts';
+import {
+  type CacheHandle,
+  type Executable,
+  type Logits,
+  MAX_SEQUENCES,
+  type SelectRequest,
+  type StepRequest,
+} from '../targets/executable.ts';
 
 /** Computes steps of sequences, each of which asks for one at a time. */
 export interface Stepper {
   createCache(): CacheHandle;
   /** Logits, [1 or tokens.length, vocab], freshly allocated. */
   step(request: StepRequest): Promise<Float32Array>;
+  /** The logits of each output; only those chosen, where that saves work. */
+  stepSelected(request: SelectRequest): Promise<readonly Logits[]>;
 }
 
 /** Tokens that may share a step: a prompt's chunk, and a token each of sequences that go on beside it. */
 const STEP_TOKENS = 256 + MAX_SEQUENCES;
 
 interface Pending {
-  readonly request: StepRequest;
-  resolve(logits: Float32Array): void;
+  readonly request: StepRequest | SelectRequest;
+  resolve(logits: readonly Logits[]): void;
   reject(error: unknown): void;
 }
 
@@ -46,7 +55,16 @@ export class StepScheduler implements Stepper {
     return this.#executable.createCache();
   }
 
-  step(request: StepRequest): Promise<Float32Array> {
+  async step(request: StepRequest): Promise<Float32Array> {
+    // Whoever chooses nothing is given all logits of all outputs, as one array.
+    return (await this.#ask(request))[0] as Float32Array;
+  }
+
+  stepSelected(request: SelectRequest): Promise<readonly Logits[]> {
+    return this.#ask(request);
+  }
+
+  #ask(request: Pending['request']): Promise<readonly Logits[]> {
     return new Promise((resolve, reject) => {
       this.#pending.push({ request, resolve, reject });
       if (this.#busy) return;
@@ -77,6 +95,20 @@ export class StepScheduler implements Stepper {
     return batch;
   }
 
+  /** Where one wants all logits, all are computed for everyone. */
+  async #compute(requests: readonly Pending['request'][]): Promise<readonly (readonly Logits[])[]> {
+    const selects = (request: Pending['request']): request is SelectRequest => 'select' in request;
+    if (requests.every(selects)) return this.#executable.stepSelected(requests);
+    const logits = await this.#executable.step(requests);
+    return requests.map((request, i) => {
+      const all = logits[i]!;
+      if (!selects(request)) return [all];
+      const outputs = request.logits === 'all' ? request.tokens.length : 1;
+      const vocab = all.length / outputs;
+      return Array.from({ length: outputs }, (_, row) => all.subarray(row * vocab, (row + 1) * vocab));
+    });
+  }
+
   async #run(): Promise<void> {
     const batch = this.#take();
     if (batch.length === 0) {
@@ -84,7 +116,7 @@ export class StepScheduler implements Stepper {
       return;
     }
     try {
-      const logits = await this.#executable.step(batch.map(({ request }) => request));
+      const logits = await this.#compute(batch.map(({ request }) => request));
       for (const [i, { resolve }] of batch.entries()) resolve(logits[i]!);
     } catch (error) {
       for (const { reject } of batch) reject(error);

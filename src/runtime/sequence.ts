@@ -1,11 +1,14 @@
 import { LutraError } from '../common/errors.ts';
-import type { CacheHandle } from '../targets/executable.ts';
+import type { CacheHandle, Logits, SelectLogits } from '../targets/executable.ts';
 import type { Stepper } from './scheduler.ts';
 
 /** Tokens per step where every token's logits are wanted, so that they stay a few megabytes. */
 const ALL_LOGITS_STEP = 16;
 /** Tokens per step of a long prompt: the grain at which it can be cancelled. */
 const PREFILL_STEP = 256;
+
+/** Of a chunk that is not the last, no logits matter. */
+const NOTHING: SelectLogits = () => new Int32Array(0);
 
 /** One sequence of tokens on a loaded program: its KV cache and how far it is filled. */
 export class Sequence {
@@ -42,6 +45,53 @@ export class Sequence {
     logits: 'last' | 'all',
     signal?: AbortSignal,
   ): Promise<Float32Array> {
+    this.#check(tokens);
+    const step = logits === 'all' ? ALL_LOGITS_STEP : PREFILL_STEP;
+    const all = logits === 'all' ? new Float32Array(tokens.length * this.#vocab) : undefined;
+    let last: Float32Array = new Float32Array(0);
+    for (let at = 0; at < tokens.length; at += step) {
+      if (signal?.aborted) throw new LutraError('cancelled', 'cancelled');
+      const chunk = Int32Array.from(tokens.slice(at, at + step));
+      const position = this.#tokens.length;
+      last = await this.#stepper.step({ tokens: chunk, position, cache: this.#cache, logits });
+      this.#tokens.push(...chunk);
+      all?.set(last, at * this.#vocab);
+    }
+    return all ?? last;
+  }
+
+  /**
+   * The same, but of each output only the logits that `select` chooses, where that saves work; without it, all.
+   * Logits are of the last token, or of every one.
+   */
+  async forwardSelected(
+    tokens: readonly number[],
+    logits: 'last' | 'all',
+    select: SelectLogits | undefined,
+    signal?: AbortSignal,
+  ): Promise<readonly Logits[]> {
+    if (select === undefined) {
+      const all = await this.forward(tokens, logits, signal);
+      return Array.from({ length: all.length / this.#vocab }, (_, row) =>
+        all.subarray(row * this.#vocab, (row + 1) * this.#vocab),
+      );
+    }
+    this.#check(tokens);
+    const step = logits === 'all' ? ALL_LOGITS_STEP : PREFILL_STEP;
+    const rows: Logits[] = [];
+    for (let at = 0; at < tokens.length; at += step) {
+      if (signal?.aborted) throw new LutraError('cancelled', 'cancelled');
+      const chunk = Int32Array.from(tokens.slice(at, at + step));
+      const wanted = logits === 'all' || at + step >= tokens.length;
+      const request = { tokens: chunk, position: this.#tokens.length, cache: this.#cache, logits };
+      const found = await this.#stepper.stepSelected({ ...request, select: wanted ? select : NOTHING });
+      if (wanted) rows.push(...found);
+      this.#tokens.push(...chunk);
+    }
+    return rows;
+  }
+
+  #check(tokens: Int32Array | readonly number[]): void {
     if (this.#freed) throw new LutraError('usage', 'the session was disposed');
     if (tokens.length === 0) throw new LutraError('usage', 'forward needs at least one token');
     if (this.#tokens.length + tokens.length > this.#context) {
@@ -55,18 +105,6 @@ export class Sequence {
     if (wrong !== undefined) {
       throw new LutraError('usage', `token ${wrong} is not in the vocabulary of ${this.#vocab}`);
     }
-    const step = logits === 'all' ? ALL_LOGITS_STEP : PREFILL_STEP;
-    const all = logits === 'all' ? new Float32Array(tokens.length * this.#vocab) : undefined;
-    let last: Float32Array = new Float32Array(0);
-    for (let at = 0; at < tokens.length; at += step) {
-      if (signal?.aborted) throw new LutraError('cancelled', 'cancelled');
-      const chunk = Int32Array.from(tokens.slice(at, at + step));
-      const position = this.#tokens.length;
-      last = await this.#stepper.step({ tokens: chunk, position, cache: this.#cache, logits });
-      this.#tokens.push(...chunk);
-      all?.set(last, at * this.#vocab);
-    }
-    return all ?? last;
   }
 
   /** Forgets everything after the first `length` tokens. */

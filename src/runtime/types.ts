@@ -46,6 +46,11 @@ export interface GenerationResult {
   readonly promptTokens: number;
   /** Tokens guessed, and how many of them were right, where `speculate` was asked for. */
   readonly speculation?: { readonly proposed: number; readonly accepted: number };
+  /**
+   * Where the output head is `exact`: of how many logits a token took the exact value, and how many tokens needed
+   * all of them.
+   */
+  readonly head?: { readonly median: number; readonly max: number; readonly full: number };
   readonly timings: { readonly prefillSeconds: number; readonly decodeSeconds: number };
 }
 

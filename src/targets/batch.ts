@@ -4,12 +4,14 @@ import { type StepTables, stepTables } from '../loops/step.ts';
 import { type CacheHandle, MAX_SEQUENCES, type StepRequest } from './executable.ts';
 
 /**
- * The tables of a step; `cacheLine` says where a cache lies, undefined if it was freed or belongs elsewhere.
+ * The tables of a step; `cacheLine` says where a cache lies, undefined if it was freed or belongs elsewhere;
+ * `scan` asks for bounds of the logits.
  * Throws `internal` for requests that cannot be one step. Tokens are copied: callers may reuse their arrays.
  */
 export function batchTables(
   requests: readonly StepRequest[],
   cacheLine: (cache: CacheHandle) => number | undefined,
+  scan = false,
 ): StepTables {
   if (requests.length < 1 || requests.length > MAX_SEQUENCES) {
     throw new LutraError('internal', `a step takes 1 to ${MAX_SEQUENCES} sequences, not ${requests.length}`);
@@ -25,5 +27,5 @@ export function batchTables(
     }
     return { tokens, position, cache: line, logits };
   });
-  return stepTables(sequences);
+  return stepTables(sequences, scan);
 }

@@ -8,6 +8,8 @@ export interface MemoryNeeds {
   readonly vocab: number;
   /** Row stride of the logits, in floats. */
   readonly logitsStride: number;
+  /** Whether steps can bound logits first. */
+  readonly scans?: boolean | undefined;
 }
 
 /** One session's part in a forward step. */
@@ -25,6 +27,26 @@ export interface StepRequest {
  * not noted, and what was not noted stays as it was. (Without shared memory nothing is.)
  */
 export type StepTimes = Float64Array;
+
+export interface SelectRequest extends StepRequest {
+  readonly select: SelectLogits;
+}
+
+/**
+ * Chooses among the logits of an output of a step, by what they are at least and at most, [vocab] each: the
+ * tokens that matter, ascending. Undefined: all of them do.
+ */
+export type SelectLogits = (low: Float32Array, high: Float32Array, output: number) => Int32Array | undefined;
+
+/** Some logits of an output. */
+export interface SparseLogits {
+  /** Tokens, ascending, and the logit of each. */
+  readonly ids: Int32Array;
+  readonly values: Float32Array;
+}
+
+/** The logits of one output: all of them, [vocab], or those that were chosen. */
+export type Logits = Float32Array | SparseLogits;
 
 /** A session's KV cache in the target's memory. */
 export interface CacheHandle {
@@ -59,6 +81,12 @@ export interface Executable {
    * [1 or tokens.length, vocab], freshly allocated. A session's are the same whatever others step with it.
    */
   step(requests: readonly StepRequest[], times?: StepTimes): Promise<readonly Float32Array[]>;
+  /**
+   * A step that computes only the logits that the requests choose, where the program can bound them first and
+   * there are few outputs; else all. Of each request its outputs, one after the other. Every logit has the bits
+   * that `step` gives it.
+   */
+  stepSelected(requests: readonly SelectRequest[]): Promise<readonly (readonly Logits[])[]>;
   callKernel(call: KernelCall): Promise<void>;
   close(): Promise<void>;
 }

@@ -1,5 +1,7 @@
 import { LutraError } from '../common/errors.ts';
 import { randomUniform } from '../common/random.ts';
+import type { Logits, SelectLogits } from '../targets/executable.ts';
+import { chooseLogits } from './choose-logits.ts';
 import type { ResolvedSampling } from './sampling-options.ts';
 import { largest, type Weighted } from './selection.ts';
 
@@ -7,10 +9,15 @@ export interface Sampler {
   /** Tokens that the repetition penalty is to count as seen, such as the prompt's. */
   observe(ids: Iterable<number>): void;
   /**
-   * The next token from logits [vocab], which are not changed; it counts as seen from then on. Throws
+   * Says which of the next logits `sample` needs, to give what it would give with all of them; undefined: all.
+   * `tokens` may count as seen by then.
+   */
+  select(tokens: readonly number[]): SelectLogits | undefined;
+  /**
+   * The next token from logits, all or selected, which are not changed; it counts as seen from then on. Throws
    * `internal` when the logits are not numbers.
    */
-  sample(logits: Float32Array): number;
+  sample(logits: Logits): number;
 }
 
 /**
@@ -22,26 +29,35 @@ export function createSampler(options: ResolvedSampling): Sampler {
   const uniform = randomUniform(options.seed);
   const seen = new Set<number>();
 
+  const { repetitionPenalty } = options;
+  const penalty = (value: number) => (value > 0 ? value / repetitionPenalty : value * repetitionPenalty);
   const penalized = (logits: Float32Array): Float32Array => {
-    if (options.repetitionPenalty === 1 || seen.size === 0) return logits;
+    if (repetitionPenalty === 1 || seen.size === 0) return logits;
     const result = logits.slice();
     for (const id of seen) {
       const value = result[id];
-      if (value === undefined) continue;
-      result[id] = value > 0 ? value / options.repetitionPenalty : value * options.repetitionPenalty;
+      if (value !== undefined) result[id] = penalty(value);
     }
     return result;
   };
+  const penalizedSome = (values: Float32Array, ids: Int32Array): Float32Array =>
+    repetitionPenalty === 1 ? values : values.map((v, i) => (seen.has(ids[i]!) ? penalty(v) : v));
 
   return {
     observe(ids) {
       for (const id of ids) seen.add(id);
     },
+    select: (tokens) =>
+      chooseLogits(options, () => (repetitionPenalty === 1 ? [] : [...new Set([...seen, ...tokens])])),
     sample(logits) {
-      const values = penalized(logits);
+      const ids = logits instanceof Float32Array ? undefined : logits.ids;
+      const values =
+        logits instanceof Float32Array ? penalized(logits) : penalizedSome(logits.values, logits.ids);
       const best = argmax(values);
       const id =
-        options.temperature === 0 ? best : draw(candidates(values, values[best]!, options), uniform());
+        options.temperature === 0
+          ? (ids?.[best] ?? best)
+          : draw(candidates(values, ids, values[best]!, options), uniform());
       seen.add(id);
       return id;
     },
@@ -66,20 +82,29 @@ function argmax(logits: Float32Array): number {
 }
 
 /** The tokens that may be drawn, weighed by exp((logit - max) / temperature): the best one weighs 1. */
-function candidates(logits: Float32Array, max: number, options: ResolvedSampling): Weighted {
+function candidates(
+  logits: Float32Array,
+  tokens: Int32Array | undefined,
+  max: number,
+  options: ResolvedSampling,
+): Weighted {
   const { topK, topP, minP } = options;
   // The bound keeps 0 * inverse a number at temperatures like 1e-320.
   const inverse = Math.min(1 / options.temperature, Number.MAX_VALUE);
 
   let kept: Weighted;
-  if (topK > 0 && topK < logits.length) {
+  // Of selected logits there may be just as many.
+  if (topK > 0 && (topK < logits.length || tokens !== undefined)) {
     const { ids, values } = largest(logits, topK);
-    kept = { ids, values: values.map((value) => expNegative((value - max) * inverse)) };
+    kept = {
+      ids: tokens === undefined ? ids : ids.map((i) => tokens[i]!),
+      values: values.map((value) => expNegative((value - max) * inverse)),
+    };
     if (topP < 1) kept = nucleus(kept, topP * total(kept.values));
   } else {
     const weights = new Float64Array(logits.length);
     for (let id = 0; id < weights.length; id++) weights[id] = expNegative((logits[id]! - max) * inverse);
-    kept = topP < 1 ? nucleusOf(weights, topP) : { ids: undefined, values: weights };
+    kept = topP < 1 ? nucleusOf(weights, topP) : { ids: tokens, values: weights };
   }
   return minP === 0 ? kept : atLeast(kept, minP);
 }

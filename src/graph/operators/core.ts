@@ -4,7 +4,7 @@ import { add, gate, gatePacked } from './elementwise.ts';
 import { embedding } from './embedding.ts';
 import { lowbitMatmulGroup, lowbitMatmulGroupAdd } from './group-matmul.ts';
 import { lowbitMatmul, lowbitMatmulAdd } from './lowbit-matmul.ts';
-import { matmul } from './matmul.ts';
+import { matmul, matmulScanned } from './matmul.ts';
 import { rmsNorm, rmsNormQuantize, rmsNormQuantizeGroup } from './norm.ts';
 import { quantize, quantizeGroup } from './quantize.ts';
 import { selectOutputs, slice } from './select.ts';
@@ -30,4 +30,5 @@ export const coreOperators: Registry = createRegistry([
   lowbitMatmulGroupAdd,
   attentionPacked,
   gatePacked,
+  matmulScanned,
 ]);

@@ -1,14 +1,18 @@
 /** Compiled C, loaded into this process. */
 import { LutraError } from '../../common/errors.ts';
+import type { StepTables } from '../../loops/step.ts';
 import { batchTables } from '../batch.ts';
 import type {
   CacheHandle,
   Executable,
   KernelCall,
+  Logits,
   MemoryNeeds,
+  SelectRequest,
   StepRequest,
   StepTimes,
 } from '../executable.ts';
+import { selectLogits } from '../selected.ts';
 import { ABI } from './emit.ts';
 import { type NativeLibrary, openLibrary, type Pointer } from './library.ts';
 
@@ -116,6 +120,20 @@ class NativeExecutable implements Executable {
       this.#library.noteTimes(this.#model, null, 0);
     }
     for (const [i, time] of noted.entries()) if (time !== 0n) times[i] = Number(time) / 1e6 - origin;
+  }
+
+  async stepSelected(requests: readonly SelectRequest[]): Promise<readonly (readonly Logits[])[]> {
+    if (this.#closing !== undefined) throw this.#closed();
+    if (!this.#hasWeights) throw new LutraError('internal', 'a step needs weights, and none were loaded');
+    const [full, scan] = [false, true].map((bounds) =>
+      batchTables(requests, (cache) => this.#caches.get(cache), bounds),
+    ) as [StepTables, StepTables];
+    const run = async (tables: StepTables, floats: number) => {
+      const logits = new Float32Array(floats);
+      await this.#library.step(this.#model, tables, logits);
+      return logits;
+    };
+    return this.#enqueue(() => selectLogits({ requests, full, scan, needs: this.#needs, run }));
   }
 
   callKernel(call: KernelCall): Promise<void> {

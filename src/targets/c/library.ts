@@ -111,8 +111,8 @@ function bindLibrary(koffi: Koffi, library: ReturnType<Koffi['load']>): NativeLi
     closeModel: (model) => later(close, [model], []),
     newCache: (model) => cacheNew(model),
     freeCache: (model, cache) => cacheFree(model, cache),
-    step(model, { tokens, sequences, outputs, rows }, logits) {
-      const args = [model, tokens, tokens.length, sequences, rows.length, outputs, logits];
+    step(model, { n, count, tokens, sequences, outputs }, logits) {
+      const args = [model, tokens, n, sequences, count, outputs, logits];
       return later(step, args, args);
     },
     noteTimes: (model, memory, room) => times(model, memory, room),

@@ -9,6 +9,7 @@ import type { StepTables } from '../../loops/step.ts';
 import type { Platform } from '../../platform/platform.ts';
 import { batchTables } from '../batch.ts';
 import type { CacheHandle, Executable, KernelCall, MemoryNeeds } from '../executable.ts';
+import { selectLogits } from '../selected.ts';
 import { type CompiledModule, engine } from './engine.ts';
 import { Heap } from './heap.ts';
 import { BUFFERS_AT, FACTS_SECTION, type ModuleFacts, TIMES_AT } from './layout.ts';
@@ -186,6 +187,26 @@ function loaded({ team, target, needs, weightsAt, arenaAt, cachesAt, heap }: Loa
     return logits;
   };
 
+  /** Runs main and gives what it writes to the logits. */
+  const run = async (tables: StepTables, floats: number): Promise<Float32Array> => {
+    const inputs = [tables.tokens, tables.sequences, tables.outputs];
+    const logits = new Float32Array(floats);
+    await withBuffers(
+      [...inputs, logits].map(({ byteLength }) => byteLength),
+      (at) => ({
+        fn: 'main',
+        team: true,
+        args: [weightsAt, arenaAt, cachesAt, ...at, tables.n, tables.count],
+        inputs: [
+          ...inputs.map((table, i) => ({ at: at[i]!, bytes: bytesOf(table) })),
+          { at: TIMES_AT, bytes: bytesOf(NO_TIMES) },
+        ],
+        outputs: [{ at: at[3]!, into: bytesOf(logits) }],
+      }),
+    );
+    return logits;
+  };
+
   const callKernel = ({ kernel, buffers, scalars, begin, end }: KernelCall): Promise<void> =>
     withBuffers(
       buffers.map(({ length }) => length),
@@ -217,6 +238,12 @@ function loaded({ team, target, needs, weightsAt, arenaAt, cachesAt, heap }: Loa
     step: async (requests, times = new Float64Array(0)) => {
       const tables = batchTables(requests, (cache) => caches.get(cache));
       return queued(() => step(tables, times));
+    },
+    stepSelected: async (requests) => {
+      const [full, scan] = [false, true].map((bounds) =>
+        batchTables(requests, (cache) => caches.get(cache), bounds),
+      ) as [StepTables, StepTables];
+      return queued(() => selectLogits({ requests, full, scan, needs, run }));
     },
     callKernel: (call) => queued(() => callKernel(call)),
     close: () => team.close(),
