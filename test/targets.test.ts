@@ -13,17 +13,8 @@ import { generateC } from '../src/artifact/build.ts';
 import { WEIGHTS_FILE } from '../src/artifact/manifest.ts';
 import { type Artifact, openArtifact } from '../src/artifact/open.ts';
 import { runSteps } from '../src/artifact/self-test.ts';
-import { randomUniform } from '../src/common/random.ts';
-import { packI2 } from '../src/encodings/ternary-i2.ts';
-import { packT5b } from '../src/encodings/ternary-t5b.ts';
-import { rowStride } from '../src/kernels/kernel.ts';
-import { lowbitMatmul } from '../src/kernels/lowbit-matmul.ts';
-import { quantize } from '../src/kernels/quantize.ts';
-import { bytesOf, randomFloats, randomInts } from '../src/kernels/testing.ts';
-import { runFunction, threadIterations } from '../src/loops/interpret.ts';
-import type { LoopFunction } from '../src/loops/ir.ts';
+import { threadIterations } from '../src/loops/interpret.ts';
 import { legalize } from '../src/loops/legalize.ts';
-import type { Machine } from '../src/loops/machine.ts';
 import { nodePlatform } from '../src/platform/node.ts';
 import { detectHost } from '../src/runtime/load.ts';
 import { startExecutable } from '../src/runtime/start.ts';
@@ -38,6 +29,7 @@ import { emitWasm } from '../src/targets/wasm/emit.ts';
 import { createWasmExecutable } from '../src/targets/wasm/executable.ts';
 import { detectWasmMachines } from '../src/targets/wasm/machines.ts';
 import { kernelProgram } from '../src/targets/wasm/testing.ts';
+import { KERNEL_CASES as CASES, isRight, type KernelTestCase } from './support/kernel-cases.ts';
 
 const host = await detectHost();
 const [compiler] = await findCompilers();
@@ -66,81 +58,21 @@ async function compileSource(name: string, source: string, c: Compiler): Promise
   return library;
 }
 
-/** One kernel on one input: what `callKernel` and the interpreter take. */
-interface Case {
-  readonly build: (machine: Machine) => LoopFunction;
-  readonly buffers: readonly Uint8Array[];
-  readonly scalars: readonly number[];
-}
-
-function matmulCase(i: number): Case {
-  const random = randomUniform(100 + i);
-  const between = (low: number, high: number) => low + Math.floor(random() * (high - low + 1));
-  const [m, k] = [between(1, 150), between(1, 400)];
-  const n = i % 2 === 0 ? 1 : between(2, 19);
-  const residual = random() < 0.5;
-  const encoding = i % 8 < 4 ? 'i2' : 't5b';
-  const shape = { m, k, residual, batch: n === 1 ? 'one' : 'many', encoding } as const;
-  const trits = Int8Array.from(randomInts(i + 1, m * k, -1, 1));
-  const q = new Int8Array(n * rowStride(k));
-  for (let r = 0; r < n; r++) q.set(randomInts(i * 31 + r, k, -128, 127), r * rowStride(k));
-  const sum = Int32Array.from({ length: n }, (_, r) =>
-    q.subarray(r * rowStride(k), (r + 1) * rowStride(k)).reduce((a, b) => a + b, 0),
-  );
-  const out = new Float32Array(n * rowStride(m));
-  const pack = encoding === 'i2' ? packI2 : packT5b;
-  const weight = pack({ kind: 'ternary', rows: m, cols: k, blocks: [{ form: 'trits', rows: m, trits }] });
-  const inputs = [
-    bytesOf(q),
-    bytesOf(randomFloats(i, n)),
-    bytesOf(sum),
-    weight,
-    bytesOf(randomFloats(i, rowStride(m))),
-  ];
-  return {
-    build: (machine) =>
-      lowbitMatmul.build(`matmul_${i}`, shape, lowbitMatmul.defaultSchedule(shape, machine)),
-    buffers: [...inputs, ...(residual ? [bytesOf(randomFloats(i + 7, out.length))] : []), bytesOf(out)],
-    scalars: [n],
-  };
-}
-
-function quantizeCase(i: number): Case {
-  const random = randomUniform(500 + i);
-  const k = 1 + Math.floor(random() * 400);
-  const n = 1 + Math.floor(random() * 5);
-  const stride = rowStride(k);
-  return {
-    build: (machine) => quantize.build(`quantize_${i}`, { k }, quantize.defaultSchedule({ k }, machine)),
-    buffers: [
-      bytesOf(randomFloats(i, n * stride)),
-      new Uint8Array(n * stride),
-      new Uint8Array(4 * n),
-      new Uint8Array(4 * n),
-    ],
-    scalars: [n],
-  };
-}
-
-const CASES = Array.from({ length: 24 }, (_, i) => (i % 4 === 3 ? quantizeCase(i) : matmulCase(i)));
-
 /** Runs all cases; the names of kernels whose results differ from the interpreter's. */
 async function differing(executable: Executable): Promise<readonly string[]> {
   const wrong: string[] = [];
-  const plainest = C_MACHINES.at(-1)!;
-  for (const { build, buffers, scalars } of CASES) {
-    const fn = build(plainest);
-    const [expected, got] = [buffers.map((b) => b.slice()), buffers.map((b) => b.slice())];
-    runFunction(fn, { buffers: expected, scalars });
+  for (const test of CASES) {
+    const { name: kernel, build, buffers, scalars } = test;
+    const got = buffers.map((b) => b.slice());
     const range = wholeRange(executable, build, scalars);
-    await executable.callKernel({ kernel: fn.name, buffers: got, scalars, ...range });
-    if (!expected.every((bytes, i) => Buffer.compare(bytes, got[i]!) === 0)) wrong.push(fn.name);
+    await executable.callKernel({ kernel, buffers: got, scalars, ...range });
+    if (!isRight(test, got)) wrong.push(kernel);
   }
   return wrong;
 }
 
 /** All iterations of the kernel's thread loop, in the grain of the executable's machine. */
-function wholeRange(executable: Executable, build: Case['build'], scalars: readonly number[]) {
+function wholeRange(executable: Executable, build: KernelTestCase['build'], scalars: readonly number[]) {
   const machine = [...C_MACHINES, ...host.wasm].find(({ name }) => name === executable.target)!;
   return { begin: 0, end: threadIterations(build(machine), scalars) };
 }

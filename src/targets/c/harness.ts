@@ -7,6 +7,7 @@ import { promisify } from 'node:util';
 import { runFunction } from '../../loops/interpret.ts';
 import { copyBuffers, firstDifference, type RandomCase } from '../../loops/testing.ts';
 import { threadLoop } from '../../loops/thread.ts';
+import type { KernelCall } from '../executable.ts';
 import { EXACT_FLAGS } from './emit.ts';
 import { writeSource } from './testing.ts';
 
@@ -37,16 +38,37 @@ function extent({ scalars }: RandomCase): number {
   return scalars[0] ?? 1;
 }
 
-/** A case as the harness reads it: name, range, scalars as doubles, buffers; each with its length before it. */
-function encodeCase(c: RandomCase): Uint8Array[] {
-  const name = new TextEncoder().encode(c.fn.name);
+/** A call as the harness reads it: name, range, scalars as doubles, buffers; each with its length before it. */
+function encodeCall({ kernel, buffers, scalars, begin, end }: KernelCall): Uint8Array[] {
+  const name = new TextEncoder().encode(kernel);
   return [
     int32(name.length),
     name,
-    int32(0, extent(c), c.scalars.length, c.buffers.length),
-    new Uint8Array(Float64Array.from(c.scalars).buffer),
-    ...c.buffers.flatMap((b) => [int32(b.length), b]),
+    int32(begin, end, scalars.length, buffers.length),
+    new Uint8Array(Float64Array.from(scalars).buffer),
+    ...buffers.flatMap((b) => [int32(b.length), b]),
   ];
+}
+
+/** Runs kernels in the harness, which `command` starts; the buffers of each call afterwards. */
+export async function runHarness(
+  folder: string,
+  command: readonly string[],
+  variant: string,
+  calls: readonly KernelCall[],
+): Promise<readonly (readonly Uint8Array[])[]> {
+  const [input, output] = [join(folder, 'in'), join(folder, 'out')];
+  await writeFile(input, Buffer.concat([int32(calls.length), ...calls.flatMap(encodeCall)]));
+  const [program, ...before] = command;
+  await run(program!, [...before, 'kernels', variant, input, output]);
+  const results = await readFile(output);
+  let at = 0;
+  return calls.map(({ buffers }) =>
+    buffers.map((b) => {
+      at += b.length;
+      return results.subarray(at - b.length, at);
+    }),
+  );
 }
 
 /** Runs all cases in the harness, which `command` starts; what of them differs from the interpreter. */
@@ -56,24 +78,15 @@ export async function harnessDifferences(
   variant: string,
   cases: readonly RandomCase[],
 ): Promise<readonly string[]> {
-  const [input, output] = [join(folder, 'in'), join(folder, 'out')];
-  await writeFile(input, Buffer.concat([int32(cases.length), ...cases.flatMap(encodeCase)]));
-  const [program, ...before] = command;
-  await run(program!, [...before, 'kernels', variant, input, output]);
-  const results = await readFile(output);
-  const found: string[] = [];
-  let at = 0;
-  for (const c of cases) {
+  const calls = cases.map((c) => ({ ...c, kernel: c.fn.name, begin: 0, end: extent(c) }));
+  const results = await runHarness(folder, command, variant, calls);
+  return cases.flatMap((c, i) => {
     const { fn, buffers, scalars } = c;
     const expected = copyBuffers(buffers);
     const args = { buffers: expected, scalars };
-    runFunction(fn, threadLoop(fn) === undefined ? args : { ...args, range: { begin: 0, end: extent(c) } });
-    const got = buffers.map((b) => {
-      at += b.length;
-      return results.subarray(at - b.length, at);
-    });
-    const difference = firstDifference(fn, expected, got);
-    if (difference !== undefined) found.push(`${variant}: ${fn.name}: ${difference}`);
-  }
-  return found;
+    const range = { begin: 0, end: extent(c) };
+    runFunction(fn, threadLoop(fn) === undefined ? args : { ...args, range });
+    const difference = firstDifference(fn, expected, results[i]!);
+    return difference === undefined ? [] : [`${variant}: ${fn.name}: ${difference}`];
+  });
 }
