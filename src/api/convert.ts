@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import type { Checkpoint } from '../checkpoint/checkpoint.ts';
 import { TERNARY_BLOCK, type TernaryGgufType } from '../checkpoint/gguf/encode.ts';
+import type { I2sOrder } from '../checkpoint/gguf/ternary.ts';
 import { writeGguf } from '../checkpoint/gguf/write.ts';
 import { vocabularyEntries } from '../checkpoint/gguf/write-vocabulary.ts';
 import { openCheckpoint } from '../checkpoint/open.ts';
@@ -24,6 +25,8 @@ export interface ConvertOptions {
    * BitNet `bitnet`, which llama.cpp knows, or with `i2_s` `bitnet-b1.58`, which bitnet.cpp knows.
    */
   readonly architecture?: GgufArchitecture;
+  /** Of a GGUF file with I2_S weights: how their blocks are ordered, where the weights do not tell. */
+  readonly i2sOrder?: I2sOrder;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: Progress) => void;
   readonly onWarning?: (message: string) => void;
@@ -56,7 +59,10 @@ export async function convert(source: string, output: string, options: ConvertOp
       ? {}
       : { onProgress: (done, total) => onProgress({ stage: 'download', done, total }) }),
   });
-  const checkpoint = await openCheckpoint(folder);
+  const checkpoint = await openCheckpoint(
+    folder,
+    options.i2sOrder === undefined ? {} : { i2sOrder: options.i2sOrder },
+  );
   try {
     const { graph, info } = importModel(checkpoint);
     const architecture = chooseArchitecture(info, options);

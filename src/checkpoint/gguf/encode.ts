@@ -202,7 +202,7 @@ export function encodeQ6Floats(values: Float32Array): Uint8Array {
       scales[s] = scale;
       if (Math.abs(scale) > Math.abs(extreme)) extreme = scale;
     }
-    const bits = f32ToF16(extreme / -128);
+    const bits = extreme === 0 ? 0 : f32ToF16(extreme / -128);
     const d = f16ToF32(bits);
     out[to + 208] = bits & 255;
     out[to + 209] = bits >> 8;

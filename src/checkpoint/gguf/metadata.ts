@@ -33,6 +33,7 @@ class ByteWriter {
   #view = new DataView(this.#bytes.buffer);
   #length = 0;
 
+  /** Room for so many bytes more, and where it begins. It may replace the buffer: look at that afterwards. */
   #reserve(count: number): number {
     const at = this.#length;
     this.#length += count;
@@ -46,23 +47,28 @@ class ByteWriter {
   }
 
   u32(value: number): void {
-    this.#view.setUint32(this.#reserve(4), value, true);
+    const at = this.#reserve(4);
+    this.#view.setUint32(at, value, true);
   }
 
   i32(value: number): void {
-    this.#view.setInt32(this.#reserve(4), value, true);
+    const at = this.#reserve(4);
+    this.#view.setInt32(at, value, true);
   }
 
   f32(value: number): void {
-    this.#view.setFloat32(this.#reserve(4), value, true);
+    const at = this.#reserve(4);
+    this.#view.setFloat32(at, value, true);
   }
 
   u64(value: number): void {
-    this.#view.setBigUint64(this.#reserve(8), BigInt(value), true);
+    const at = this.#reserve(8);
+    this.#view.setBigUint64(at, BigInt(value), true);
   }
 
   bool(value: boolean): void {
-    this.#view.setUint8(this.#reserve(1), value ? 1 : 0);
+    const at = this.#reserve(1);
+    this.#view.setUint8(at, value ? 1 : 0);
   }
 
   string(text: string): void {

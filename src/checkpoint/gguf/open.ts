@@ -11,6 +11,7 @@ import { readRange } from '../shard.ts';
 import { ggufShards } from './choose.ts';
 import { decodeGroups, dequantizeGroups, GROUPED, type GroupedType } from './groups.ts';
 import { type GgufHeader, type GgufTensor, MAX_HEADER_BYTES, parseGgufHeader } from './header.ts';
+import { guessOrder, type OrderEvidence } from './i2s-order.ts';
 import { scaleNames, type TensorRole, tensorRole } from './names.ts';
 import { architectureOf, generationConfig, isBitnet, type Metadata, modelConfig } from './read-config.ts';
 import { vocabularyFiles } from './read-vocabulary.ts';
@@ -18,7 +19,7 @@ import { decodeTernary, floatsOf, halfBytes, type I2sOrder, packTrits } from './
 import { ggufBytes, TAILED } from './types.ts';
 
 export interface GgufOptions {
-  /** How blocks of I2_S are ordered; default `x86`, as published files are. */
+  /** How blocks of I2_S are ordered; default: as the weights tell, or else as in the published files, `x86`. */
   readonly i2sOrder?: I2sOrder;
 }
 
@@ -138,6 +139,17 @@ async function presentModel(
   };
 }
 
+/** The norm whose channels are a matrix's columns. */
+const NORM_BEFORE: readonly (readonly [part: string, norm: string])[] = [
+  ['attn_q', 'attn_norm'],
+  ['attn_k', 'attn_norm'],
+  ['attn_v', 'attn_norm'],
+  ['attn_output', 'attn_sub_norm'],
+  ['ffn_gate', 'ffn_norm'],
+  ['ffn_up', 'ffn_norm'],
+  ['ffn_down', 'ffn_sub_norm'],
+];
+
 const f32Bytes = (values: Float32Array) =>
   new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
 
@@ -145,7 +157,8 @@ class Presenter {
   readonly #path: string;
   readonly #metadata: Metadata;
   readonly #places: ReadonlyMap<string, Place>;
-  readonly #order: I2sOrder;
+  readonly #asked: I2sOrder | undefined;
+  #order: Promise<I2sOrder> | undefined;
   readonly #architecture: string;
   readonly #presented = new Map<string, Presented>();
   /** Scales of ternary matrices whose trits were read. */
@@ -156,7 +169,7 @@ class Presenter {
     this.#path = path;
     this.#metadata = metadata;
     this.#places = places;
-    this.#order = options.i2sOrder ?? 'x86';
+    this.#asked = options.i2sOrder;
     this.#architecture = architectureOf(metadata, path);
   }
 
@@ -251,7 +264,9 @@ class Presenter {
       );
     }
     const matrix = async () => {
-      const request = { type, rows, cols, tensor: tensor.name, order: this.#order };
+      if (type === 'I2_S') this.#order ??= this.#findOrder();
+      const order = (await this.#order) ?? 'x86';
+      const request = { type, rows, cols, tensor: tensor.name, order };
       const { trits, scale } = decodeTernary(await this.#bytes(place), request);
       this.#scales.set(tensor.name, scale);
       return { trits, scale };
@@ -269,6 +284,24 @@ class Presenter {
       const factor = apart === undefined ? 1 : (await this.#floats(apart))[0]!;
       return f32Bytes(Float32Array.of(own * factor));
     });
+  }
+
+  /** Looks at the matrices of up to four layers. */
+  async #findOrder(): Promise<I2sOrder> {
+    if (this.#asked !== undefined) return this.#asked;
+    const layers = this.config.num_hidden_layers as number;
+    const evidence: OrderEvidence[] = [];
+    for (const layer of new Set([0, 1, 2, 3].map((i) => Math.floor((i * (layers - 1)) / 3)))) {
+      for (const [part, norm] of NORM_BEFORE) {
+        const matrix = this.#places.get(`blk.${layer}.${part}.weight`);
+        const gains = this.#places.get(`blk.${layer}.${norm}.weight`);
+        if (matrix?.tensor.type !== 'I2_S' || gains === undefined) continue;
+        const bytes = (await this.#bytes(matrix)).subarray(0, -32);
+        const cols = matrix.tensor.shape.at(-1)!;
+        if (gains.tensor.shape[0] === cols) evidence.push({ bytes, cols, gains: await this.#floats(gains) });
+      }
+    }
+    return guessOrder(evidence) ?? 'x86';
   }
 
   /** Floats as they are; what is quantized as f16, which holds any such value as well as its scale did. */

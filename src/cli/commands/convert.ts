@@ -2,6 +2,7 @@ import { type Command, Option } from 'commander';
 import { GGUF_ARCHITECTURES } from '../../api/convert/metadata.ts';
 import { HEAD_TYPES } from '../../api/convert/tensors.ts';
 import type { ConvertOptions, ConvertType } from '../../api/convert.ts';
+import { I2S_ORDERS } from '../../checkpoint/gguf/ternary.ts';
 import { LutraError } from '../../common/errors.ts';
 import { pick } from '../arguments.ts';
 import type { Deps } from '../deps.ts';
@@ -10,7 +11,7 @@ import { MODEL_HELP, modelSource } from '../model-options.ts';
 import { createProgressBar } from '../progress.ts';
 import { byteSize } from '../render.ts';
 
-interface ConvertFlags extends Pick<ConvertOptions, 'type' | 'head' | 'architecture'> {
+interface ConvertFlags extends Pick<ConvertOptions, 'type' | 'head' | 'architecture' | 'i2sOrder'> {
   readonly output: string;
   readonly json?: true;
 }
@@ -35,6 +36,11 @@ export function addConvertCommand(program: Command, deps: Deps): void {
         GGUF_ARCHITECTURES,
       ),
     )
+    .addOption(
+      new Option('--i2s-order <name>', 'of a GGUF model: which bitnet.cpp packed its i2_s weights').choices(
+        I2S_ORDERS,
+      ),
+    )
     .option('--json', 'print one JSON object')
     .action((model: string, flags: ConvertFlags) => convertModel(deps, model, flags));
 }
@@ -50,7 +56,7 @@ async function convertModel(deps: Deps, model: string, flags: ConvertFlags): Pro
   const bar = createProgressBar(io);
   const converted = await interruptible(io, (signal) =>
     deps.convert(modelSource(model), flags.output, {
-      ...pick(flags, ['type', 'head', 'architecture']),
+      ...pick(flags, ['type', 'head', 'architecture', 'i2sOrder']),
       signal,
       onProgress: bar.update,
       onWarning: bar.warn,
