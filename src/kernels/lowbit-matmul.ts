@@ -30,6 +30,7 @@ const SCALAR: LowbitSchedule = {
   few: 0,
   fewTokens: 1,
   unroll: 1,
+  chains: 1,
   prefetchBytes: 0,
   shiftTop: false,
 };
@@ -44,14 +45,15 @@ function multiplications({ native }: Machine): readonly VectorMultiply[] {
 
 /**
  * Two registers of rows, from one row of tiles: that is one stream, which Zen 4 reads from memory up to twice as
- * fast as several. Prefetching slowed that down there, but sped up Zen 5 with 64-byte vectors.
+ * fast as several. Prefetching slowed that down there, but sped up Zen 5 with 64-byte vectors, of which a row of
+ * tiles fills but one: there, two tiles in turns keep the multipliers busy while sums wait for each other.
  */
 function gemvSchedule(multiply: VectorMultiply, { vectorBytes, dotCodeMax }: Machine): LowbitSchedule {
   return {
     ...SCALAR,
     multiply,
     rows: Math.min(TILE, vectorBytes / 2),
-    prefetchBytes: vectorBytes === 64 ? 1024 : 0,
+    ...(vectorBytes === 64 ? { unroll: 2, chains: 2, prefetchBytes: 1024 } : {}),
     shiftTop: dotCodeMax < 128,
   };
 }
@@ -80,6 +82,8 @@ function gemmSchedule(
   const narrow = vectorBytes === 16;
   return {
     ...gemvSchedule(multiply, machine),
+    unroll: 1,
+    chains: 1,
     rows,
     tokens: vectorRegisters === 32 ? 12 : 4,
     rowBlock: blocks.find(fits) ?? blocks.at(-1)!,
@@ -108,6 +112,7 @@ function schedules(shape: LowbitShape, machine: Machine): readonly LowbitSchedul
       return variations(gemvSchedule(multiply, machine), {
         rows: [4, 8, 16].filter((rows) => rows * 4 >= machine.vectorBytes),
         unroll: [1, 2],
+        chains: [1, 2],
         prefetchBytes: [0, 1024, 4096],
       });
     }

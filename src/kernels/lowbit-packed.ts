@@ -67,20 +67,21 @@ function loadTile({ b, p, s, rows, start, table }: Product, { byte }: TileAt): T
   return readTile(b, b.let('tile', b.load(p.weight, from, 4 * rows)), table);
 }
 
-/** Fields of a tile that are to be used, with their first columns. */
-function fieldsOf({ column, quads }: TileAt, hasLead: boolean): readonly [field: number, column: Expr][] {
+/** Fields of a tile that are to be used, with the fours of columns they hold. */
+function fieldsOf({ quads }: TileAt, hasLead: boolean): readonly (readonly [field: number, quad: number])[] {
   const before = hasLead ? 1 : 0;
-  return Array.from({ length: quads - before }, (_, field) => [field, add(column, 4 * (before + field))]);
+  return Array.from({ length: quads - before }, (_, field) => [field, before + field] as const);
 }
 
-/** For every token, 4 activations in front of each row. */
+/** For every token, the `quad`-th four of a tile's activations in front of each row; `first` is its first activation. */
 function forTokens(
-  { b, p, k, x, rows, tokens }: Product,
-  column: Expr,
+  { b, p, k, rows, tokens }: Product,
+  first: Expr,
+  quad: number,
   body: (four: Expr, t: number) => void,
 ) {
   for (let t = 0; t < tokens; t++) {
-    body(broadcastFour(b, p, add(add(x, column), t * rowStride(k)), rows), t);
+    body(broadcastFour(b, p, add(first, 4 * quad + t * rowStride(k)), rows), t);
   }
 }
 
@@ -102,31 +103,35 @@ function accumulators(
  * left `LEAD` times too large likewise.
  */
 function dot4Totals(product: Product): readonly Expr[] {
-  const { b, s, rows, walk, table } = product;
+  const { b, s, x, rows, walk, table } = product;
   const hasLead = table !== undefined;
-  const dots = accumulators(product, 'dots', hasLead ? 5 : 4, 'i32', rows);
-  const addDots = (i: number, codes: Expr, column: Expr, maxCode: number) =>
-    forTokens(product, column, (four, t) => {
-      b.set(dots[t]![i]!, dot4(dots[t]![i]!, codes, four, maxCode));
-    });
-  forRowTiles(b, walk, s.unroll, (at) => {
+  const sets = Array.from({ length: s.chains }, () =>
+    accumulators(product, 'dots', hasLead ? 5 : 4, 'i32', rows),
+  );
+  forRowTiles(b, walk, s.unroll, (at, u) => {
+    const dots = sets[u % s.chains]!;
     const { fields, lead } = loadTile(product, at);
-    if (lead !== undefined && s.shiftTop) addDots(4, b.let('codes', leadCodes(lead)), at.column, MAX_CODE);
-    else if (lead !== undefined) addDots(4, lead, at.column, LEAD * MAX_CODE);
-    for (const [field, column] of fieldsOf(at, hasLead)) {
+    const first = b.let('first', add(x, at.column));
+    const addDots = (i: number, codes: Expr, quad: number, maxCode: number) =>
+      forTokens(product, first, quad, (four, t) => {
+        b.set(dots[t]![i]!, dot4(dots[t]![i]!, codes, four, maxCode));
+      });
+    if (lead !== undefined && s.shiftTop) addDots(4, b.let('codes', leadCodes(lead)), 0, MAX_CODE);
+    else if (lead !== undefined) addDots(4, lead, 0, LEAD * MAX_CODE);
+    for (const [field, quad] of fieldsOf(at, hasLead)) {
       const shifted = field === 3 && s.shiftTop;
       const inPlace = shifted ? 0 : 2 * field;
       const codes = b.let('codes', and(shifted ? shiftBytes(fields, 6) : fields, 3 << inPlace));
-      addDots(field, codes, column, MAX_CODE << inPlace);
+      addDots(field, codes, quad, MAX_CODE << inPlace);
     }
   });
-  return dots.map((sums) =>
-    sums
-      .map((sum, i) => {
-        if (i === 4) return s.shiftTop ? sum : mul(sum, LEAD_INVERSE);
-        return shift('right', sum, i === 3 && s.shiftTop ? 0 : 2 * i);
-      })
-      .reduce((total, sum) => add(total, sum)),
+  const sum = (parts: readonly Expr[]) => parts.reduce((total, part) => add(total, part));
+  const undone = (dots: Expr, i: number) => {
+    if (i === 4) return s.shiftTop ? dots : mul(dots, LEAD_INVERSE);
+    return shift('right', dots, i === 3 && s.shiftTop ? 0 : 2 * i);
+  };
+  return sets[0]!.map((ofToken, t) =>
+    sum(ofToken.map((_, i) => undone(sum(sets.map((dots) => dots[t]![i]!)), i))),
   );
 }
 
@@ -137,21 +142,28 @@ function dot4Totals(product: Product): readonly Expr[] {
 const DOT2_TILES = 8;
 
 /** Adds a step's products of one field, `field` 0 or 1 of a tile that may be shifted, to one accumulator per token. */
-type AddField = (tile: Expr, column: Expr, field: number, dots: readonly (readonly Expr[])[]) => void;
+type AddField = (
+  tile: Expr,
+  first: Expr,
+  quad: number,
+  field: number,
+  dots: readonly (readonly Expr[])[],
+) => void;
 
 /**
  * Two accumulators: fields 0 and 2 and leading codes with codes as they are, fields 1 and 3 with codes times 4.
  * Fields 2 and 3 are fields 0 and 1 of the tile shifted right by 4.
  */
 function pairTotals(product: Product, addField: AddField): readonly Expr[] {
-  const { b, s, rows, walk, table } = product;
+  const { b, s, x, rows, walk, table } = product;
   const step = (dots: readonly (readonly Expr[])[]) => (at: TileAt) => {
     const { fields, lead } = loadTile(product, at);
-    if (lead !== undefined) addField(b.let('first', shiftBytes(lead, 6)), at.column, 0, dots);
+    const first = b.let('first', add(x, at.column));
+    if (lead !== undefined) addField(b.let('leading', shiftBytes(lead, 6)), first, 0, 0, dots);
     let nibbles = fields;
-    for (const [field, column] of fieldsOf(at, table !== undefined)) {
+    for (const [field, quad] of fieldsOf(at, table !== undefined)) {
       if (field === 2) nibbles = b.let('high', shiftBytes(fields, 4));
-      addField(nibbles, column, field % 2, dots);
+      addField(nibbles, first, quad, field % 2, dots);
     }
   };
   const totals = accumulators(product, 'totals', 2, 'i32', rows);
@@ -184,9 +196,9 @@ function pairTotals(product: Product, addField: AddField): readonly Expr[] {
 
 function dot2Totals(product: Product): readonly Expr[] {
   const { b } = product;
-  return pairTotals(product, (tile, column, field, dots) => {
+  return pairTotals(product, (tile, first, quad, field, dots) => {
     const codes = b.let('codes', and(tile, 3 << (2 * field)));
-    forTokens(product, column, (four, t) => {
+    forTokens(product, first, quad, (four, t) => {
       const dot = dots[t]![field]!;
       b.set(dot, add(dot, dot2(codes, four, MAX_CODE << (2 * field))));
     });
@@ -195,13 +207,13 @@ function dot2Totals(product: Product): readonly Expr[] {
 
 function maddTotals(product: Product): readonly Expr[] {
   const { b, rows } = product;
-  return pairTotals(product, (tile, column, field, dots) => {
+  return pairTotals(product, (tile, first, quad, field, dots) => {
     const words = bitcast(tile, vector('u16', 2 * rows));
     const [even, odd] = [0, 8].map((by) => {
       const codes = and(shift('right', words, by), 3 << (2 * field));
       return b.let('codes', bitcast(codes, vector('i16', 2 * rows)));
     });
-    forTokens(product, column, (four, t) => {
+    forTokens(product, first, quad, (four, t) => {
       const dot = dots[t]![field]!;
       const [evenFour, oddFour] = widenPairs(b, four);
       b.set(dot, add(dot, madd(even!, evenFour)));

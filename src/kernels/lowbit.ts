@@ -45,6 +45,8 @@ export type LowbitSchedule = {
   readonly fewTokens: number;
   /** Steps written out in the innermost loop: tiles of 16 columns, or unpacked columns by fours; 1, 2 or 4. */
   readonly unroll: number;
+  /** `dot4` on packed codes: sets of accumulators that tiles written out take in turns, so that fewer wait. */
+  readonly chains: number;
   /** How far ahead packed weights are prefetched; 0: not at all. */
   readonly prefetchBytes: number;
   /** `dot4`: shift the top field down instead of masking it in place, for machines with 7-bit codes. */
@@ -176,7 +178,7 @@ export interface RowWalk {
 
 export function walkRow(k: number, { columns }: TileFormat): RowWalk {
   const tiles = Math.floor(rowStride(k) / columns);
-  const step = columns === 16 ? 16 : 4;
+  const step = columns === 16 ? 16 : 1;
   const times = (count: Expr, factor: number) => (factor === 1 ? count : mul(count, factor));
   const tileAt = (count: Expr, quads: number) => ({
     column: times(count, columns / step),
@@ -192,15 +194,16 @@ export function walkRow(k: number, { columns }: TileFormat): RowWalk {
   };
 }
 
-/** `body` for each tile of a row, `unroll` of them written out at a time where that divides their number. */
+/** `body` for each tile of a row, `unroll` of them (`u`) written out at a time where that divides their number. */
 export function forRowTiles(
   b: FunctionBuilder,
   { step, end, at, last }: RowWalk,
   unroll: number,
-  body: (tile: TileAt) => void,
+  body: (tile: TileAt, u: number) => void,
 ): void {
-  forSteps(b, 0, end, step, end % (step * unroll) === 0 ? unroll : 1, (count) => body(at(count)));
-  if (last !== undefined) body(last);
+  const together = end % (step * unroll) === 0 ? unroll : 1;
+  forSteps(b, 0, end, step, together, (count, u) => body(at(count), u));
+  if (last !== undefined) body(last, 0);
 }
 
 /** Four adjacent activations in front of every one of `rows` rows. */

@@ -10,10 +10,10 @@ export function forSteps(
   to: Expr | number,
   step: number,
   unroll: number,
-  body: (at: Expr) => void,
+  body: (at: Expr, u: number) => void,
 ): void {
   b.for('k', from, to, step * unroll, (k) => {
-    for (let u = 0; u < unroll; u++) body(b.let('at', add(k, u * step)));
+    for (let u = 0; u < unroll; u++) body(b.let('at', add(k, u * step)), u);
   });
 }
 

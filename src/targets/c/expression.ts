@@ -221,10 +221,16 @@ function compare(scope: Scope, e: Extract<Expr, { kind: 'compare' }>): Code {
   return operator(compareOperator(e.op), a, b);
 }
 
-/** The address of an element: `x + 4 * i`. */
+/**
+ * The address of an element: `x + 4 * i`, and of one `n` after it `x + 4 * i + n`. Clang would make an `or` of a
+ * sum of indices whose bits do not meet, and then not see that the addresses are near each other.
+ */
 export function address(scope: Scope, buffer: string, at: Expr): string {
   const name = scope.name(buffer);
   if (at.kind === 'const' && at.value === 0) return name;
+  if (at.kind === 'binary' && at.op === 'add' && at.b.kind === 'const' && at.b.value > 0) {
+    return `${address(scope, buffer, at.a)} + ${at.b.value}`;
+  }
   return operator('+', primary(name), index(scope, at)).text;
 }
 
