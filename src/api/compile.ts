@@ -8,6 +8,7 @@ import { runSteps } from '../artifact/self-test.ts';
 import { resolveModel } from '../checkpoint/resolve.ts';
 import { LutraError } from '../common/errors.ts';
 import { VERSION } from '../common/version.ts';
+import type { WeightOptions } from '../models/quantization.ts';
 import type { HeadForm } from '../passes/pass.ts';
 import type { TunedSchedule } from '../plan/types.ts';
 import { detectHost, startFirstSound } from '../runtime/load.ts';
@@ -18,7 +19,7 @@ import { hasCompiler } from '../targets/c/compile.ts';
 import { machinesFor } from '../targets/c/machines.ts';
 import { chooseTuned } from '../tune/choose.ts';
 
-export interface CompileOptions {
+export interface CompileOptions extends WeightOptions {
   /** Folder to write; default: a place in the cache, reused when nothing changed. */
   readonly output?: string;
   /** `auto` (default): native code where a C compiler is found, and WebAssembly. */
@@ -82,6 +83,16 @@ async function digestSteps(
   }
 }
 
+/** Those of the options that say what to make of weights, as far as they are given. */
+function weightOptions({ bits, group, symmetric, activations }: WeightOptions): WeightOptions {
+  return {
+    ...(bits === undefined ? {} : { bits }),
+    ...(group === undefined ? {} : { group }),
+    ...(symmetric === undefined ? {} : { symmetric }),
+    ...(activations === undefined ? {} : { activations }),
+  };
+}
+
 /** Where a compiled checkpoint is kept: named by everything its content depends on. */
 async function cachePath(
   folder: string,
@@ -90,6 +101,7 @@ async function cachePath(
   options: CompileOptions,
 ): Promise<string> {
   const { target = 'auto', context, cache = 'f32', head = 'stored' } = options;
+  const { bits, group, symmetric, activations } = options;
   const facts = [
     VERSION,
     ARTIFACT_VERSION,
@@ -99,6 +111,7 @@ async function cachePath(
     context,
     cache,
     head,
+    [bits, group, symmetric, activations],
     tuned,
   ];
   const key = createHash('sha256').update(JSON.stringify(facts)).digest('hex').slice(0, 32);
@@ -144,6 +157,7 @@ export async function compile(source: string, options: CompileOptions = {}): Pro
     tuned,
     cacheElem: options.cache ?? 'f32',
     head: options.head ?? 'stored',
+    weights: weightOptions(options),
     ...(options.context === undefined ? {} : { context: options.context }),
     ...(options.extend === undefined ? {} : { extend: options.extend }),
     ...(signal === undefined ? {} : { signal }),

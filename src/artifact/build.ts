@@ -5,8 +5,10 @@ import { LutraError } from '../common/errors.ts';
 import { VERSION } from '../common/version.ts';
 import type { Graph } from '../graph/ir.ts';
 import type { Registry } from '../graph/registry.ts';
+import { roundingErrors, summarizeErrors } from '../models/group/round.ts';
 import { importModel } from '../models/import.ts';
 import type { ModelInfo } from '../models/info.ts';
+import type { WeightOptions } from '../models/quantization.ts';
 import type { HeadForm } from '../passes/pass.ts';
 import { runPasses } from '../passes/pipeline.ts';
 import { lowerProgram, type OperatorKernels, type Scheduling } from '../plan/lower.ts';
@@ -56,6 +58,8 @@ export interface BuildOptions {
   readonly context?: number;
   readonly cacheElem: 'f32' | 'f16';
   readonly head: HeadForm;
+  /** What to make of weights that are floats, and of activations in front of weights in groups. */
+  readonly weights?: WeightOptions;
   readonly extend?: Extend;
   /** Schedules to take instead of kernels' defaults. */
   readonly tuned?: readonly TunedSchedule[];
@@ -95,10 +99,10 @@ function chooseContext(asked: number | undefined, info: ModelInfo): number {
 /** Imports a checkpoint and plans it, reading headers only. */
 export function planCheckpoint(
   checkpoint: Checkpoint,
-  options: Pick<BuildOptions, 'context' | 'cacheElem' | 'head' | 'extend'>,
+  options: Pick<BuildOptions, 'context' | 'cacheElem' | 'head' | 'weights' | 'extend'>,
 ): PlannedModel {
-  const context = chooseContext(options.context, importModel(checkpoint).info);
-  const { graph: unextended, info } = importModel(checkpoint, { context });
+  const context = chooseContext(options.context, importModel(checkpoint, options.weights).info);
+  const { graph: unextended, info } = importModel(checkpoint, { ...options.weights, context });
   const { graph: imported, registry, kernels } = options.extend?.(unextended) ?? { graph: unextended };
   const { head, cacheElem } = options;
   const graph = runPasses(imported, { head, ...(registry === undefined ? {} : { registry }) });
@@ -187,7 +191,9 @@ async function writeContents(
     const wanted = C_MACHINES.filter((m) => m === plainest || options.nativeMachines.includes(m.name));
     const machines = [...WASM_MACHINES, ...wanted];
     const kernelTests = expectKernels(plan, machines, SELF_TEST_SEED, tuned);
-    return { path: folder.path, info, plan, code: [...(await native), ...wasm], kernelTests };
+    const rounding = summarizeErrors(roundingErrors(checkpoint));
+    const stored = { ...info, ...(rounding && { rounding }) };
+    return { path: folder.path, info: stored, plan, code: [...(await native), ...wasm], kernelTests };
   } catch (error) {
     // The compiler's own failure, if it is what stopped the rest, says more than "cancelled".
     const cause = nativeFailure ?? error;

@@ -1,5 +1,6 @@
 /** Parsers of option values; each names the option and what it takes when it refuses. */
 import { LutraError } from '../common/errors.ts';
+import type { CodeBits } from '../graph/ir.ts';
 import { MAX_SEQUENCES } from '../targets/executable.ts';
 
 const MAX_THREADS = 1024;
@@ -19,6 +20,22 @@ export function wholeNumber(option: string): (text: string) => number {
   return (text) => {
     const value = /^\d+$/.test(text) ? Number(text) : -1;
     return value >= 0 && Number.isSafeInteger(value) ? value : refuse(option, 'a whole number', text);
+  };
+}
+
+export function codeBits(option: string): (text: string) => CodeBits {
+  return (text) => {
+    const found = ([1, 2, 3, 4, 8] as const).find((bits) => String(bits) === text);
+    return found ?? refuse(option, '1, 2, 3, 4 or 8', text);
+  };
+}
+
+/** A multiple of 32 columns, or `row`. */
+export function groupSize(option: string): (text: string) => number | 'row' {
+  return (text) => {
+    const value = /^\d+$/.test(text) ? Number(text) : 0;
+    if (text === 'row') return 'row';
+    return value >= 32 && value % 32 === 0 ? value : refuse(option, 'a multiple of 32, or row', text);
   };
 }
 

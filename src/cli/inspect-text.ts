@@ -1,6 +1,6 @@
 /** What `lutra inspect` writes for people. */
 import { printFunction } from '../loops/print.ts';
-import type { ModelInfo } from '../models/info.ts';
+import type { ModelInfo, ParameterCounts, Quantization } from '../models/info.ts';
 import type { Plan } from '../plan/types.ts';
 import { byteSize, count, table } from './render.ts';
 
@@ -11,18 +11,14 @@ export function summaryText(
   more: readonly (readonly [string, string])[],
 ): string {
   const { parameters, quantization } = info;
-  const form =
-    quantization.form === 'online'
-      ? 'quantized on import from master weights'
-      : `packed, outputs ${quantization.direction === 'multiply' ? 'multiplied' : 'divided'} by weight_scale`;
   return table([
     ['model', info.name],
     ['architecture', info.architecture],
     [
       'parameters',
-      `${count(parameters.ternary)} ternary, ${count(parameters.tables)} in tables (${info.headDType}), ${count(parameters.norms)} in norms`,
+      `${parametersText(parameters)}, ${count(parameters.tables)} in tables (${info.headDType}), ${count(parameters.norms)} in norms`,
     ],
-    ['weights', form],
+    ['weights', weightsText(quantization)],
     [
       'layers',
       `${info.layers} of width ${info.hidden}, feed-forward ${info.intermediate} (${info.activation})`,
@@ -33,6 +29,28 @@ export function summaryText(
     ['memory', memoryText(plan)],
     ...more,
   ]);
+}
+
+function parametersText({ ternary, projections = 0 }: ParameterCounts): string {
+  return projections === 0 ? `${count(ternary)} ternary` : `${count(projections)} in projections`;
+}
+
+/** How the weights of projections are stored. */
+function weightsText(quantization: Quantization): string {
+  switch (quantization.form) {
+    case 'online':
+      return 'quantized on import from master weights';
+    case 'packed':
+      return `packed, outputs ${quantization.direction === 'multiply' ? 'multiplied' : 'divided'} by weight_scale`;
+    case 'float':
+      return 'floats';
+    case 'groups': {
+      const { format, bits, group, symmetric, activations } = quantization;
+      const columns = group === 'row' ? 'whole rows' : `groups of ${group}`;
+      const zeros = symmetric ? 'symmetric' : 'with zero points';
+      return `${bits} bits in ${columns}, ${zeros} (${format}); activations ${activations}`;
+    }
+  }
 }
 
 function memoryText(plan: Plan): string {

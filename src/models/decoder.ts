@@ -1,5 +1,5 @@
 /**
- * The graph that all supported models share: a Llama-shaped decoder with ternary projections.
+ * The graph that all supported models share: a Llama-shaped decoder, its projections ternary, in codes or in floats.
  *
  * ```
  * h = x + Wo subNorm(attention(rope(Wq n), rope(Wk n), Wv n))      n = norm(x)
@@ -11,10 +11,11 @@
 import type { Checkpoint } from '../checkpoint/checkpoint.ts';
 import { LutraError } from '../common/errors.ts';
 import { GraphBuilder } from '../graph/builder.ts';
-import type { Graph, WeightSource } from '../graph/ir.ts';
+import type { Graph, GroupSource, WeightSource } from '../graph/ir.ts';
 import { tensor } from '../graph/types.ts';
 import type { DecoderConfig } from './config.ts';
-import type { ModelInfo, ParameterCounts, Quantization } from './info.ts';
+import { groupCount, middleCode } from './group/group.ts';
+import type { GroupQuantization, ModelInfo, ParameterCounts, Quantization } from './info.ts';
 import { demandTensor, FLOAT_DTYPES, type StoredFloats } from './tensors.ts';
 
 /** Where one architecture differs from another. */
@@ -30,6 +31,14 @@ export interface ImportedModel {
   readonly info: ModelInfo;
 }
 
+/**
+ * Columns of activations that share a scale: those of the weights where that is no more than 128. More would cost
+ * accuracy, fewer time.
+ */
+function chooseActivationGroup(group: number, cols: number): number {
+  return [128, 64].find((size) => group >= cols || group % size === 0) ?? 32;
+}
+
 /** Writes the parts of the graph, taking each tensor from the checkpoint only after a look at its header. */
 class DecoderWriter {
   readonly #checkpoint: Checkpoint;
@@ -37,7 +46,7 @@ class DecoderWriter {
   readonly #form: DecoderForm;
   readonly #g: GraphBuilder;
   readonly #used = new Set<string>();
-  readonly #counts = { ternary: 0, tables: 0, norms: 0 };
+  readonly #counts = { ternary: 0, projections: 0, tables: 0, norms: 0 };
 
   constructor(checkpoint: Checkpoint, config: DecoderConfig, form: DecoderForm, name: string) {
     this.#checkpoint = checkpoint;
@@ -47,7 +56,8 @@ class DecoderWriter {
   }
 
   get counts(): ParameterCounts {
-    return this.#counts;
+    const { projections, ...counts } = this.#counts;
+    return projections === 0 ? counts : { ...counts, projections };
   }
 
   #demand(name: string, dtypes: Parameters<typeof demandTensor>[2]['dtypes'], shapes: readonly number[][]) {
@@ -72,9 +82,13 @@ class DecoderWriter {
   }
 
   /** The sources of a projection's trits and of their scale. */
-  #ternary(stored: string, rows: number, cols: number): readonly [WeightSource, WeightSource] {
+  #ternary(
+    stored: string,
+    rows: number,
+    cols: number,
+    quantization: Extract<Quantization, { readonly form: 'packed' | 'online' }>,
+  ): readonly [WeightSource, WeightSource] {
     const weight = `${stored}.weight`;
-    const { quantization } = this.#form;
     if (quantization.form === 'online') {
       this.#demand(weight, FLOAT_DTYPES, [[rows, cols]]);
       return [
@@ -94,9 +108,53 @@ class DecoderWriter {
     ];
   }
 
+  #floatLinear(x: string, stored: string, rows: number, cols: number, name: string): string {
+    const source = `${stored}.weight`;
+    const { dtype } = this.#demand(source, FLOAT_DTYPES, [[rows, cols]]);
+    this.#counts.projections += rows * cols;
+    const type = tensor(dtype as StoredFloats['dtype'], rows, cols);
+    const weight = this.#g.constant(`${name}.weight`, type, { kind: 'tensor', tensor: source });
+    return this.#g.op('matmul', [x, weight], {}, name);
+  }
+
+  #groupLinear(
+    x: string,
+    stored: string,
+    rows: number,
+    cols: number,
+    name: string,
+    quantization: GroupQuantization,
+  ): string {
+    const g = this.#g;
+    const { bits, symmetric, activations } = quantization;
+    const weightName = `${stored}.weight`;
+    this.#demand(weightName, FLOAT_DTYPES, [[rows, cols]]);
+    this.#counts.projections += rows * cols;
+    const group = quantization.group === 'row' ? cols : quantization.group;
+    const of: GroupSource = { format: 'round', tensor: weightName, bits, group, symmetric };
+    const groups = groupCount(cols, group);
+    const weight = g.constant(`${name}.weight`, tensor(`u${bits}`, rows, cols), { kind: 'codes', of });
+    const scales = g.constant(`${name}.weightScale`, tensor('f16', rows, groups), { kind: 'scales', of });
+    const zeros = symmetric
+      ? []
+      : [g.constant(`${name}.zeros`, tensor('u8', rows, groups), { kind: 'zeros', of })];
+    const activationGroup = chooseActivationGroup(group, cols);
+    const quantized = g.opAll(
+      'quantize.group',
+      [x],
+      { group: activationGroup, to: activations },
+      `${name}.in`,
+    );
+    const attrs = { group, activationGroup, zero: symmetric ? middleCode(bits) : 0 };
+    return g.op('lowbit.matmul.group', [...quantized, weight, scales, ...zeros], attrs, name);
+  }
+
   #linear(x: string, stored: string, rows: number, cols: number, name: string): string {
     const g = this.#g;
-    const [trits, scales] = this.#ternary(stored, rows, cols);
+    const { quantization } = this.#form;
+    if (quantization.form === 'float') return this.#floatLinear(x, stored, rows, cols, name);
+    if (quantization.form === 'groups') return this.#groupLinear(x, stored, rows, cols, name, quantization);
+    const [trits, scales] = this.#ternary(stored, rows, cols, quantization);
     this.#counts.ternary += rows * cols;
     const weight = g.constant(`${name}.weight`, tensor('ternary', rows, cols), trits);
     const weightScale = g.constant(`${name}.weightScale`, tensor('f32', rows), scales);

@@ -175,7 +175,6 @@ describe('config.json', () => {
 
   it.each<[Config, string]>([
     [{ model_type: 'qwen3' }, 'the architecture qwen3, LlamaForCausalLM is not supported'],
-    [{ quantization_config: undefined }, 'a model without quantization_config is not supported'],
     [{ quantization_config: { quant_method: 'gptq', bits: 4 } }, 'the quantization "gptq" is not supported'],
     [
       { quantization_config: { quant_method: 'bitnet', linear_class: 'fancylinear' } },

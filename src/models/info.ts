@@ -1,6 +1,8 @@
+import type { CodeBits, GroupSource } from '../graph/ir.ts';
+
 /** What an importer knows of a model besides its graph. Plain JSON: a manifest holds it. */
 export interface ModelInfo {
-  /** `bitnet`, `1bitllm` or `llama-bitnet`: the importer that read it. */
+  /** `bitnet`, `1bitllm`, `llama-bitnet` or `llama`: the importer that read it. */
   readonly architecture: string;
   /** As the hub calls it where the path tells, else the folder's name. */
   readonly name: string;
@@ -21,6 +23,8 @@ export interface ModelInfo {
   readonly normEps: number;
   readonly ropeTheta: number;
   readonly quantization: Quantization;
+  /** Of weights rounded on import, known once they are. */
+  readonly rounding?: RoundingSummary;
   readonly parameters: ParameterCounts;
   /** The stored type of the output head's table. */
   readonly headDType: 'f32' | 'f16' | 'bf16';
@@ -29,15 +33,42 @@ export interface ModelInfo {
   readonly eosIds: readonly number[];
 }
 
-/** How the checkpoint has its ternary weights. */
+/** How the model has the weights of its projections. */
 export type Quantization =
   /** Packed trits with a scale by which outputs are multiplied or divided. */
   | { readonly form: 'packed'; readonly direction: 'multiply' | 'divide' }
   /** Float master weights, quantized on import. */
-  | { readonly form: 'online' };
+  | { readonly form: 'online' }
+  /** Floats, multiplied as they are. */
+  | { readonly form: 'float' }
+  /** Codes with a scale, and perhaps a zero, for every group of columns. */
+  | GroupQuantization;
+
+export interface GroupQuantization {
+  readonly form: 'groups';
+  /** What makes the codes: see `GroupSource`. */
+  readonly format: GroupSource['format'];
+  readonly bits: CodeBits;
+  /** Columns of a group; `row`: all of them. */
+  readonly group: number | 'row';
+  /** Without zeros: the middle code is 0. */
+  readonly symmetric: boolean;
+  /** What activations are rounded to, group by group. */
+  readonly activations: 'int8' | 'int16';
+}
+
+/** Normalized mean squared errors of rounded tensors: sum of (w - w')^2 over sum of w^2. */
+export interface RoundingSummary {
+  readonly tensors: number;
+  readonly mean: number;
+  readonly worst: number;
+  readonly worstTensor: string;
+}
 
 export interface ParameterCounts {
   readonly ternary: number;
+  /** Weights of projections that are not ternary. */
+  readonly projections?: number;
   /** Of the embedding, and of the head where it is a table of its own. */
   readonly tables: number;
   readonly norms: number;

@@ -1,5 +1,7 @@
 import { z } from 'zod';
 import type { Checkpoint } from '../checkpoint/checkpoint.ts';
+import { LutraError } from '../common/errors.ts';
+import type { CodeBits } from '../graph/ir.ts';
 import { parseConfig, refuse } from './config.ts';
 import type { Quantization } from './info.ts';
 
@@ -13,16 +15,61 @@ const quantizationSchema = z.looseObject({
   }),
 });
 
+/** What to make of a checkpoint's weights; for models of floats, and for what is not given, see the defaults. */
+export interface WeightOptions {
+  /** Rounds floats to codes of so many bits; default: floats stay. */
+  readonly bits?: CodeBits;
+  /** Columns that share a scale, a multiple of 32; default 128; `row`: all. */
+  readonly group?: number | 'row';
+  /** Whether the middle code is 0 in every group, or each group has a zero of its own (default). */
+  readonly symmetric?: boolean;
+  /** What activations are rounded to in front of weights in groups; default `ACTIVATIONS`. */
+  readonly activations?: 'int8' | 'int16';
+}
+
+/** 15 bits, which is finer than f16: results are those of float activations but for their last bits. */
+const ACTIVATIONS = 'int16';
+const GROUP = 128;
+
+/** Rounding of floats, as the options say; throws `usage` for what no kernel computes. */
+function readRounding({
+  bits,
+  group = GROUP,
+  symmetric = false,
+  activations = ACTIVATIONS,
+}: WeightOptions): Quantization {
+  if (bits === undefined) return { form: 'float' };
+  if (![1, 2, 3, 4, 8].includes(bits)) {
+    throw new LutraError('usage', `weights can be rounded to 1, 2, 3, 4 or 8 bits, not ${bits}`);
+  }
+  if (group !== 'row' && (!Number.isInteger(group) || group < 32 || group % 32 !== 0)) {
+    throw new LutraError('usage', `a group must be a multiple of 32 columns, or row, not ${group}`);
+  }
+  return { form: 'groups', format: 'round', bits, group, symmetric, activations };
+}
+
 /**
- * Reads `quantization_config`, with transformers' defaults (`BitNetQuantConfig`). Its class of linear layers
+ * Reads `quantization_config`; without one, weights are floats, which the options may have rounded. Throws
+ * `usage` for options that do not fit the model, `unsupported` for an unknown quantization.
+ */
+export function readQuantization(checkpoint: Checkpoint, options: WeightOptions): Quantization {
+  if (checkpoint.config.quantization_config === undefined) return readRounding(options);
+  const found = readBitnet(checkpoint);
+  if (options.bits !== undefined || options.group !== undefined || options.symmetric !== undefined) {
+    throw new LutraError('usage', `the weights of ${checkpoint.path} are quantized already`, {
+      hint: 'Only weights that are floats can be rounded: leave the bits and the group out.',
+    });
+  }
+  return found;
+}
+
+/**
+ * Reads `quantization_config` of the method bitnet, with transformers' defaults (`BitNetQuantConfig`). Its class of linear layers
  * decides what `weight_scale` means: `bitlinear` divides by it, `autobitlinear` multiplies, or in mode
  * `online` quantizes master weights and has none. Throws `unsupported` for any other quantization.
  */
-export function readQuantization(checkpoint: Checkpoint): Quantization {
+function readBitnet(checkpoint: Checkpoint): Quantization {
   const where = `${checkpoint.path}/config.json`;
-  if (checkpoint.config.quantization_config === undefined) {
-    refuse(where, 'a model without quantization_config', 'models quantized by the method bitnet');
-  }
   const { quantization_config: config } = parseConfig(quantizationSchema, checkpoint.config, where);
   if (config.quant_method !== 'bitnet') {
     refuse(where, `the quantization ${JSON.stringify(config.quant_method)}`, 'quant_method bitnet');

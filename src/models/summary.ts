@@ -16,6 +16,15 @@ export interface ModelSummary extends ModelInfo {
 
 const ELEMENT_BYTES = { f32: 4, f16: 2, bf16: 2 } as const;
 
+/** Of projections that are not ternary: floats as the tables are, or codes with what belongs to their groups. */
+function projectionBytes({ parameters, quantization, hidden, headDType }: ModelInfo): number {
+  const { projections = 0 } = parameters;
+  if (quantization.form !== 'groups') return projections * ELEMENT_BYTES[headDType];
+  const { bits, symmetric } = quantization;
+  const group = quantization.group === 'row' ? hidden : quantization.group;
+  return projections * (bits / 8 + (symmetric ? 2 : 3) / group);
+}
+
 /** Estimates from a model's shape; padding is left out. `head` is what the option of that name says. */
 export function summarizeModel(
   checkpoint: Checkpoint,
@@ -35,13 +44,14 @@ export function summarizeModel(
     int4: table * (0.5 + 2 / 32),
   }[head];
   const headRead = head === 'exact' ? scanBytes : headBytes;
-  const body = parameters.ternary / 4 + parameters.norms * 4;
+  const body = parameters.ternary / 4 + projectionBytes(info) + parameters.norms * 4;
   // A tied table serves both ends, unless the head gets a rounded one of its own.
   const embedBytes = tied && (head === 'stored' || head === 'exact') ? 0 : table * stored;
   const cached = 2 * layers * kvHeads * headDim;
   return {
     ...info,
-    totalParameters: parameters.ternary + parameters.tables + parameters.norms,
+    totalParameters:
+      parameters.ternary + (parameters.projections ?? 0) + parameters.tables + parameters.norms,
     checkpointBytes: [...checkpoint.tensors.values()].reduce((sum, { bytes }) => sum + bytes, 0),
     weightBytes: body + headBytes + embedBytes,
     bytesPerToken: body + headRead + hidden * stored,

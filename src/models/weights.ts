@@ -4,7 +4,7 @@
  */
 import type { Checkpoint } from '../checkpoint/checkpoint.ts';
 import { LutraError } from '../common/errors.ts';
-import { narrowFloats } from '../common/halves.ts';
+import { type HalfFormat, narrowFloats } from '../common/halves.ts';
 import type { CodeBits, Constant, WeightSource } from '../graph/ir.ts';
 import type { Numbers } from '../graph/step.ts';
 import { codeBits, isCode } from '../graph/types.ts';
@@ -199,6 +199,21 @@ async function readTernaryWeight(constant: Constant, checkpoint: Checkpoint): Pr
   return { kind: 'ternary', rows, cols, blocks };
 }
 
+/** Stored tensors of 16-bit floats below each other, without a detour by wider ones. */
+async function readHalves(
+  parts: readonly Extract<WeightSource, { readonly kind: 'tensor' }>[],
+  dtype: HalfFormat,
+  checkpoint: Checkpoint,
+): Promise<StoredFloats> {
+  const read: Uint16Array[] = [];
+  for (const { tensor } of parts) {
+    const stored = await readFloats(checkpoint, tensor, [checkpoint.tensors.get(tensor)?.shape ?? []]);
+    read.push(stored.dtype === dtype ? stored.bits : narrowFloats(toF32(stored), dtype));
+  }
+  const length = read.reduce((sum, bits) => sum + bits.length, 0);
+  return { dtype, bits: joinBlocks(read, new Uint16Array(length)) };
+}
+
 /** Codes of the weights themselves, or the zeros of groups. */
 async function readCodeRows(
   source: WeightSource,
@@ -256,7 +271,7 @@ async function readIndices(constant: Constant, checkpoint: Checkpoint): Promise<
 }
 
 /** The parts one after the other. */
-function joinBlocks<T extends Int8Array | Uint8Array>(parts: readonly T[], whole: T): T {
+function joinBlocks<T extends Int8Array | Uint8Array | Uint16Array>(parts: readonly T[], whole: T): T {
   let at = 0;
   for (const part of parts) {
     whole.set(part, at);
@@ -281,7 +296,9 @@ export async function materialize(constant: Constant, checkpoint: Checkpoint): P
   const stored: StoredFloats =
     source.kind === 'tensor'
       ? await readFloats(checkpoint, source.tensor, [fixedShape(constant)])
-      : { dtype: 'f32', values: Float32Array.from(await readExact(source, checkpoint)) };
+      : source.kind === 'concat' && dtype !== 'f32' && source.parts.every((part) => part.kind === 'tensor')
+        ? await readHalves(source.parts, dtype, checkpoint)
+        : { dtype: 'f32', values: Float32Array.from(await readExact(source, checkpoint)) };
   checkLength(constant, stored.dtype === 'f32' ? stored.values.length : stored.bits.length);
   if (stored.dtype === dtype) return { kind: 'float', stored };
   const values = toF32(stored);

@@ -1,15 +1,17 @@
 import { type Command, Option } from 'commander';
 import { openArtifact } from '../../artifact/open.ts';
 import { LutraError } from '../../common/errors.ts';
+import type { RoundingSummary } from '../../models/info.ts';
+import type { WeightOptions } from '../../models/quantization.ts';
 import { HEAD_FORMS, type HeadForm } from '../../passes/pass.ts';
-import { pick } from '../arguments.ts';
+import { codeBits, groupSize, pick } from '../arguments.ts';
 import type { Deps } from '../deps.ts';
 import { interruptible } from '../io.ts';
 import { addModelOptions, MODEL_HELP, type ModelOptions, modelSource } from '../model-options.ts';
 import { createProgressBar } from '../progress.ts';
 import { byteSize } from '../render.ts';
 
-interface CompileFlags extends ModelOptions {
+interface CompileFlags extends ModelOptions, WeightOptions {
   readonly output: string;
   readonly head?: HeadForm;
   readonly cache?: 'f32' | 'f16';
@@ -18,6 +20,8 @@ interface CompileFlags extends ModelOptions {
   readonly arch?: string;
   readonly json?: true;
 }
+
+const WEIGHT_FLAGS = ['bits', 'group', 'symmetric', 'activations'] as const;
 
 /** `lutra compile MODEL -o DIR`: what is deployed. */
 export function addCompileCommand(program: Command, deps: Deps): void {
@@ -37,6 +41,15 @@ export function addCompileCommand(program: Command, deps: Deps): void {
       new Option('--cache <type>', 'elements of the KV cache; f16 is half the size and not lossless').choices(
         ['f32', 'f16'],
       ),
+    )
+    .option('--bits <n>', 'round weights that are floats to 1, 2, 3, 4 or 8 bits', codeBits('--bits'))
+    .option('--group <n>', 'columns that share a scale (default 128), or row: all', groupSize('--group'))
+    .option('--symmetric', 'no zero points: fewer bytes, and a larger error')
+    .addOption(
+      new Option(
+        '--activations <type>',
+        'in front of weights in groups: int16 (default, finer than f16) or int8 (faster, not lossless)',
+      ).choices(['int8', 'int16']),
     )
     .option('--standalone', 'a C project for a device without Node: library, command, weights')
     .option('--arch <name>', 'with --standalone: x64, arm64, a triple, or any (default: as this machine)')
@@ -58,7 +71,7 @@ async function compileForDevice(deps: Deps, model: string, flags: CompileFlags):
   const bar = createProgressBar(io);
   const made = await interruptible(io, (signal) =>
     deps.standalone(modelSource(model), {
-      ...pick(flags, ['output', 'threads', 'context', 'head', 'cache', 'arch']),
+      ...pick(flags, ['output', 'threads', 'context', 'head', 'cache', 'arch', ...WEIGHT_FLAGS]),
       signal,
       onProgress: bar.update,
       onWarning: bar.warn,
@@ -87,7 +100,7 @@ async function compileModel(deps: Deps, model: string, flags: CompileFlags): Pro
   const bar = createProgressBar(io);
   const path = await interruptible(io, (signal) =>
     deps.compile(modelSource(model), {
-      ...pick(flags, ['output', 'target', 'threads', 'context', 'head', 'cache', 'records']),
+      ...pick(flags, ['output', 'target', 'threads', 'context', 'head', 'cache', 'records', ...WEIGHT_FLAGS]),
       signal,
       onProgress: bar.update,
       onWarning: bar.warn,
@@ -97,11 +110,19 @@ async function compileModel(deps: Deps, model: string, flags: CompileFlags): Pro
   const { manifest } = await openArtifact(path);
   const bytes = Object.values(manifest.files).reduce((sum, file) => sum + file.bytes, 0);
   const targets = manifest.code.flatMap(({ machines }) => machines);
+  const rounding = manifest.model.rounding as RoundingSummary | undefined;
   if (flags.json) {
-    io.out(`${JSON.stringify({ model: manifest.name, output: path, targets, bytes, seconds })}\n`);
+    const facts = { model: manifest.name, output: path, targets, bytes, seconds };
+    io.out(`${JSON.stringify({ ...facts, ...(rounding && { rounding }) })}\n`);
   } else {
     io.out(
       `${manifest.name} in ${path}: ${byteSize(bytes)} for ${targets.join(', ')}; ${seconds.toFixed(1)} s\n`,
     );
+    if (rounding !== undefined) io.out(roundingText(rounding));
   }
+}
+
+function roundingText({ tensors, mean, worst, worstTensor }: RoundingSummary): string {
+  const error = (nmse: number) => nmse.toExponential(1);
+  return `Rounding: normalized mean squared error ${error(mean)} on average of ${tensors} matrices, ${error(worst)} in ${worstTensor}\n`;
 }

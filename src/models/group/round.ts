@@ -3,6 +3,7 @@ import type { Checkpoint } from '../../checkpoint/checkpoint.ts';
 import { LutraError } from '../../common/errors.ts';
 import { f16ToF32, f32ToF16, widenHalves } from '../../common/halves.ts';
 import type { GroupSource } from '../../graph/ir.ts';
+import type { RoundingSummary } from '../info.ts';
 import { readFloats, type StoredFloats } from '../tensors.ts';
 import { type GroupMatrix, groupCount } from './group.ts';
 
@@ -59,6 +60,15 @@ const errors = new WeakMap<Checkpoint, Map<string, number>>();
 /** Normalized mean squared error of every tensor of a checkpoint that was rounded so far, by name. */
 export function roundingErrors(checkpoint: Checkpoint): ReadonlyMap<string, number> {
   return errors.get(checkpoint) ?? new Map();
+}
+
+/** Mean and worst of the errors; undefined where nothing was rounded. */
+export function summarizeErrors(found: ReadonlyMap<string, number>): RoundingSummary | undefined {
+  const [first, ...others] = found;
+  if (first === undefined) return undefined;
+  const [worstTensor, worst] = others.reduce((a, b) => (b[1] > a[1] ? b : a), first);
+  const sum = [...found.values()].reduce((a, b) => a + b);
+  return { tensors: found.size, mean: sum / found.size, worst, worstTensor };
 }
 
 function noteError(checkpoint: Checkpoint, tensor: string, error: number): void {
