@@ -192,7 +192,11 @@ function attentionOf(
 ): Elements {
   const n = q.length / rowStride(shape.heads * shape.headDim);
   const buffers = [q, keys, values, emptyRows(n, shape.heads * shape.headDim)];
-  return run(attention, shape, buffers, [n, from])[3]!;
+  const results = (n === 1 ? (['many', 'one'] as const) : (['many'] as const)).map(
+    (batch) => run(attention, { ...shape, batch }, buffers, [n, from])[3]!,
+  );
+  expect(results.at(-1)).toEqual(results[0]);
+  return results[0]!;
 }
 
 /** Scores here are sums of up to 128 products of up to 9; values are up to 3. */
@@ -249,9 +253,14 @@ describe('attention', () => {
   it('is the same in every schedule', () => {
     for (const shape of [SHAPES[1]!, { ...SHAPES[0]!, kvHeads: 1 }]) {
       const stored = store(shape, randomQkv(shape, 35, 9), 0, undefined);
-      const out = emptyRows(35, shape.heads * shape.headDim);
       const { q, keys, values } = stored;
-      runSchedules(attention, cacheShape(shape), [q, keys, values, out], [35, 0]);
+      for (const [batch, n] of [
+        ['many', 35],
+        ['one', 1],
+      ] as const) {
+        const out = emptyRows(n, shape.heads * shape.headDim);
+        runSchedules(attention, { ...cacheShape(shape), batch }, [q, keys, values, out], [n, 35 - n]);
+      }
     }
   });
 

@@ -26,21 +26,24 @@ import { forPieces, LANES, laneIndices, rowStart } from './lanes.ts';
 import { exp } from './math.ts';
 import { forTiles } from './tiles.ts';
 
-export type AttentionShape = CacheShape;
+/** `one`: a token at a time, `many`: prompts. Both give a token the same bits. */
+export type AttentionShape = CacheShape & { readonly batch: 'one' | 'many' };
 
 export type AttentionSchedule = {
-  /** Tokens that go through a chunk of the cache together. */
+  /** Tokens that share what is loaded of the cache; 1 for `one`. */
   readonly tokens: number;
-  /** Heads in registers at a time; divides the heads that share a key/value head. */
-  readonly heads: number;
+  /** Rows, which are heads of tokens, in registers at a time. */
+  readonly rows: number;
   /** Blocks of 16 keys in registers at a time. */
   readonly keyBlocks: number;
   /** Vectors of 16 value elements in registers at a time. */
   readonly valueTiles: number;
+  /** Positions whose values stay near while all rows add them up. */
+  readonly positions: number;
 };
 
 /**
- * Positions whose scores are computed before their softmax is added to the running one. Part of the meaning of
+ * Positions that are softmaxed by themselves before they are merged into what came before. Part of the meaning of
  * the kernel: chunks begin at multiples of it, whatever the tokens of a call are.
  */
 export const CHUNK = 256;
@@ -52,177 +55,230 @@ interface Attention {
   readonly b: FunctionBuilder;
   readonly shape: AttentionShape;
   readonly s: AttentionSchedule;
-  /** Heads that share a key/value head. */
+  /** Heads that share a key/value head: rows of a token. */
   readonly group: number;
-  readonly q: BufferRef;
   readonly keys: BufferRef;
   readonly values: BufferRef;
-  /** [group][CHUNK]: scores, then their exponentials. */
+  /** [rows][valueStride]: q / sqrt(headDim). */
+  readonly query: BufferRef;
+  /** [rows][CHUNK]: scores, then their exponentials. */
   readonly scores: BufferRef;
-  /** [group]: by how much sums of earlier chunks shrink. */
-  readonly shrink: BufferRef;
-  /** Per token and head of the job: the largest score, the sum of exponentials (16 partial ones), the weighted values. */
+  /** [rows][valueStride]: the chunk's weighted values. */
+  readonly partial: BufferRef;
+  /** [rows][2]: what weighted values of before and of the chunk are multiplied by when they are merged. */
+  readonly factors: BufferRef;
+  /** Per row, of all chunks so far: the largest score, the sum of exponentials (16 partial ones), the weighted values. */
   readonly largest: BufferRef;
   readonly total: BufferRef;
   readonly weighted: BufferRef;
 }
 
-/** A token of the job at work on a chunk. */
+/** The rows of a job and the chunk they are at. Row r is head r % group of token r / group. */
 interface Visit {
   readonly kvHead: Expr;
-  /** First position of the chunk, and how many of its positions the token sees: at least 1. */
+  readonly rows: Expr;
+  /** First position of the chunk. */
   readonly chunk: Expr;
+  /** How many positions of the chunk the first token sees, were it infinite; each further token sees one more. */
+  readonly ahead: Expr;
+  /** Of the last token: 1 to CHUNK. */
   readonly visible: Expr;
-  readonly blocks: Expr;
-  /** Index of the first query element of the group. */
-  readonly query: Expr;
-  /** Index of the token's first head in `largest`. */
-  readonly state: Expr;
 }
 
 const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 
-/** q k / sqrt(headDim) for `heads` heads and `count` blocks of 16 keys: lanes are positions. */
-function writeScores(a: Attention, visit: Visit, firstHead: Expr, firstBlock: Expr, count: number): void {
-  const { b, s, shape } = a;
-  const { headDim } = shape;
-  const first = b.let('position', mul(firstBlock, KEY_BLOCK));
-  const firstKeys = keyBlockStart(shape, visit.kvHead, add(shift('right', visit.chunk, 4), firstBlock));
-  const keys = b.let('keys', firstKeys);
+/** Positions of the chunk that a row sees; below 1, or more than the chunk has, if it sees none or all. */
+function seenBy({ group, shape }: Attention, visit: Visit, row: Expr): Expr {
+  if (shape.batch === 'one') return visit.ahead;
+  return add(visit.ahead, group === 1 ? row : div(row, group));
+}
+
+function forRows({ b, s, group, shape }: Attention, visit: Visit, body: (row: Expr, count: number) => void) {
+  if (shape.batch === 'many') forTiles(b, visit.rows, s.rows, body);
+  else if (s.rows === group) body(int(0), group);
+  else b.for('row', 0, group, s.rows, (row) => body(row, s.rows));
+}
+
+/** q k for `rows` rows and `count` blocks of 16 keys: lanes are positions. */
+function writeScores(a: Attention, visit: Visit, row: Expr, rows: number, block: Expr, count: number): void {
+  const { b, shape } = a;
+  const { headDim, batch } = shape;
+  const stride = valueStride(shape);
+  const first = b.let('position', mul(block, KEY_BLOCK));
+  const keys = b.let('keys', keyBlockStart(shape, visit.kvHead, add(shift('right', visit.chunk, 4), block)));
   const values = b.let('values', valueStart(shape, visit.kvHead, add(visit.chunk, first)));
-  const query = b.let('query', add(visit.query, mul(firstHead, headDim)));
-  const dots = range(s.heads).map(() => range(count).map(() => b.var('dots', float(0, LANES))));
+  const query = b.let('query', mul(row, stride));
+  const dots = range(rows).map(() => range(count).map(() => b.var('dots', float(0, LANES))));
   b.for('d', 0, headDim, 1, (d) => {
     const from = b.let('from', add(keys, mul(d, KEY_BLOCK)));
     const column = range(count).map((i) => {
       const key = b.load(a.keys, add(from, i * headDim * KEY_BLOCK), LANES);
       return b.let('key', cast(key, 'f32'));
     });
-    // The next keys, and as many values, which will be wanted in an order that hardware does not foresee.
-    const ahead = b.let('ahead', add(values, mul(d, KEY_BLOCK)));
-    for (const i of range(count)) {
-      b.prefetch(a.keys, add(from, (count + i) * headDim * KEY_BLOCK));
-      b.prefetch(a.values, add(ahead, i * KEY_BLOCK * valueStride(shape)));
+    if (batch === 'one') {
+      // The next keys, and as many values, which will be wanted in an order that hardware does not foresee.
+      const ahead = b.let('ahead', add(values, mul(d, KEY_BLOCK)));
+      for (const i of range(count)) {
+        b.prefetch(a.keys, add(from, (count + i) * headDim * KEY_BLOCK));
+        b.prefetch(a.values, add(ahead, i * KEY_BLOCK * stride));
+      }
     }
     const element = b.let('element', add(query, d));
-    dots.forEach((row, h) => {
-      const q = b.let('q', repeat(b.load(a.q, add(element, h * headDim)), LANES));
-      row.forEach((dot, i) => {
-        b.set(dot, add(dot, mul(q, column[i]!)));
+    dots.forEach((dot, r) => {
+      const q = b.let('q', repeat(b.load(a.query, add(element, r * stride)), LANES));
+      dot.forEach((sum, i) => {
+        b.set(sum, add(sum, mul(q, column[i]!)));
       });
     });
   });
-  const scores = b.let('scores', add(mul(firstHead, CHUNK), first));
-  const visible = b.let('visible', repeat(sub(visit.visible, first), LANES));
-  dots.forEach((row, h) => {
-    row.forEach((dot, i) => {
+  const scores = b.let('scores', add(mul(row, CHUNK), first));
+  dots.forEach((dot, r) => {
+    const visible = b.let('visible', repeat(sub(seenBy(a, visit, add(row, r)), first), LANES));
+    dot.forEach((sum, i) => {
       const lanes = add(laneIndices(LANES), constant(vector('i32', LANES), KEY_BLOCK * i));
-      const score = mul(dot, float(1 / Math.sqrt(headDim), LANES));
-      const seen = select('lt', lanes, visible, score, float(NOTHING, LANES));
-      b.store(a.scores, add(scores, h * CHUNK + KEY_BLOCK * i), seen);
+      const seen = select('lt', lanes, visible, sum, float(NOTHING, LANES));
+      b.store(a.scores, add(scores, r * CHUNK + KEY_BLOCK * i), seen);
     });
   });
 }
 
-/** Scores of one head to exponentials, and the running largest score and sum. */
-function writeSoftmax({ b, scores, shrink, largest, total }: Attention, visit: Visit, head: Expr): void {
-  const row = b.let('row', mul(head, CHUNK));
-  const forBlocks = (body: (at: Expr) => void) =>
-    b.for('block', 0, visit.blocks, 1, (block) => body(b.let('at', add(row, mul(block, KEY_BLOCK)))));
-  const peaks = b.var('peaks', float(NOTHING, LANES));
-  forBlocks((at) => b.set(peaks, max(peaks, b.load(scores, at, LANES))));
-  const state = b.let('state', add(visit.state, head));
-  const before = b.let('before', b.load(largest, state));
-  const peak = b.let('peak', max(before, reduce('max', peaks)));
-  b.store(largest, state, peak);
-  const factor = b.let('factor', exp(b, sub(before, peak)));
-  b.store(shrink, head, factor);
-  const sums = b.let('sums', mul(state, LANES));
-  const sum = b.var('sum', mul(b.load(total, sums, LANES), repeat(factor, LANES)));
-  forBlocks((at) => {
-    const power = b.let('power', exp(b, sub(b.load(scores, at, LANES), repeat(peak, LANES))));
-    b.store(scores, at, power);
-    b.set(sum, add(sum, power));
-  });
-  b.store(total, sums, sum);
-}
-
-/** Adds the chunk's values, weighted, for `heads` heads and `count` vectors of value elements. */
-function writeWeighted(a: Attention, visit: Visit, firstHead: Expr, element: Expr, count: number): void {
-  const { b, s, shape, scores, shrink, weighted } = a;
+/** Adds `count` vectors of the values of positions first .. last, weighted, to the partial sums of `rows` rows. */
+function writeWeighted(
+  a: Attention,
+  visit: Visit,
+  [row, rows]: readonly [Expr, number],
+  [element, count]: readonly [Expr, number],
+  [first, last]: readonly [Expr, Expr],
+): void {
+  const { b, shape, scores, partial } = a;
   const stride = valueStride(shape);
-  const to = b.let('to', add(mul(add(visit.state, firstHead), stride), element));
-  const place = (head: number, i: number) => add(to, head * stride + LANES * i);
-  const sums = range(s.heads).map((h) => {
-    const factor = b.let('factor', repeat(b.load(shrink, add(firstHead, h)), LANES));
-    return range(count).map((i) => b.var('sums', mul(b.load(weighted, place(h, i), LANES), factor)));
-  });
+  const to = b.let('to', add(mul(row, stride), element));
+  const place = (r: number, i: number) => add(to, r * stride + LANES * i);
+  const sums = range(rows).map((r) =>
+    range(count).map((i) => b.var('sums', b.load(partial, place(r, i), LANES))),
+  );
   const start = b.let('values', add(valueStart(shape, visit.kvHead, visit.chunk), element));
-  const weights = b.let('weights', mul(firstHead, CHUNK));
-  b.for('position', 0, visit.visible, 1, (position) => {
+  const weights = b.let('weights', mul(row, CHUNK));
+  // Rows that see less than the last one have weights of 0 there.
+  const end = b.let('end', min(last, seenBy(a, visit, add(row, rows - 1))));
+  b.for('position', first, end, 1, (position) => {
     const from = b.let('from', add(start, mul(position, stride)));
     const values = range(count).map((i) =>
       b.let('value', cast(b.load(a.values, add(from, LANES * i), LANES), 'f32')),
     );
     const at = b.let('at', add(weights, position));
-    sums.forEach((row, h) => {
-      const weight = b.let('weight', repeat(b.load(scores, add(at, h * CHUNK)), LANES));
-      row.forEach((sum, i) => {
-        b.set(sum, add(sum, mul(weight, values[i]!)));
+    sums.forEach((sum, r) => {
+      const weight = b.let('weight', repeat(b.load(scores, add(at, r * CHUNK)), LANES));
+      sum.forEach((partialSum, i) => {
+        b.set(partialSum, add(partialSum, mul(weight, values[i]!)));
       });
     });
   });
-  sums.forEach((row, h) => {
-    row.forEach((sum, i) => {
-      b.store(weighted, place(h, i), sum);
+  sums.forEach((sum, r) => {
+    sum.forEach((value, i) => {
+      b.store(partial, place(r, i), value);
     });
   });
 }
 
+/**
+ * The chunk's scores of a row to exponentials. Merges their largest and their sum into the row's, and notes by what
+ * factors weighted values of before and of this chunk are to be merged.
+ */
+function writeSoftmax(a: Attention, blocks: Expr, row: Expr): void {
+  const { b, scores, largest, total, factors } = a;
+  const start = b.let('scores', mul(row, CHUNK));
+  const forBlocks = (body: (at: Expr) => void) =>
+    b.for('block', 0, blocks, 1, (block) => body(b.let('at', add(start, mul(block, KEY_BLOCK)))));
+  const peaks = b.var('peaks', float(NOTHING, LANES));
+  forBlocks((at) => b.set(peaks, max(peaks, b.load(scores, at, LANES))));
+  const own = b.let('own', reduce('max', peaks));
+  const sum = b.var('sum', float(0, LANES));
+  forBlocks((at) => {
+    const power = b.let('power', exp(b, sub(b.load(scores, at, LANES), repeat(own, LANES))));
+    b.store(scores, at, power);
+    b.set(sum, add(sum, power));
+  });
+  const before = b.let('before', b.load(largest, row));
+  const peak = b.let('peak', max(before, own));
+  b.store(largest, row, peak);
+  const less = b.let('less', exp(b, sub(min(before, own), peak)));
+  const shrink = b.let('shrink', select('lt', before, own, less, float(1)));
+  const grow = b.let('grow', select('lt', before, own, float(1), less));
+  b.store(factors, mul(row, 2), shrink);
+  b.store(factors, add(mul(row, 2), 1), grow);
+  const at = b.let('sums', mul(row, LANES));
+  const kept = mul(b.load(total, at, LANES), repeat(shrink, LANES));
+  b.store(total, at, add(kept, mul(sum, repeat(grow, LANES))));
+}
+
+/** Adds the chunk's weighted values of a row to those of before. */
+function writeMerge({ b, shape, factors, partial, weighted }: Attention, row: Expr): void {
+  const stride = valueStride(shape);
+  const shrink = b.let('shrink', repeat(b.load(factors, mul(row, 2)), LANES));
+  const grow = b.let('grow', repeat(b.load(factors, add(mul(row, 2), 1)), LANES));
+  const start = b.let('start', mul(row, stride));
+  b.for('i', 0, stride, LANES, (i) => {
+    const at = b.let('at', add(start, i));
+    const kept = mul(b.load(weighted, at, LANES), shrink);
+    b.store(weighted, at, add(kept, mul(b.load(partial, at, LANES), grow)));
+  });
+}
+
 function writeVisit(a: Attention, visit: Visit): void {
-  const { b, s, group, shape } = a;
-  const forHeads = (body: (first: Expr) => void) => {
-    if (s.heads === group) body(int(0));
-    else b.for('firstHead', 0, group, s.heads, body);
-  };
-  forHeads((head) => {
-    forTiles(b, visit.blocks, s.keyBlocks, (block, count) => writeScores(a, visit, head, block, count));
+  const { b, s, shape, partial } = a;
+  const stride = valueStride(shape);
+  const blocks = b.let('blocks', shift('right', add(visit.visible, KEY_BLOCK - 1), 4));
+  forTiles(b, blocks, s.keyBlocks, (block, count) => {
+    forRows(a, visit, (row, rows) => writeScores(a, visit, row, rows, block, count));
   });
-  b.for('head', 0, group, 1, (head) => writeSoftmax(a, visit, head));
-  const tiles = valueStride(shape) / LANES;
+  /** Rows that see nothing of the chunk are left as they are. */
+  const forSeeing = (body: (row: Expr) => void) =>
+    b.for('row', 0, visit.rows, 1, (row) => {
+      if (shape.batch === 'one') body(row);
+      else b.if(compare('lt', int(0), seenBy(a, visit, row)), () => body(row));
+    });
+  forSeeing((row) => writeSoftmax(a, blocks, row));
+  b.for('i', 0, mul(visit.rows, stride), LANES, (i) => b.store(partial, i, float(0, LANES)));
+  const tiles = stride / LANES;
   const full = tiles - (tiles % s.valueTiles);
-  forHeads((head) => {
-    b.for('element', 0, full * LANES, s.valueTiles * LANES, (element) =>
-      writeWeighted(a, visit, head, element, s.valueTiles),
-    );
-    if (full < tiles) writeWeighted(a, visit, head, int(full * LANES), tiles - full);
+  b.for('first', 0, visit.visible, s.positions, (first) => {
+    const last = b.let('last', min(add(first, s.positions), visit.visible));
+    const accumulate = (element: Expr, count: number) =>
+      forRows(a, visit, (row, rows) => writeWeighted(a, visit, [row, rows], [element, count], [first, last]));
+    b.for('element', 0, full * LANES, s.valueTiles * LANES, (element) => accumulate(element, s.valueTiles));
+    if (full < tiles) accumulate(int(full * LANES), tiles - full);
   });
+  forSeeing((row) => writeMerge(a, row));
 }
 
 function build(name: string, shape: AttentionShape, s: AttentionSchedule): LoopFunction {
   const { heads, kvHeads, headDim, cacheElem } = shape;
   const group = heads / kvHeads;
   const stride = valueStride(shape);
+  const most = s.tokens * group;
   const b = new FunctionBuilder(name);
+  const q = b.buffer('q', 'f32', 'read');
   const a: Attention = {
     b,
     shape,
     s,
     group,
-    q: b.buffer('q', 'f32', 'read'),
     keys: b.buffer('keys', cacheElem, 'read'),
     values: b.buffer('values', cacheElem, 'read'),
-    scores: b.local('scores', 'f32', group * CHUNK),
-    shrink: b.local('shrink', 'f32', group),
-    largest: b.local('largest', 'f32', s.tokens * group),
-    total: b.local('total', 'f32', s.tokens * group * LANES),
-    weighted: b.local('weighted', 'f32', s.tokens * group * stride),
+    query: b.local('query', 'f32', most * stride),
+    scores: b.local('scores', 'f32', most * CHUNK),
+    partial: b.local('partial', 'f32', most * stride),
+    factors: b.local('factors', 'f32', most * 2),
+    largest: b.local('largest', 'f32', most),
+    total: b.local('total', 'f32', most * LANES),
+    weighted: b.local('weighted', 'f32', most * stride),
   };
   const out = b.buffer('out', 'f32', 'write');
   const n = b.scalar('n');
   const pos = b.scalar('pos');
 
-  const tiles = b.let('tiles', div(add(n, s.tokens - 1), s.tokens));
+  const tiles = s.tokens === 1 ? n : b.let('tiles', div(add(n, s.tokens - 1), s.tokens));
   b.thread('job', mul(tiles, kvHeads), (job) => {
     const kvHead = b.let('kvHead', div(job, tiles));
     const turn = b.let('turn', sub(job, mul(kvHead, tiles)));
@@ -230,45 +286,41 @@ function build(name: string, shape: AttentionShape, s: AttentionSchedule): LoopF
     // Later tokens see more: taking tiles from both ends in turn gives threads equal work.
     const tile = select('eq', and(turn, 1), int(0), half, sub(sub(tiles, 1), half));
     const first = b.let('first', mul(tile, s.tokens));
-    const count = b.let('count', min(sub(n, first), int(s.tokens)));
-    const query = b.let('group', mul(kvHead, group * headDim));
-    const forStates = (body: (token: Expr, head: Expr, state: Expr) => void) =>
+    const count = s.tokens === 1 ? int(1) : b.let('count', min(sub(n, first), int(s.tokens)));
+    const rows = b.let('rows', mul(count, group));
+    const own = b.let('own', mul(kvHead, group * headDim));
+    const forStates = (body: (row: Expr, at: Expr) => void) =>
       b.for('token', 0, count, 1, (token) => {
-        b.for('head', 0, group, 1, (head) => body(token, head, b.let('state', add(mul(token, group), head))));
-      });
-
-    forStates((_token, _head, state) => {
-      b.store(a.largest, state, float(NOTHING));
-      b.store(a.total, mul(state, LANES), float(0, LANES));
-      b.for('i', 0, stride, LANES, (i) => {
-        b.store(a.weighted, add(mul(state, stride), i), float(0, LANES));
-      });
-    });
-    const end = b.let('end', add(add(pos, first), count));
-    b.for('chunk', 0, end, CHUNK, (chunk) => {
-      b.for('token', 0, count, 1, (token) => {
-        const seen = add(add(pos, first), add(token, 1));
-        const visible = b.let('visible', min(sub(seen, chunk), int(CHUNK)));
-        b.if(compare('lt', int(0), visible), () => {
-          writeVisit(a, {
-            kvHead,
-            chunk,
-            visible,
-            blocks: b.let('blocks', shift('right', add(visible, KEY_BLOCK - 1), 4)),
-            query: b.let('query', add(rowStart(b, add(first, token), heads * headDim), query)),
-            state: b.let('states', mul(token, group)),
-          });
+        b.for('head', 0, group, 1, (head) => {
+          const at = add(add(rowStart(b, add(first, token), heads * headDim), own), mul(head, headDim));
+          body(b.let('state', add(mul(token, group), head)), b.let('at', at));
         });
       });
-    });
-    forStates((token, head, state) => {
-      const sum = reduce('add', b.load(a.total, mul(state, LANES), LANES));
-      const share = b.let('share', div(float(1), sum));
-      const to = add(add(rowStart(b, add(first, token), heads * headDim), query), mul(head, headDim));
-      const start = b.let('to', to);
+
+    forStates((row, at) => {
+      b.store(a.largest, row, float(NOTHING));
+      b.store(a.total, mul(row, LANES), float(0, LANES));
+      const to = b.let('to', mul(row, stride));
+      b.for('i', 0, stride, LANES, (i) => b.store(a.weighted, add(to, i), float(0, LANES)));
       forPieces(b, headDim, LANES, (i, lanes) => {
-        const value = b.load(a.weighted, add(mul(state, stride), i), lanes);
-        b.store(out, add(start, i), mul(value, repeat(share, lanes)));
+        const scaled = mul(b.load(q, add(at, i), lanes), float(Math.fround(1 / Math.sqrt(headDim)), lanes));
+        b.store(a.query, add(to, i), scaled);
+      });
+    });
+    const start = b.let('start', add(pos, first));
+    const end = b.let('end', add(start, count));
+    b.for('chunk', 0, end, CHUNK, (chunk) => {
+      const ahead = b.let('ahead', add(sub(start, chunk), 1));
+      const visible = b.let('visible', min(sub(end, chunk), int(CHUNK)));
+      const one = shape.batch === 'one';
+      writeVisit(a, { kvHead, rows: one ? int(group) : rows, chunk, ahead, visible });
+    });
+    forStates((row, at) => {
+      const sum = reduce('add', b.load(a.total, mul(row, LANES), LANES));
+      const share = b.let('share', div(float(1), sum));
+      const from = b.let('from', mul(row, stride));
+      forPieces(b, headDim, LANES, (i, lanes) => {
+        b.store(out, add(at, i), mul(b.load(a.weighted, add(from, i), lanes), repeat(share, lanes)));
       });
     });
   });
@@ -282,34 +334,51 @@ function accumulatorsOf({ vectorBytes, vectorRegisters }: Machine): number {
 
 const divisors = (n: number) => Array.from({ length: n }, (_, i) => i + 1).filter((d) => n % d === 0);
 
-function defaultSchedule({ heads, kvHeads, headDim }: AttentionShape, machine: Machine): AttentionSchedule {
+/** Rows of a job: as many as share a block of keys in the nearest cache with what is computed of them. */
+const JOB_ROWS = 32;
+
+function defaultSchedule(shape: AttentionShape, machine: Machine): AttentionSchedule {
+  const { heads, kvHeads, headDim, batch } = shape;
+  const group = heads / kvHeads;
   const accumulators = accumulatorsOf(machine);
-  const held = divisors(heads / kvHeads).findLast((d) => d <= accumulators) ?? 1;
-  const each = Math.max(1, Math.floor(accumulators / held));
+  const many = batch === 'many';
+  const rows = many ? accumulators : (divisors(group).findLast((d) => d <= accumulators) ?? 1);
+  const each = Math.max(1, Math.floor(accumulators / rows));
   return {
-    tokens: 4,
-    heads: held,
+    tokens: many ? Math.max(1, Math.floor(JOB_ROWS / group)) : 1,
+    rows,
     keyBlocks: Math.min(each, 4),
     valueTiles: Math.min(each, Math.ceil(headDim / LANES)),
+    positions: 32,
   };
 }
 
 function schedules(shape: AttentionShape, machine: Machine): readonly AttentionSchedule[] {
-  const most = 2 * accumulatorsOf(machine);
-  const all = divisors(shape.heads / shape.kvHeads).flatMap((heads) =>
-    [1, 2, 4].flatMap((each) =>
-      [1, 4, 8].map((tokens) => ({ tokens, heads, keyBlocks: each, valueTiles: each })),
+  const group = shape.heads / shape.kvHeads;
+  const many = shape.batch === 'many';
+  const all = (many ? [8, 32, 64] : [group]).flatMap((jobRows) =>
+    (many ? [1, 2, 4, 6, 8] : divisors(group)).flatMap((rows) =>
+      [1, 2, 4].flatMap((each) =>
+        [16, 64].map((positions) => ({
+          tokens: Math.max(1, Math.floor(jobRows / group)),
+          rows,
+          keyBlocks: each,
+          valueTiles: each,
+          positions,
+        })),
+      ),
     ),
   );
+  const most = 2 * accumulatorsOf(machine);
   return defaultFirst(
     defaultSchedule(shape, machine),
-    all.filter((s) => s.heads * s.keyBlocks <= most),
+    all.filter((s) => s.rows * s.keyBlocks <= most),
   );
 }
 
 /**
- * softmax(q k / sqrt(headDim)) v over the positions up to each token's own, in f32, chunk by chunk with a
- * running largest score (Milakov and Gimelshein 2018; Dao et al. 2022).
+ * softmax(q k / sqrt(headDim)) v over the positions up to each token's own, in f32, chunk by chunk: each is
+ * softmaxed by itself and merged into those before (Milakov and Gimelshein 2018; Dao et al. 2022).
  */
 export const attention: Kernel<AttentionShape, AttentionSchedule> = {
   op: 'attention',

@@ -77,7 +77,7 @@ reduction has a fixed order (a fixed number of partial sums, attention in chunks
   rope.store     {heads, kvHeads, headDim, context, style, cacheElem}
                                                    qkv f32 r [n, pad((heads+2kvHeads)*headDim)], table f32 r [positions, headDim],
                                                    qOut f32 w [n, pad(heads*headDim)], keys w, values w; n, pos
-  attention      {heads, kvHeads, headDim, context, cacheElem}
+  attention      {heads, kvHeads, headDim, context, cacheElem, batch: 'one'|'many'}
                                                    q f32 r, keys r, values r, out f32 w [n, pad(heads*headDim)]; n, pos
                  keys of a layer: [kvHeads][ceil(context/16)][headDim][16 positions]
                  values: [kvHeads][alignUp(context,16)][alignUp(headDim,16)]

@@ -291,7 +291,8 @@ const attentionPacked: Lowering = (node, context) => {
     },
     {
       rows: 'sequences',
-      kernel: plain('attention', shape),
+      kernel: plain('attention', { ...shape, batch: 'many' }),
+      single: plain('attention', { ...shape, batch: 'one' }),
       operands: [{ kind: 'value', name: query.name }, keys, values, { kind: 'value', name: output!.name }],
       scalars: ['n', 'pos'],
       defines: [output!],
