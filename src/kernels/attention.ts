@@ -356,9 +356,9 @@ function defaultSchedule(shape: AttentionShape, machine: Machine): AttentionSche
 function schedules(shape: AttentionShape, machine: Machine): readonly AttentionSchedule[] {
   const group = shape.heads / shape.kvHeads;
   const many = shape.batch === 'many';
-  const all = (many ? [8, 32, 64] : [group]).flatMap((jobRows) =>
-    (many ? [1, 2, 4, 6, 8] : divisors(group)).flatMap((rows) =>
-      [1, 2, 4].flatMap((each) =>
+  const all = (many ? [8, 32] : [group]).flatMap((jobRows) =>
+    (many ? [2, 4, 6] : divisors(group)).flatMap((rows) =>
+      [1, 2].flatMap((each) =>
         [16, 64].map((positions) => ({
           tokens: Math.max(1, Math.floor(jobRows / group)),
           rows,
