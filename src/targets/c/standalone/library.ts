@@ -72,7 +72,7 @@ struct lutra_session {
   i32 position;
   int has_logits;
   f32 *logits;
-  i32 outputs[CHUNK + 1];
+  i32 outputs[CHUNK + 2];
 };
 
 const char *lutra_status_text(lutra_status status) {
@@ -263,7 +263,7 @@ lutra_status lutra_check(lutra_model *model) {
   for (size_t step = 0; step < sizeof CHECK_LENGTHS / sizeof *CHECK_LENGTHS; step++) {
     const i32 n = CHECK_LENGTHS[step];
     const i32 sequence[4] = {0, n, position, cache};
-    i32 outputs[CHECK_ROWS + 1];
+    i32 outputs[CHECK_ROWS + 2] = {0};
     for (i32 i = 0; i <= n; i++) outputs[i] = i;
     lutra_step(model->core, CHECK_TOKENS + position, n, sequence, 1, outputs, logits);
     for (i32 row = 0; row < n; row++) {
