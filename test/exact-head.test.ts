@@ -75,27 +75,26 @@ describe('on every target', () => {
     const runnable = { path, needs, code };
     const all = candidates('auto', code, host);
     expect(all.length).toBeGreaterThan(2);
+    const single = [{ tokens: tokensOf(9), logits: 'last' as const }];
+    const several = [
+      { tokens: tokensOf(5), logits: 'all' as const },
+      { tokens: tokensOf(150), logits: 'last' as const },
+      { tokens: tokensOf(1), logits: 'last' as const },
+      // Of two blocks: the first one's outputs must survive the second.
+      { tokens: tokensOf(60), logits: 'last' as const },
+      { tokens: tokensOf(8), logits: 'all' as const },
+    ];
+    const tooMany = [{ tokens: tokensOf(17), logits: 'all' as const }];
     const counts: number[][] = [];
     for (const candidate of all) {
       const executable = await startExecutable(runnable, candidate, 2);
       try {
-        const single = [{ tokens: tokensOf(9), logits: 'last' as const }];
-        const several = [
-          { tokens: tokensOf(5), logits: 'all' as const },
-          { tokens: tokensOf(150), logits: 'last' as const },
-          { tokens: tokensOf(1), logits: 'last' as const },
-          // Of two blocks: the first one's outputs must survive the second.
-          { tokens: tokensOf(60), logits: 'last' as const },
-          { tokens: tokensOf(8), logits: 'all' as const },
-        ];
         const chosen = [await compare(executable, single), await compare(executable, several)].flat();
         // Few enough to be of use.
         expect(Math.max(...chosen)).toBeLessThan(700);
         counts.push(chosen);
         // More outputs than may be bounded.
-        expect(await compare(executable, [{ tokens: tokensOf(17), logits: 'all' }])).toEqual(
-          Array(17).fill(1024),
-        );
+        expect(await compare(executable, tooMany)).toEqual(Array(17).fill(1024));
       } finally {
         await executable.close();
       }

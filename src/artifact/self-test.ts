@@ -12,7 +12,7 @@ import type { LoopFunction } from '../loops/ir.ts';
 import type { Machine } from '../loops/machine.ts';
 import { scheduleOwnKernels } from '../plan/lower.ts';
 import type { Plan, TunedSchedule } from '../plan/types.ts';
-import type { Executable } from '../targets/executable.ts';
+import type { Executable, StepRequest } from '../targets/executable.ts';
 import { type Fill, type KernelCase, kernelCase, kernelCaseSchema, VOCABULARY } from './kernel-case.ts';
 
 const kernelTestSchema = kernelCaseSchema.extend({ digest: z.string() });
@@ -167,7 +167,39 @@ export function stepTokens(vocab: number, context: number): number[][] {
   return [pick(Math.min(5, context - 1)), pick(1)];
 }
 
-/** Digest of the logits of these steps, in a fresh KV cache. Throws `cancelled` between steps. */
+/** Rows whose logits a test selects. */
+const SELECTED = 64;
+
+/** Whether the bounds of a step's logits hold, and selected ones have the bits of `logits`. */
+async function selectsTheSame(
+  executable: Executable,
+  request: StepRequest,
+  logits: Float32Array,
+): Promise<boolean> {
+  const vocab = logits.length / request.tokens.length;
+  let held = true;
+  const [rows] = await executable.stepSelected([
+    {
+      ...request,
+      select(low, high, output) {
+        const own = logits.subarray(output * vocab, (output + 1) * vocab);
+        held &&= own.every((value, id) => low[id]! <= value && value <= high[id]!);
+        const every = Math.ceil(vocab / SELECTED);
+        return Int32Array.from({ length: Math.floor(vocab / every) }, (_, i) => i * every);
+      },
+    },
+  ]);
+  return rows!.every((found, output) => {
+    const own = logits.subarray(output * vocab, (output + 1) * vocab);
+    if (found instanceof Float32Array) return found.every((value, id) => Object.is(value, own[id]));
+    return held && found.values.every((value, i) => Object.is(value, own[found.ids[i]!]));
+  });
+}
+
+/**
+ * Digest of the logits of these steps, in a fresh KV cache. Throws `cancelled` between steps, `internal` when
+ * logits that a step selects by bounds are not the same.
+ */
 export async function runSteps(
   executable: Executable,
   steps: readonly (readonly number[])[],
@@ -176,14 +208,22 @@ export async function runSteps(
   const cache = executable.createCache();
   try {
     const parts: Uint8Array[] = [];
+    let last: { readonly request: StepRequest; readonly logits: Float32Array } | undefined;
     let position = 0;
     for (const tokens of steps) {
       if (signal?.aborted) throw new LutraError('cancelled', 'cancelled');
       const request = { tokens: Int32Array.from(tokens), position, cache, logits: 'all' } as const;
       for (const logits of await executable.step([request])) {
+        last = { request, logits };
         parts.push(new Uint8Array(logits.buffer, logits.byteOffset, logits.byteLength));
       }
       position += tokens.length;
+    }
+    if (last !== undefined && !(await selectsTheSame(executable, last.request, last.logits))) {
+      throw new LutraError(
+        'internal',
+        `${executable.target}: wrong bounds of logits, or wrong selected ones`,
+      );
     }
     return digest(parts);
   } finally {

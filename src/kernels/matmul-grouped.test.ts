@@ -1,7 +1,9 @@
 import { describe, expect, it } from 'vitest';
+import { narrowFloats, widenHalves } from '../common/halves.ts';
 import { packGroupedRows, unpackGroupedRows } from '../encodings/grouped-rows.ts';
 import { packScanNorms } from '../encodings/scan-norms.ts';
 import { rowStride } from './kernel.ts';
+import { matmul } from './matmul.ts';
 import { type MatmulGroupedShape, matmulGrouped } from './matmul-grouped.ts';
 import { groupsOf, matmulQuantize, planesStride } from './matmul-quantize.ts';
 import {
@@ -158,3 +160,69 @@ it('activations of zeros, of NaN and of infinity give what they must, everywhere
     expect(norms[128]).not.toBeLessThan(1e38);
   }
 });
+
+/** Rows that are hard to tell apart or to round, of k columns. */
+function hardRows(k: number): Float32Array {
+  const base = randomFloats(1, k);
+  const rows: Float32Array[] = [
+    base,
+    base,
+    // Apart by one unit of bf16 in one place.
+    base.map((v, i) => (i === 7 ? v * (1 + 2 ** -7) : v)),
+    base.map((v) => -v),
+    new Float32Array(k),
+    randomFloats(2, k).map((v, i) => (i % 64 === 5 ? v * 1e4 : v)),
+    randomFloats(3, k).map((v) => v * 2 ** 100),
+    randomFloats(4, k).map((v) => v * 2 ** -100),
+    randomFloats(5, k).map((v) => v * 2 ** -130),
+    new Float32Array(k).fill(1),
+    Float32Array.from({ length: k }, (_, i) => (i % 2 === 0 ? 1 : -1)),
+    // Between two codes everywhere.
+    Float32Array.from({ length: k }, (_, i) => (i % 32 === 0 ? -1 : 0.5 / 32)),
+  ];
+  return Float32Array.from(rows.flatMap((row) => [...row]));
+}
+
+it.each(FORMATS.filter(({ group }) => group === 64))(
+  'bounds of $bits bits and $planes planes hold against the bits of the stored head, for rows and activations made to be hard',
+  (format) => {
+    const k = 192;
+    const bits = narrowFloats(hardRows(k), 'bf16');
+    const values = widenHalves(bits, 'bf16');
+    const m = values.length / k;
+    const { table, norms } = packGroupedRows({ dtype: 'bf16', bits }, m, k, format);
+    const packed = unpackGroupedRows(table, m, k, format);
+    const rowNorm = new Float32Array(packScanNorms(norms, k).buffer);
+    const difference = (row: number) =>
+      Float32Array.from({ length: k }, (_, i) => values[row * k + i]! - packed[row * k + i]!);
+    const activations = [
+      randomFloats(9, k),
+      randomFloats(9, k).map((v, i) => (i === 100 ? 3000 * v : v)),
+      randomFloats(9, k).map((v) => v * 2 ** -70),
+      // Along the error of a row, where the bound is as tight as can be, and the row itself.
+      difference(0),
+      difference(5).map((v) => v * 300),
+      values.slice(0, k),
+    ];
+    const n = activations.length;
+    const x = Float32Array.from(activations.flatMap((row) => [...row]));
+    const { q, factor, sum, norm: own } = quantized(x, k, format);
+    const stored = [padRows(x, k), bits, new Float32Array(n * rowStride(m))];
+    const exact = cropRows(runDefault(matmul, { m, k, elem: 'bf16' }, stored, [n]).at(-1)!, m);
+    const out = new Float32Array(n * rowStride(m));
+    const buffers = [q, factor, sum, own, table, rowNorm, out, out];
+    const shape = { m, k, ...format, bounds: true };
+    const [low, high] = runDefault(matmulGrouped, shape, buffers, [n]).slice(-2);
+    exact.forEach((value, i) => {
+      const at = Math.floor(i / m) * rowStride(m) + (i % m);
+      expect(low![at]!).toBeLessThanOrEqual(value);
+      expect(high![at]!).toBeGreaterThanOrEqual(value);
+    });
+    // Equal rows have equal bounds; along a row's error the bound is met within a few percent.
+    expect(low![0]).toBe(low![1]);
+    const along = 3;
+    const slack =
+      (high![along * rowStride(m)]! - exact[along * m]!) / (exact[along * m]! - low![along * rowStride(m)]!);
+    expect(Math.min(slack, 1 / slack)).toBeLessThan(0.2);
+  },
+);
