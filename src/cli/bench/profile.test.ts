@@ -59,18 +59,6 @@ describe('profilePhase', () => {
       milliseconds: 50,
       kernels: [
         {
-          kernel: 'a_1',
-          calls: 4,
-          // 101 to 104 and 109 to 111, twice.
-          milliseconds: 10,
-          waiting: (2 * ((1 + 0) / 2 + (1 + 0) / 2)) / 10,
-          weightBytes: 8000,
-          cacheBytes: 40,
-          activationBytes: 400,
-          operations: 16000,
-          floatOperations: 0,
-        },
-        {
           kernel: 'b_1',
           calls: 4,
           milliseconds: 10,
@@ -79,6 +67,18 @@ describe('profilePhase', () => {
           cacheBytes: 40,
           activationBytes: 400,
           operations: 22000,
+          floatOperations: 0,
+        },
+        {
+          kernel: 'a_1',
+          calls: 4,
+          // 102, when both were awake, to 104, and 109 to 111, twice.
+          milliseconds: 8,
+          waiting: (2 * ((1 + 0) / 2 + (1 + 0) / 2)) / 8,
+          weightBytes: 8000,
+          cacheBytes: 40,
+          activationBytes: 400,
+          operations: 16000,
           floatOperations: 0,
         },
       ],

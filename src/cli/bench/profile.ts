@@ -75,32 +75,41 @@ type Sums = { -readonly [K in Exclude<keyof KernelProfile, 'kernel' | 'waiting'>
 
 const AMOUNTS = ['weightBytes', 'cacheBytes', 'activationBytes', 'operations', 'floatOperations'] as const;
 
+function newSums(): Sums {
+  return {
+    calls: 0,
+    milliseconds: 0,
+    waited: 0,
+    weightBytes: 0,
+    cacheBytes: 0,
+    activationBytes: 0,
+    operations: 0,
+    floatOperations: 0,
+  };
+}
+
 /** Adds up the steps of a phase by kernel. */
 export function profilePhase(phase: TimedStep['phase'], steps: readonly TimedStep[]): PhaseProfile {
   const own = steps.filter((step) => step.phase === phase);
   const kernels = new Map<string, Sums>();
   for (const step of own) {
-    for (const slice of slicesOf(step)) {
+    const slices = slicesOf(step);
+    // Before all threads are awake there is no kernel to blame.
+    const awake = Math.max(
+      ...slices.filter(({ calls }) => calls === step.groups[0]).map(({ start }) => start),
+    );
+    for (const slice of slices) {
       const [first] = slice.calls;
       if (first === undefined) continue;
       let sums = kernels.get(first.kernel);
       if (sums === undefined) {
-        sums = {
-          calls: 0,
-          milliseconds: 0,
-          waited: 0,
-          weightBytes: 0,
-          cacheBytes: 0,
-          activationBytes: 0,
-          operations: 0,
-          floatOperations: 0,
-        };
+        sums = newSums();
         kernels.set(first.kernel, sums);
       }
-      sums.waited += (slice.released - slice.end) / step.threads;
+      sums.waited += (slice.released - Math.max(slice.end, awake)) / step.threads;
       // The clock of one thread for all: its intervals follow each other without gap or overlap.
       if (slice.thread > 0) continue;
-      sums.milliseconds += slice.released - slice.start;
+      sums.milliseconds += slice.released - Math.max(slice.start, awake);
       sums.calls += slice.calls.length;
       for (const call of slice.calls) for (const key of AMOUNTS) sums[key] += call[key];
     }
