@@ -1,6 +1,7 @@
 import { type Artifact, verifyHashes } from '../artifact/open.ts';
 import { findWrongKernels, type KernelTests, runSteps, type SelfTest } from '../artifact/self-test.ts';
 import { LutraError } from '../common/errors.ts';
+import { lookupTables } from '../plan/lookups.ts';
 import { nodePlatform } from '../platform/node.ts';
 import { detectCpu } from '../targets/cpu.ts';
 import type { Executable } from '../targets/executable.ts';
@@ -85,7 +86,7 @@ export async function startArtifact(
   },
 ): Promise<Executable> {
   const host = await detectHost();
-  const { manifest, path, selfTest } = artifact;
+  const { manifest, path, plan, selfTest } = artifact;
   const chain = candidates(options.target ?? manifest.target, manifest.code, host);
   const { cpu } = host;
   if (!(await isVerified(path, manifest, 'files', cpu))) {
@@ -96,7 +97,7 @@ export async function startArtifact(
   return startFirstSound(
     chain,
     {
-      runnable: { path, needs: manifest.needs, code: manifest.code },
+      runnable: { path, needs: manifest.needs, code: manifest.code, lookups: lookupTables(plan) },
       kernels: selfTest.kernels,
       steps: selfTest.steps,
     },

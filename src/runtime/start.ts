@@ -1,11 +1,14 @@
-import { open, readFile, stat } from 'node:fs/promises';
+import { close, open, read } from 'node:fs';
+import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { type CodeEntry, type Manifest, WEIGHTS_FILE } from '../artifact/manifest.ts';
 import { LutraError } from '../common/errors.ts';
 import { nodePlatform } from '../platform/node.ts';
 import { loadNative } from '../targets/c/executable.ts';
 import type { Executable } from '../targets/executable.ts';
 import { createWasmExecutable } from '../targets/wasm/executable.ts';
+import type { LookupTable } from '../targets/wasm/lookups.ts';
 import type { Candidate } from './targets.ts';
 
 /** What of an artifact, or of one being built, is needed to run it. */
@@ -13,6 +16,8 @@ export interface Runnable {
   readonly path: string;
   readonly needs: Manifest['needs'];
   readonly code: readonly CodeEntry[];
+  /** Tables of the weights of which WebAssembly need not hold what no token asked for. */
+  readonly lookups?: readonly LookupTable[];
 }
 
 /** The file with a candidate's code. */
@@ -36,9 +41,12 @@ async function startWasm(
   threads: number,
 ): Promise<Executable> {
   const path = join(runnable.path, WEIGHTS_FILE);
-  const file = await open(path);
+  // Not a FileHandle, which would complain when an executable that nobody closed is collected.
+  const file = await promisify(open)(path, 'r');
+  const closeFile = () => promisify(close)(file);
+  let closing: Promise<void> | undefined;
   try {
-    return await createWasmExecutable({
+    const executable = await createWasmExecutable({
       module: await readFile(code),
       target: machine,
       needs: runnable.needs,
@@ -46,17 +54,28 @@ async function startWasm(
         bytes: (await stat(path)).size,
         read: async (offset, into) => {
           for (let done = 0; done < into.length; ) {
-            const { bytesRead } = await file.read(into, done, into.length - done, offset + done);
+            // The descriptor may be another file's by now.
+            if (closing !== undefined) throw new LutraError('cancelled', 'the model was closed');
+            const { bytesRead } = await promisify(read)(file, into, done, into.length - done, offset + done);
             if (bytesRead === 0) throw new LutraError('invalid', `${path} is cut short`);
             done += bytesRead;
           }
         },
+        lookups: runnable.lookups ?? [],
       },
       threads,
       platform: nodePlatform,
     });
-  } finally {
-    await file.close();
+    return {
+      ...executable,
+      close: () => {
+        closing ??= executable.close().finally(closeFile);
+        return closing;
+      },
+    };
+  } catch (error) {
+    await closeFile();
+    throw error;
   }
 }
 

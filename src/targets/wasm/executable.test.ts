@@ -111,6 +111,30 @@ function mixingProgram(): Program {
   return { functions: [start.build(), mix.build(), finish.build()], main: m.build() };
 }
 
+/** Logits are the row that each token has in the weights, from their second line on. */
+function lookupProgram(): Program {
+  const take = new FunctionBuilder('take');
+  const tokens = take.buffer('tokens', 'i32', 'read');
+  const table = take.buffer('table', 'f32', 'read');
+  const out = take.buffer('out', 'f32', 'write');
+  const n = take.scalar('n');
+  take.thread('row', n, (row) => {
+    const from = take.let('from', mul(take.load(tokens, row), STRIDE));
+    take.for('v', 0, VOCAB, 1, (v) =>
+      take.store(out, add(mul(row, STRIDE), v), take.load(table, add(from, v))),
+    );
+  });
+  const main = mainBuilder();
+  const places = [
+    { buffer: main.tokens, offset: 0 },
+    { buffer: main.weights, offset: 1 },
+    { buffer: main.logits, offset: 0 },
+  ];
+  main.m.call('take', places, [main.n]);
+  main.m.barrier();
+  return { functions: [take.build()], main: main.m.build() };
+}
+
 function compile(program: Program, shared: boolean): Uint8Array {
   const functions = program.functions.map((fn) => legalize(fn, machine));
   return emitWasm({ functions, main: legalize(program.main, machine) }, machine, { shared });
@@ -207,6 +231,41 @@ describe.each(teams)('%s', (_, threads, platform) => {
     await executable.step([request], short);
     expect(short.every((time) => time > 0)).toBe(true);
     await executable.step([request]);
+  });
+
+  test('rows of a lookup table are read when a step wants them, once', async () => {
+    const rows = Float32Array.from({ length: 102 * STRIDE }, () => random());
+    const bytes = new Uint8Array(rows.buffer);
+    const reads: [offset: number, bytes: number][] = [];
+    const executable = await load(lookupProgram(), threads, {
+      platform,
+      weights: {
+        bytes: bytes.length,
+        read: async (offset, into) => {
+          reads.push([offset, into.length]);
+          into.set(bytes.subarray(offset, offset + into.length));
+        },
+        lookups: [{ offset: 64, bytes: 100 * 64, rowBytes: 64 }],
+      },
+    });
+    expect(reads.splice(0)).toEqual([
+      [0, 64],
+      [101 * 64, 64],
+    ]);
+    const cache = executable.createCache();
+    for (const [tokens, wanted] of [
+      [
+        [7, 99, 7],
+        [7, 99],
+      ],
+      [[99, 0], [0]],
+    ] as const) {
+      const request = { tokens: Int32Array.from(tokens), position: 0, cache, logits: 'all' } as const;
+      const [logits] = await executable.step([request]);
+      const expected = tokens.flatMap((token) => [...rows.subarray((1 + token) * STRIDE).subarray(0, VOCAB)]);
+      expect([...logits!]).toEqual(expected);
+      expect(reads.splice(0)).toEqual(wanted.map((token) => [64 + 64 * token, 64]));
+    }
   });
 
   test('a kernel runs alone on bytes, in place', async () => {

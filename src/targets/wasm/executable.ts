@@ -13,6 +13,7 @@ import { selectLogits } from '../selected.ts';
 import { type CompiledModule, engine } from './engine.ts';
 import { Heap } from './heap.ts';
 import { BUFFERS_AT, FACTS_SECTION, type ModuleFacts, TIMES_AT } from './layout.ts';
+import { type LookupTable, outside, rowLoader, type Stretch } from './lookups.ts';
 import { MAX_PAGES, PAGE } from './module.ts';
 import { startSharedTeam } from './shared-team.ts';
 import type { Job, Team } from './team.ts';
@@ -28,6 +29,8 @@ export interface WasmExecutableOptions {
     readonly bytes: number;
     /** Fills `into` from byte `offset` on. It may be a view of shared memory. */
     read(offset: number, into: Uint8Array): Promise<void>;
+    /** Tables whose rows are read when a step first wants them: `read` must then work until the executable is closed. */
+    readonly lookups?: readonly LookupTable[];
   };
   /** Without shared memory there is one, whatever this says. */
   readonly threads: number;
@@ -95,9 +98,11 @@ export async function createWasmExecutable(options: WasmExecutableOptions): Prom
   const team = facts.shared
     ? await startSharedTeam({ platform, module, threads, scratch, end })
     : await startUnsharedTeam({ platform, module, scratch: scratch(0) });
+  const fill = ({ offset, bytes }: Stretch) =>
+    team.fill(weightsAt + offset, bytes, (from, into) => weights.read(offset + from, into));
   try {
     team.ensure(end);
-    await team.fill(weightsAt, weights.bytes, weights.read);
+    for (const stretch of outside(weights.lookups ?? [], weights.bytes)) await fill(stretch);
   } catch (error) {
     await team.close();
     throw error;
@@ -110,6 +115,7 @@ export async function createWasmExecutable(options: WasmExecutableOptions): Prom
     arenaAt,
     cachesAt: end,
     heap: new Heap(end, LIMIT, team.ensure),
+    ensureRows: rowLoader(weights.lookups ?? [], fill),
   });
 }
 
@@ -122,6 +128,8 @@ interface Loaded {
   /** Where the heap begins, in which caches lie. */
   readonly cachesAt: number;
   readonly heap: Heap;
+  /** Makes the rows of tokens be in memory. */
+  readonly ensureRows: (tokens: Iterable<number>) => Promise<void>;
 }
 
 const bytesOf = (array: Int32Array | Float32Array | Float64Array) =>
@@ -129,7 +137,8 @@ const bytesOf = (array: Int32Array | Float32Array | Float64Array) =>
 
 const NO_TIMES = new Int32Array(2);
 
-function loaded({ team, target, needs, weightsAt, arenaAt, cachesAt, heap }: Loaded): Executable {
+function loaded(parts: Loaded): Executable {
+  const { team, target, needs, weightsAt, arenaAt, cachesAt, heap, ensureRows } = parts;
   /** In lines from `cachesAt`. */
   const caches = new Map<CacheHandle, number>();
   let last: Promise<unknown> = Promise.resolve();
@@ -237,13 +246,19 @@ function loaded({ team, target, needs, weightsAt, arenaAt, cachesAt, heap }: Loa
     },
     step: async (requests, times = new Float64Array(0)) => {
       const tables = batchTables(requests, (cache) => caches.get(cache));
-      return queued(() => step(tables, times));
+      return queued(async () => {
+        await ensureRows(tables.tokens);
+        return step(tables, times);
+      });
     },
     stepSelected: async (requests) => {
       const [full, scan] = [false, true].map((bounds) =>
         batchTables(requests, (cache) => caches.get(cache), bounds),
       ) as [StepTables, StepTables];
-      return queued(() => selectLogits({ requests, full, scan, needs, run }));
+      return queued(async () => {
+        await ensureRows(full.tokens);
+        return selectLogits({ requests, full, scan, needs, run });
+      });
     },
     callKernel: (call) => queued(() => callKernel(call)),
     close: () => team.close(),

@@ -22,6 +22,9 @@ export interface SharedTeamOptions {
   readonly end: number;
 }
 
+/** Pieces of a file read at a time. Most of reading is copying and clearing pages, which several processors share. */
+const READERS = 4;
+
 function newMemory(end: number): Memory {
   try {
     const initial = Math.ceil(end / PAGE);
@@ -76,9 +79,15 @@ export async function startSharedTeam(options: SharedTeamOptions): Promise<Team>
       bytesAt(at, bytes).fill(0);
     },
     fill: async (at, bytes, read) => {
-      for (let offset = 0; offset < bytes; offset += PIECE) {
-        await read(offset, bytesAt(at + offset, Math.min(PIECE, bytes - offset)));
-      }
+      let next = 0;
+      const readPieces = async () => {
+        while (next < bytes) {
+          const offset = next;
+          next += PIECE;
+          await read(offset, bytesAt(at + offset, Math.min(PIECE, bytes - offset)));
+        }
+      };
+      await Promise.all(Array.from({ length: READERS }, readPieces));
     },
     run: async (job) => {
       for (const { at, bytes } of job.inputs) bytesAt(at, bytes.length).set(bytes);

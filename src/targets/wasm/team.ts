@@ -20,7 +20,10 @@ export interface Team {
   ensure(end: number): void;
   /** Sets bytes to zero before the next job. */
   clear(at: number, bytes: number): void;
-  /** Lets `read` write each piece of a stretch of memory: `offset` counts from its start. */
+  /**
+   * Lets `read` write each piece of a stretch of memory: `offset` counts from its start. Several pieces may be read
+   * at a time, and several stretches filled.
+   */
   fill(at: number, bytes: number, read: (offset: number, into: Uint8Array) => Promise<void>): Promise<void>;
   /** Rejects with a LutraError if the code traps or the team is closed. After that it runs nothing more. */
   run(job: Job): Promise<void>;

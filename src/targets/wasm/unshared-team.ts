@@ -21,6 +21,7 @@ export async function startUnsharedTeam(options: UnsharedTeamOptions): Promise<T
   const workers = await startWorkers(options.platform, UNSHARED_SCRIPT, [setup]);
   let pages = 0;
   let clear: UnsharedRequest['clear'] = [];
+  let lastFill: Promise<unknown> = Promise.resolve();
 
   const ask = async (request: Omit<UnsharedRequest, 'pages' | 'clear'>, transfer: ArrayBuffer[] = []) => {
     const message: UnsharedRequest = { ...request, pages, clear };
@@ -37,13 +38,19 @@ export async function startUnsharedTeam(options: UnsharedTeamOptions): Promise<T
     clear: (at, bytes) => {
       clear = [...clear, { at, bytes }];
     },
-    fill: async (at, size, read) => {
-      for (let offset = 0; offset < size; offset += PIECE) {
-        const buffer = new ArrayBuffer(Math.min(PIECE, size - offset));
-        const bytes = new Uint8Array(buffer);
-        await read(offset, bytes);
-        await ask({ inputs: [{ at: at + offset, bytes }], outputs: [] }, [buffer]);
-      }
+    fill: (at, size, read) => {
+      const fillPieces = async () => {
+        for (let offset = 0; offset < size; offset += PIECE) {
+          const buffer = new ArrayBuffer(Math.min(PIECE, size - offset));
+          const bytes = new Uint8Array(buffer);
+          await read(offset, bytes);
+          await ask({ inputs: [{ at: at + offset, bytes }], outputs: [] }, [buffer]);
+        }
+      };
+      // The thread answers one request at a time.
+      const filled = lastFill.then(fillPieces);
+      lastFill = filled.catch(() => {});
+      return filled;
     },
     run: async ({ fn, team, args, inputs, outputs }) => {
       const call = { fn, args: team ? [...args, 0, 1] : args };
