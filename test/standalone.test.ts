@@ -197,10 +197,10 @@ describe.skipIf(compiler === undefined)(`the interface of a standalone model${bu
     const project = await compileStandalone(MODEL, {
       output: join(scratch, 'portable'),
       arch: 'any',
-      context: 300,
+      context: 64,
     });
     expect(project.variants).toEqual(['c:scalar']);
-    const sanitize = ['-g', '-O1', '-fsanitize=address,undefined', '-fno-sanitize-recover=all'];
+    const sanitize = ['-g', '-O0', '-fsanitize=address,undefined', '-fno-sanitize-recover=all', '-DCHUNK=16'];
     const program = await buildExerciser(compiler!.command, project.path, '/nowhere', ...sanitize);
     const { stdout } = await run(program, [join(project.path, 'weights.bin')]);
     expect(Number(stdout)).toBe(allowedCpus().length);

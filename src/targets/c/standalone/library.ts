@@ -50,17 +50,17 @@ const BEFORE = `\
 #include <sys/sysctl.h>
 #endif
 
-/* Tests give another folder. */
+/* Tests give another folder, and few tokens. */
 #if !defined(LUTRA_SYSFS_CPU)
 #define LUTRA_SYSFS_CPU "/sys/devices/system/cpu"
+#endif
+#if !defined(CHUNK)
+#define CHUNK 256 /* tokens that one call of the generated code gets; results do not depend on it */
 #endif
 
 `;
 
 const AFTER = `
-/* Tokens that one call of the generated code gets. Results do not depend on it. */
-#define CHUNK 256
-
 struct lutra_model {
   Model *core;
   i32 threads;
