@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { compile } from '../src/api/compile.ts';
 import { load } from '../src/api/load.ts';
-import { MANIFEST_FILE, type Manifest, WEIGHTS_FILE } from '../src/artifact/manifest.ts';
+import { MANIFEST_FILE, type Manifest, SELF_TEST_FILE, WEIGHTS_FILE } from '../src/artifact/manifest.ts';
 import { compileC, findCompiler } from '../src/targets/c/compile.ts';
 
 const scratch = mkdtempSync(join(tmpdir(), 'lutra-artifact-'));
@@ -192,6 +192,15 @@ describe('compiling', () => {
     });
     await expect(compiling).rejects.toMatchObject({ code: 'cancelled' });
     expect(readdirSync(folder)).toEqual([]);
+  });
+
+  it('computes the same bits from weights of 1.6 bits', async () => {
+    const output = join(scratch, 't5b');
+    await compile('models/tiny-bitnet', { output, target: 'wasm', context: 64, encoding: 't5b' });
+    const read = (path: string, name: string) => JSON.parse(readFileSync(join(path, name), 'utf8'));
+    expect(read(output, SELF_TEST_FILE).steps).toEqual(read(original, SELF_TEST_FILE).steps);
+    const bytes = (path: string) => (read(path, MANIFEST_FILE) as Manifest).files[WEIGHTS_FILE]!.bytes;
+    expect(bytes(output)).toBeLessThan(bytes(original));
   });
 
   it('replaces an older artifact as a whole', async () => {

@@ -8,15 +8,16 @@ import { runSteps } from '../artifact/self-test.ts';
 import { resolveModel } from '../checkpoint/resolve.ts';
 import { LutraError } from '../common/errors.ts';
 import { VERSION } from '../common/version.ts';
+import type { ModelInfo } from '../models/info.ts';
 import type { WeightOptions } from '../models/quantization.ts';
-import type { HeadForm } from '../passes/pass.ts';
+import type { HeadForm, TernaryEncoding } from '../passes/pass.ts';
 import type { TunedSchedule } from '../plan/types.ts';
 import { detectHost, startFirstSound } from '../runtime/load.ts';
 import { candidates, checkTarget, defaultThreads, type Host, nativeMachines } from '../runtime/targets.ts';
 import type { Progress } from '../runtime/types.ts';
 import { rememberVerified } from '../runtime/verified.ts';
 import { hasCompiler } from '../targets/c/compile.ts';
-import { machinesFor } from '../targets/c/machines.ts';
+import { machinesFor, runnableMachines } from '../targets/c/machines.ts';
 import { chooseTuned } from '../tune/choose.ts';
 
 export interface CompileOptions extends WeightOptions {
@@ -33,6 +34,11 @@ export interface CompileOptions extends WeightOptions {
    * `int8`, `int6` and `int4` round it.
    */
   readonly head?: HeadForm;
+  /**
+   * Bits of ternary weights: `i2` takes 2, `t5b` 1.6 and more work to read, with the same results. `auto` (default)
+   * is `t5b` where this CPU has AVX-512 VBMI and VNNI and the weights do not fit its caches, so that memory binds.
+   */
+  readonly encoding?: 'auto' | TernaryEncoding;
   /** Threads of the run that records what the artifact computes. */
   readonly threads?: number;
   /** Tuning records whose adopted schedules are taken; default: those of `tune` on this computer. */
@@ -53,6 +59,14 @@ async function chooseNative(target: string, host: Host, travels: boolean): Promi
   if (target === 'auto' && !(await hasCompiler())) return [];
   if (target.startsWith('c:') || !travels) return here;
   return machinesFor(host.cpu.arch).map((machine) => machine.name);
+}
+
+/** What `encoding: 'auto'` means for a model on this computer. */
+function chooseTernary(native: readonly string[], { cpu }: Host, { parameters }: ModelInfo): TernaryEncoding {
+  const hasTables = runnableMachines(cpu).some(
+    ({ name }) => name === 'c:avx512vbmi' && native.includes(name),
+  );
+  return hasTables && parameters.ternary / 4 > cpu.caches.l3 ? 't5b' : 'i2';
 }
 
 /** Runs a draft on the best of its code that passes the kernel tests; tells which that was. */
@@ -100,7 +114,7 @@ async function cachePath(
   tuned: readonly TunedSchedule[],
   options: CompileOptions,
 ): Promise<string> {
-  const { target = 'auto', context, cache = 'f32', head = 'stored' } = options;
+  const { target = 'auto', context, cache = 'f32', head = 'stored', encoding = 'auto' } = options;
   const { bits, group, symmetric, activations } = options;
   const facts = [
     VERSION,
@@ -112,6 +126,7 @@ async function cachePath(
     cache,
     head,
     [bits, group, symmetric, activations],
+    encoding,
     tuned,
   ];
   const key = createHash('sha256').update(JSON.stringify(facts)).digest('hex').slice(0, 32);
@@ -124,7 +139,7 @@ async function cachePath(
  * nothing half-written, also when cancelled.
  */
 export async function compile(source: string, options: CompileOptions = {}): Promise<string> {
-  const { target = 'auto', signal, onProgress } = options;
+  const { target = 'auto', encoding = 'auto', signal, onProgress } = options;
   checkTarget(target);
   const folder = await resolveModel(source, {
     ...(signal === undefined ? {} : { signal }),
@@ -158,6 +173,7 @@ export async function compile(source: string, options: CompileOptions = {}): Pro
     cacheElem: options.cache ?? 'f32',
     head: options.head ?? 'stored',
     weights: weightOptions(options),
+    ternary: (info) => (encoding === 'auto' ? chooseTernary(native, host, info) : encoding),
     ...(options.context === undefined ? {} : { context: options.context }),
     ...(options.extend === undefined ? {} : { extend: options.extend }),
     ...(signal === undefined ? {} : { signal }),

@@ -9,7 +9,7 @@ import { roundingErrors, summarizeErrors } from '../models/group/round.ts';
 import { importModel } from '../models/import.ts';
 import type { ModelInfo } from '../models/info.ts';
 import type { WeightOptions } from '../models/quantization.ts';
-import type { HeadForm } from '../passes/pass.ts';
+import type { HeadForm, TernaryEncoding } from '../passes/pass.ts';
 import { runPasses } from '../passes/pipeline.ts';
 import { lowerProgram, type OperatorKernels, type Scheduling } from '../plan/lower.ts';
 import { planModel } from '../plan/plan.ts';
@@ -60,6 +60,8 @@ export interface BuildOptions {
   readonly head: HeadForm;
   /** What to make of weights that are floats, and of activations in front of weights in groups. */
   readonly weights?: WeightOptions;
+  /** How this model's ternary weights are kept; default `i2`. */
+  readonly ternary?: (info: ModelInfo) => TernaryEncoding;
   readonly extend?: Extend;
   /** Schedules to take instead of kernels' defaults. */
   readonly tuned?: readonly TunedSchedule[];
@@ -99,13 +101,14 @@ function chooseContext(asked: number | undefined, info: ModelInfo): number {
 /** Imports a checkpoint and plans it, reading headers only. */
 export function planCheckpoint(
   checkpoint: Checkpoint,
-  options: Pick<BuildOptions, 'context' | 'cacheElem' | 'head' | 'weights' | 'extend'>,
+  options: Pick<BuildOptions, 'context' | 'cacheElem' | 'head' | 'weights' | 'ternary' | 'extend'>,
 ): PlannedModel {
   const context = chooseContext(options.context, importModel(checkpoint, options.weights).info);
   const { graph: unextended, info } = importModel(checkpoint, { ...options.weights, context });
   const { graph: imported, registry, kernels } = options.extend?.(unextended) ?? { graph: unextended };
   const { head, cacheElem } = options;
-  const graph = runPasses(imported, { head, ...(registry === undefined ? {} : { registry }) });
+  const ternary = options.ternary?.(info) ?? 'i2';
+  const graph = runPasses(imported, { head, ternary, ...(registry === undefined ? {} : { registry }) });
   const plan = planModel(graph, { context, block: BLOCK, cacheElem }, new Set(kernels?.keys()));
   return { imported, graph, info, plan, ...(kernels === undefined ? {} : { kernels }) };
 }
@@ -117,6 +120,12 @@ export function generateC(plan: Plan, machines: readonly string[], scheduling: S
     program: lowerProgram(plan, machine, scheduling),
   }));
   return emitC(variants, { name: plan.name, needs: memoryNeeds(plan), weightsBytes: plan.weightsBytes });
+}
+
+/** Of some machines, those whose code differs from the next one's: VBMI has nothing but the tables of `t5b`. */
+function machinesThatDiffer(machines: readonly string[], { weights }: Plan): readonly string[] {
+  const usesTables = weights.some(({ encoding }) => encoding === 't5b');
+  return usesTables ? machines : machines.filter((name) => name !== 'c:avx512vbmi');
 }
 
 async function addNative(
@@ -169,7 +178,13 @@ async function writeContents(
   // A C compiler works in its own process while weights are packed in this one.
   const stop = new AbortController();
   const signal = AbortSignal.any([stop.signal, ...(options.signal ? [options.signal] : [])]);
-  const native = addNative(folder, plan, scheduling, options.nativeMachines, signal);
+  const native = addNative(
+    folder,
+    plan,
+    scheduling,
+    machinesThatDiffer(options.nativeMachines, plan),
+    signal,
+  );
   let nativeFailure: unknown;
   native.catch((cause) => {
     nativeFailure = cause;

@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { LutraError } from '../common/errors.ts';
 import { alignUp } from '../common/math.ts';
 import { ROW_PAD } from '../kernels/kernel.ts';
+import { TILE, tileFormat, tileRowBytes } from '../kernels/lowbit.ts';
 import { threadIterations } from '../loops/interpret.ts';
 import { type BufferParam, kindBytes, type LoopFunction } from '../loops/ir.ts';
 import type { KernelUse } from '../plan/types.ts';
@@ -29,8 +30,8 @@ function testExtent(use: KernelUse): Extent {
   const n = use.shape.batch === 'one' ? 1 : isMatmul(use) ? many : 3;
   return { n, position: 17, matrixRows: 512, comparedRows: 64 };
 }
-/** `ids` index a table of VOCABULARY rows; `halves` are 0 0 1 1 2 ...; `trits` bytes of four 2-bit codes 0 to 2. */
-const FILLS = ['f32', 'f16', 'bf16', 'i32', 'i8', 'ids', 'halves', 'trits'] as const;
+/** `ids` index a table of VOCABULARY rows; `halves` are 0 0 1 1 2 ...; `trits` bytes of four 2-bit codes 0 to 2, `trits5` of five in base 3. */
+const FILLS = ['f32', 'f16', 'bf16', 'i32', 'i8', 'ids', 'halves', 'trits', 'trits5'] as const;
 export type Fill = (typeof FILLS)[number];
 
 const bufferSchema = z.object({
@@ -84,12 +85,13 @@ function sizesOf(use: KernelUse, extent: Extent): Readonly<Record<string, number
       return { x: rows(k), weight: pad(k), q: rows(k), scale: n, sum: n };
     case 'lowbit.matmul': {
       const m = number('m');
-      const matrix = Math.min(pad(m), matrixRows) * pad(k);
+      const matrixBytes =
+        (Math.min(pad(m), matrixRows) / TILE) * tileRowBytes(k, tileFormat(String(use.shape.encoding)));
       return {
         q: rows(k),
         scale: n,
         sum: n,
-        weight: matrix / 4,
+        weight: matrixBytes,
         weightScale: pad(m),
         residual: rows(m),
         out: rows(m),
@@ -165,7 +167,7 @@ function sizesOf(use: KernelUse, extent: Extent): Readonly<Record<string, number
   }
 }
 
-function fillOf({ elem, name }: BufferParam): Fill {
+function fillOf({ shape }: KernelUse, { elem, name }: BufferParam): Fill {
   switch (elem) {
     case 'f32':
     case 'f16':
@@ -179,7 +181,7 @@ function fillOf({ elem, name }: BufferParam): Fill {
           ? 'halves'
           : 'i32';
     case 'u8':
-      return 'trits';
+      return shape.encoding === 't5b' ? 'trits5' : 'trits';
     default:
       throw new LutraError('internal', `self-test: no inputs of ${elem}`);
   }
@@ -227,7 +229,7 @@ export function kernelCase(
     if (elements === undefined)
       throw new LutraError('internal', `self-test: ${use.name} has no size for ${param.name}`);
     const compare = compared(use, extent, param, elements);
-    return { fill: fillOf(param), elements, ...(compare && { compare }) };
+    return { fill: fillOf(use, param), elements, ...(compare && { compare }) };
   });
   const named = scalarsOf(extent);
   const scalars = fn.scalars.map(({ name }) => named[name]!);

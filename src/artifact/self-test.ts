@@ -49,6 +49,7 @@ const FILL_BYTES: Readonly<Record<Fill, number>> = {
   halves: 4,
   i8: 1,
   trits: 1,
+  trits5: 1,
 };
 
 /** Random elements: no zeros, no infinities. */
@@ -76,6 +77,9 @@ function fillBuffer(fill: Fill, elements: number, next: () => number): Uint8Arra
     }
     case 'trits':
       each(bytes, () => between(0, 2) | (between(0, 2) << 2) | (between(0, 2) << 4) | (between(0, 2) << 6));
+      break;
+    case 'trits5':
+      each(bytes, () => between(0, 3 ** 5 - 1));
       break;
     case 'i8':
       each(bytes, () => between(-127, 127));

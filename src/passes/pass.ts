@@ -8,8 +8,14 @@ import type { Graph } from '../graph/ir.ts';
 export const HEAD_FORMS = ['stored', 'exact', 'int8', 'int6', 'int4'] as const;
 export type HeadForm = (typeof HEAD_FORMS)[number];
 
+/** How ternary weights are kept: 2 bits each, or 1.6, which takes more work to read. */
+export const TERNARY_ENCODINGS = ['i2', 't5b'] as const;
+export type TernaryEncoding = (typeof TERNARY_ENCODINGS)[number];
+
 export interface PassOptions {
   readonly head: HeadForm;
+  /** Default: `i2`. */
+  readonly ternary?: TernaryEncoding;
 }
 
 /** One rewrite of the whole graph. Returns the very graph it was given when there is nothing to do. */

@@ -303,6 +303,20 @@ describe('choose-encodings', () => {
     );
   });
 
+  it('keeps trits in 1.6 bits where asked to', () => {
+    expectRewrite(
+      chooseEncodings,
+      `${EMBED}${plain(rest)}${model}
+      logits: f32[outputs, 9] = matmul(last, embed)
+      return logits`,
+      `${TOKENS}
+      const embed: f32[9, 8] @padded-rows = tensor("embed")${named(rest).replace('@i2', '@t5b')}${model}
+      logits: f32[outputs, 9] = matmul(last, embed)
+      return logits`,
+      { head: 'stored', ternary: 't5b' },
+    );
+  });
+
   it('gives a tied head an int8 table of its own', () => {
     expectRewrite(
       chooseEncodings,

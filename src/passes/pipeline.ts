@@ -69,11 +69,12 @@ function compare(pass: string, before: Graph, after: Graph): PassReport {
 
 /** Sends a graph through the passes. Throws `internal`, naming the pass, when one leaves a graph that is not valid. */
 export function runPasses(graph: Graph, options: PipelineOptions = {}): Graph {
-  const { passes = PIPELINE, registry = coreOperators, verify = true, head = 'stored', onPass } = options;
+  const { passes = PIPELINE, registry = coreOperators, verify = true, onPass } = options;
+  const { head = 'stored', ternary = 'i2' } = options;
   let current = graph;
   for (const pass of passes) {
     const before = current;
-    current = pass.run(before, { head });
+    current = pass.run(before, { head, ternary });
     if (verify && current !== before) {
       try {
         verifyGraph(current, registry);

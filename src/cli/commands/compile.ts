@@ -3,7 +3,7 @@ import { openArtifact } from '../../artifact/open.ts';
 import { LutraError } from '../../common/errors.ts';
 import type { RoundingSummary } from '../../models/info.ts';
 import type { WeightOptions } from '../../models/quantization.ts';
-import { HEAD_FORMS, type HeadForm } from '../../passes/pass.ts';
+import { HEAD_FORMS, type HeadForm, TERNARY_ENCODINGS, type TernaryEncoding } from '../../passes/pass.ts';
 import { codeBits, groupSize, pick } from '../arguments.ts';
 import type { Deps } from '../deps.ts';
 import { interruptible } from '../io.ts';
@@ -14,6 +14,7 @@ import { byteSize } from '../render.ts';
 interface CompileFlags extends ModelOptions, WeightOptions {
   readonly output: string;
   readonly head?: HeadForm;
+  readonly encoding?: 'auto' | TernaryEncoding;
   readonly cache?: 'f32' | 'f16';
   readonly records?: string;
   readonly standalone?: true;
@@ -36,6 +37,12 @@ export function addCompileCommand(program: Command, deps: Deps): void {
         '--head <form>',
         'the output head: stored, exact (same output, fewer bytes), int8, int6 or int4 (not lossless)',
       ).choices(HEAD_FORMS),
+    )
+    .addOption(
+      new Option(
+        '--encoding <name>',
+        'ternary weights in 2 bits (i2) or 1.6 (t5b): the same results; auto (default) takes what is faster here',
+      ).choices(['auto', ...TERNARY_ENCODINGS]),
     )
     .addOption(
       new Option('--cache <type>', 'elements of the KV cache; f16 is half the size and not lossless').choices(
@@ -100,7 +107,17 @@ async function compileModel(deps: Deps, model: string, flags: CompileFlags): Pro
   const bar = createProgressBar(io);
   const path = await interruptible(io, (signal) =>
     deps.compile(modelSource(model), {
-      ...pick(flags, ['output', 'target', 'threads', 'context', 'head', 'cache', 'records', ...WEIGHT_FLAGS]),
+      ...pick(flags, [
+        'output',
+        'target',
+        'threads',
+        'context',
+        'head',
+        'encoding',
+        'cache',
+        'records',
+        ...WEIGHT_FLAGS,
+      ]),
       signal,
       onProgress: bar.update,
       onWarning: bar.warn,
