@@ -14,6 +14,7 @@ import { noWeights, parseWeightIndex, WEIGHTS, WEIGHTS_INDEX } from './weight-in
 /** The files, besides weights, that a checkpoint folder may have. */
 export const TEXT_FILES = [
   'config.json',
+  'quantize_config.json',
   'generation_config.json',
   'tokenizer.json',
   'tokenizer_config.json',

@@ -102,13 +102,32 @@ export type GroupSource =
    * magnitude / -2^(bits-1), and code 2^(bits-1) is 0. Asymmetric: scale = (max - min) / (2^bits - 1) with 0
    * among the values, and `zeros` says which code is 0.
    */
-  {
-    readonly format: 'round';
-    readonly tensor: string;
-    readonly bits: CodeBits;
-    readonly group: number;
-    readonly symmetric: boolean;
-  };
+  | {
+      readonly format: 'round';
+      readonly tensor: string;
+      readonly bits: CodeBits;
+      readonly group: number;
+      readonly symmetric: boolean;
+    }
+  /**
+   * Tensors of GPTQ, named `tensor` and what they are: i32 qweight [columns bits/32, rows], qzeros [groups,
+   * rows bits/32], scales [groups, rows], g_idx [columns]; LSB first, 3 bits as a stream. `zeros`: stored less
+   * one (`v1`), as they are (`v2`), or all in the middle (`none`). `order`: columns are sorted by their groups,
+   * which are those of that other matrix.
+   */
+  | {
+      readonly format: 'gptq';
+      readonly tensor: string;
+      readonly bits: Exclude<CodeBits, 1>;
+      readonly group: number;
+      readonly zeros: 'v1' | 'v2' | 'none';
+      readonly order?: string;
+    }
+  /**
+   * Tensors of AWQ: qweight [columns, rows/8] of 4 bits, qzeros [groups, rows/8], scales [groups, rows]; nibble i
+   * of a word is row 0, 2, 4, 6, 1, 3, 5, 7 of eight.
+   */
+  | { readonly format: 'awq'; readonly tensor: string; readonly bits: 4; readonly group: number };
 
 export type CodeBits = 1 | 2 | 3 | 4 | 8;
 

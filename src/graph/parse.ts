@@ -128,22 +128,49 @@ function parseRopeTable(reader: Reader): WeightSource {
 }
 
 const GROUP_PARTS: readonly GroupPart[] = ['codes', 'scales', 'zeros', 'order'];
-const CODE_BITS: readonly CodeBits[] = [1, 2, 3, 4, 8];
+
+/** `bits = ..., group = ...` of codes of some of the bits there are. */
+function parseCodes<const B extends CodeBits>(reader: Reader, allowed: readonly B[]) {
+  const { token } = reader;
+  const { bits: found, group } = parseFields(reader, ['bits', 'group']);
+  const bits = allowed.find((candidate) => candidate === found);
+  return { bits: bits ?? failAt(token, `codes have ${allowed.join(', ')} bits, not ${found}`), group };
+}
+
+const GPTQ_ZEROS = ['v1', 'v2', 'none'] as const;
+
+function parseGptq(reader: Reader, tensor: string): GroupSource {
+  reader.expect('zeros');
+  reader.expect('=');
+  const { token } = reader;
+  const stored = reader.string(`${GPTQ_ZEROS.join(' or ')}, in quotes`);
+  const zeros = GPTQ_ZEROS.find((candidate) => candidate === stored);
+  if (zeros === undefined) failAt(token, `zeros are ${GPTQ_ZEROS.join(' or ')}, not ${stored}`);
+  reader.expect(',');
+  const source = { format: 'gptq', tensor, ...parseCodes(reader, [2, 3, 4, 8]), zeros } as const;
+  if (!reader.skip(',')) return source;
+  reader.expect('order');
+  reader.expect('=');
+  return { ...source, order: reader.string('the name of a matrix, in quotes') };
+}
 
 function parseGroup(reader: Reader): GroupSource {
-  if (!reader.skip('round')) reader.fail('a quantized matrix (round)');
+  const format = (['round', 'gptq', 'awq'] as const).find((word) => reader.skip(word));
+  if (format === undefined) reader.fail('a quantized matrix (round, gptq or awq)');
   reader.expect('(');
   const tensor = reader.string('the name of a tensor, in quotes');
   reader.expect(',');
-  const symmetric = reader.skip('symmetric');
-  if (!symmetric && !reader.skip('asymmetric')) reader.fail('symmetric or asymmetric');
-  reader.expect(',');
-  const { token } = reader;
-  const { bits: found, group } = parseFields(reader, ['bits', 'group']);
-  const bits = CODE_BITS.find((candidate) => candidate === found);
-  if (bits === undefined) failAt(token, `codes have ${CODE_BITS.join(', ')} bits, not ${found}`);
+  let source: GroupSource;
+  if (format === 'gptq') source = parseGptq(reader, tensor);
+  else if (format === 'awq') source = { format, tensor, ...parseCodes(reader, [4]) };
+  else {
+    const symmetric = reader.skip('symmetric');
+    if (!symmetric && !reader.skip('asymmetric')) reader.fail('symmetric or asymmetric');
+    reader.expect(',');
+    source = { format, tensor, ...parseCodes(reader, [1, 2, 3, 4, 8]), symmetric };
+  }
   reader.expect(')');
-  return { format: 'round', tensor, bits, group, symmetric };
+  return source;
 }
 
 const TENSOR_KINDS = ['tensor', 'packed-ternary', 'absmean-ternary'] as const;

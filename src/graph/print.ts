@@ -58,9 +58,13 @@ function assignments(fields: Readonly<Record<string, number>>): string {
 }
 
 function groupText(source: GroupSource): string {
-  const { format, tensor, bits, group, symmetric } = source;
-  const form = symmetric ? 'symmetric' : 'asymmetric';
-  return `${format}(${JSON.stringify(tensor)}, ${form}, ${assignments({ bits, group })})`;
+  const { format, tensor, bits, group } = source;
+  const sizes = assignments({ bits, group });
+  const from = `${format}(${JSON.stringify(tensor)}`;
+  if (format === 'awq') return `${from}, ${sizes})`;
+  if (format === 'round') return `${from}, ${source.symmetric ? 'symmetric' : 'asymmetric'}, ${sizes})`;
+  const order = source.order === undefined ? '' : `, order = ${JSON.stringify(source.order)}`;
+  return `${from}, zeros = ${JSON.stringify(source.zeros)}, ${sizes}${order})`;
 }
 
 function sourceText(source: WeightSource): string {

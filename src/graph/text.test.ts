@@ -110,13 +110,27 @@ const { source } = fc.letrec<{ source: WeightSource }>((tie) => ({
     ),
     fc.record({
       kind: fc.constantFrom('codes', 'scales', 'zeros', 'order'),
-      of: fc.record({
-        format: fc.constant('round'),
-        tensor: name,
-        bits: fc.constantFrom(1, 2, 3, 4, 8),
-        group: fc.nat(),
-        symmetric: fc.boolean(),
-      }),
+      of: fc.oneof(
+        fc.record({
+          format: fc.constant('round'),
+          tensor: name,
+          bits: fc.constantFrom(1, 2, 3, 4, 8),
+          group: fc.nat(),
+          symmetric: fc.boolean(),
+        }),
+        fc.record(
+          {
+            format: fc.constant('gptq'),
+            tensor: name,
+            bits: fc.constantFrom(2, 3, 4, 8),
+            group: fc.nat(),
+            zeros: fc.constantFrom('v1', 'v2', 'none'),
+            order: name,
+          },
+          { requiredKeys: ['format', 'tensor', 'bits', 'group', 'zeros'] },
+        ),
+        fc.record({ format: fc.constant('awq'), tensor: name, bits: fc.constant(4), group: fc.nat() }),
+      ),
     }),
     fc.record({ kind: fc.constant('data'), values: fc.array(number) }),
     fc.record({ kind: fc.constant('concat'), parts: fc.array(tie('source'), { maxLength: 4 }) }),

@@ -11,9 +11,10 @@
 import type { Checkpoint } from '../checkpoint/checkpoint.ts';
 import { LutraError } from '../common/errors.ts';
 import { GraphBuilder } from '../graph/builder.ts';
-import type { Graph, GroupSource, WeightSource } from '../graph/ir.ts';
+import type { CodeBits, Graph, GroupSource, WeightSource } from '../graph/ir.ts';
 import { tensor } from '../graph/types.ts';
 import type { DecoderConfig } from './config.ts';
+import { scalesDType } from './group/gptq.ts';
 import { groupCount, middleCode } from './group/group.ts';
 import type { GroupQuantization, ModelInfo, ParameterCounts, Quantization } from './info.ts';
 import { demandTensor, FLOAT_DTYPES, type StoredFloats } from './tensors.ts';
@@ -46,6 +47,9 @@ class DecoderWriter {
   readonly #form: DecoderForm;
   readonly #g: GraphBuilder;
   readonly #used = new Set<string>();
+  /** By input: the matrix whose order of columns is that of all, and the constant that has it. */
+  readonly #orders = new Map<string, string>();
+  readonly #orderConstants = new Map<string, string>();
   readonly #counts = { ternary: 0, projections: 0, tables: 0, norms: 0 };
 
   constructor(checkpoint: Checkpoint, config: DecoderConfig, form: DecoderForm, name: string) {
@@ -117,6 +121,55 @@ class DecoderWriter {
     return this.#g.op('matmul', [x, weight], {}, name);
   }
 
+  /** Where a projection's codes are, after a look at their headers. */
+  #groupSource(
+    x: string,
+    stored: string,
+    rows: number,
+    cols: number,
+    quantization: GroupQuantization,
+  ): GroupSource {
+    const { format, bits, symmetric, zeros = 'v1', ordered = false } = quantization;
+    const group = quantization.group === 'row' ? cols : quantization.group;
+    const groups = groupCount(cols, group);
+    if (format === 'round') {
+      const weight = `${stored}.weight`;
+      this.#demand(weight, FLOAT_DTYPES, [[rows, cols]]);
+      return { format, tensor: weight, bits, group, symmetric };
+    }
+    const word = (count: number) => Math.ceil((count * bits) / 32);
+    this.#demand(`${stored}.scales`, FLOAT_DTYPES, [[groups, rows]]);
+    if (format === 'awq') {
+      this.#demand(`${stored}.qweight`, ['i32'], [[cols, word(rows)]]);
+      this.#demand(`${stored}.qzeros`, ['i32'], [[groups, word(rows)]]);
+      return { format, tensor: stored, bits: 4, group };
+    }
+    this.#demand(`${stored}.qweight`, ['i32'], [[word(cols), rows]]);
+    this.#demand(`${stored}.qzeros`, ['i32'], [[groups, word(rows)]]);
+    const hasIndex = this.#checkpoint.tensors.has(`${stored}.g_idx`);
+    if (ordered || hasIndex) this.#demand(`${stored}.g_idx`, ['i32'], [[cols]]);
+    // Projections of one input have one order: that of the first.
+    if (ordered && !this.#orders.has(x)) this.#orders.set(x, stored);
+    return {
+      format,
+      tensor: stored,
+      bits: bits as Exclude<CodeBits, 1>,
+      group,
+      zeros: symmetric ? 'none' : zeros,
+      ...(ordered ? { order: this.#orders.get(x)! } : {}),
+    };
+  }
+
+  /** The constant that says in which order a product takes the columns of its input. */
+  #order(x: string, of: GroupSource, cols: number, name: string): readonly string[] {
+    if (of.format !== 'gptq' || of.order === undefined) return [];
+    const known = this.#orderConstants.get(x);
+    if (known !== undefined) return [known];
+    const order = this.#g.constant(`${name}.order`, tensor('i32', cols), { kind: 'order', of });
+    this.#orderConstants.set(x, order);
+    return [order];
+  }
+
   #groupLinear(
     x: string,
     stored: string,
@@ -127,21 +180,20 @@ class DecoderWriter {
   ): string {
     const g = this.#g;
     const { bits, symmetric, activations } = quantization;
-    const weightName = `${stored}.weight`;
-    this.#demand(weightName, FLOAT_DTYPES, [[rows, cols]]);
     this.#counts.projections += rows * cols;
     const group = quantization.group === 'row' ? cols : quantization.group;
-    const of: GroupSource = { format: 'round', tensor: weightName, bits, group, symmetric };
     const groups = groupCount(cols, group);
+    const of = this.#groupSource(x, stored, rows, cols, quantization);
+    const scaleType = of.format === 'round' ? 'f16' : scalesDType(this.#checkpoint, stored, groups, rows);
     const weight = g.constant(`${name}.weight`, tensor(`u${bits}`, rows, cols), { kind: 'codes', of });
-    const scales = g.constant(`${name}.weightScale`, tensor('f16', rows, groups), { kind: 'scales', of });
+    const scales = g.constant(`${name}.weightScale`, tensor(scaleType, rows, groups), { kind: 'scales', of });
     const zeros = symmetric
       ? []
       : [g.constant(`${name}.zeros`, tensor('u8', rows, groups), { kind: 'zeros', of })];
     const activationGroup = chooseActivationGroup(group, cols);
     const quantized = g.opAll(
       'quantize.group',
-      [x],
+      [x, ...this.#order(x, of, cols, name)],
       { group: activationGroup, to: activations },
       `${name}.in`,
     );

@@ -175,7 +175,7 @@ describe('config.json', () => {
 
   it.each<[Config, string]>([
     [{ model_type: 'qwen3' }, 'the architecture qwen3, LlamaForCausalLM is not supported'],
-    [{ quantization_config: { quant_method: 'gptq', bits: 4 } }, 'the quantization "gptq" is not supported'],
+    [{ quantization_config: { quant_method: 'hqq', bits: 4 } }, 'the quantization "hqq" is not supported'],
     [
       { quantization_config: { quant_method: 'bitnet', linear_class: 'fancylinear' } },
       'linear_class "fancylinear" is not supported',

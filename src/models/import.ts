@@ -19,7 +19,7 @@ const kindSchema = z.looseObject({
 const SUPPORTED = [
   'bitnet (microsoft/bitnet-b1.58-2B-4T)',
   'BitnetForCausalLM of 1bitLLM',
-  'llama in floats',
+  'llama in floats or quantized by GPTQ or AWQ',
   'llama with quant_method bitnet (Llama3-8B-1.58, Falcon3-1.58bit, Falcon-E)',
 ].join('; ');
 

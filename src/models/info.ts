@@ -53,6 +53,9 @@ export interface GroupQuantization {
   readonly group: number | 'row';
   /** Without zeros: the middle code is 0. */
   readonly symmetric: boolean;
+  /** GPTQ: how zeros are stored, and whether columns are sorted by what they matter (`desc_act`). */
+  readonly zeros?: 'v1' | 'v2';
+  readonly ordered?: boolean;
   /** What activations are rounded to, group by group. */
   readonly activations: 'int8' | 'int16';
 }

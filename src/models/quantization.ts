@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { Checkpoint } from '../checkpoint/checkpoint.ts';
+import { parseObject } from '../checkpoint/json.ts';
 import { LutraError } from '../common/errors.ts';
 import type { CodeBits } from '../graph/ir.ts';
 import { parseConfig, refuse } from './config.ts';
@@ -31,6 +32,8 @@ export interface WeightOptions {
 const ACTIVATIONS = 'int16';
 const GROUP = 128;
 
+const QUANTIZE_CONFIG = 'quantize_config.json';
+
 /** Rounding of floats, as the options say; throws `usage` for what no kernel computes. */
 function readRounding({
   bits,
@@ -48,13 +51,84 @@ function readRounding({
   return { form: 'groups', format: 'round', bits, group, symmetric, activations };
 }
 
+/** `quantization_config` of config.json, or the file of its own that older models of GPTQ have. */
+function quantizationConfig(checkpoint: Checkpoint): unknown {
+  const text = checkpoint.textFiles.get(QUANTIZE_CONFIG);
+  const { quantization_config: inConfig } = checkpoint.config;
+  if (inConfig !== undefined || text === undefined) return inConfig;
+  return { quant_method: 'gptq', ...parseObject(text, `${checkpoint.path}/${QUANTIZE_CONFIG}`) };
+}
+
+function methodOf(checkpoint: Checkpoint): unknown {
+  const config = quantizationConfig(checkpoint);
+  return typeof config === 'object' && config !== null
+    ? (config as { quant_method?: unknown }).quant_method
+    : undefined;
+}
+
+const codesSchema = z.looseObject({
+  bits: z.int().optional(),
+  w_bit: z.int().optional(),
+  group_size: z.int().optional(),
+  q_group_size: z.int().optional(),
+  sym: z.boolean().nullish(),
+  desc_act: z.boolean().nullish(),
+  zero_point: z.boolean().nullish(),
+  version: z.string().nullish(),
+  checkpoint_format: z.string().nullish(),
+  lm_head: z.boolean().nullish(),
+  dynamic: z.unknown().optional(),
+});
+
+/** What GPTQ or AWQ say of their codes. */
+function readCodes(
+  checkpoint: Checkpoint,
+  method: 'gptq' | 'awq',
+  { activations = ACTIVATIONS }: WeightOptions,
+): Quantization {
+  const where = `${checkpoint.path}/config.json: quantization_config`;
+  const config = parseConfig(codesSchema, quantizationConfig(checkpoint), where);
+  const found = config.bits ?? config.w_bit ?? 4;
+  const bits = ([2, 3, 4, 8] as const).find((candidate) => candidate === found);
+  const size = config.group_size ?? config.q_group_size ?? GROUP;
+  if (bits === undefined) return refuse(where, `bits ${found}`, '2, 3, 4 and 8');
+  if (method === 'awq' && bits !== 4) refuse(where, `bits ${bits} of AWQ`, '4');
+  if (size !== -1 && (size < 32 || size % 32 !== 0))
+    refuse(where, `group_size ${size}`, 'multiples of 32, and -1');
+  if (config.lm_head === true) refuse(where, 'a quantized lm_head', 'output heads in floats');
+  if (config.dynamic !== undefined && config.dynamic !== null) {
+    refuse(where, 'bits that differ from layer to layer (dynamic)', 'the same bits everywhere');
+  }
+  const group = size === -1 ? ('row' as const) : size;
+  const common = { form: 'groups' as const, bits, group, activations };
+  if (method === 'awq') {
+    const version = (config.version ?? 'gemm').toLowerCase();
+    if (version !== 'gemm') refuse(where, `AWQ of version ${version}`, 'gemm');
+    if (config.zero_point === false) refuse(where, 'AWQ without zero_point', 'zero_point true');
+    return { ...common, format: 'awq', symmetric: false };
+  }
+  const stored = config.checkpoint_format ?? 'gptq';
+  if (stored !== 'gptq' && stored !== 'gptq_v2') {
+    refuse(where, `checkpoint_format ${JSON.stringify(stored)}`, 'gptq and gptq_v2');
+  }
+  return {
+    ...common,
+    format: 'gptq',
+    symmetric: config.sym ?? true,
+    zeros: stored === 'gptq' ? 'v1' : 'v2',
+    ordered: config.desc_act ?? false,
+  };
+}
+
 /**
  * Reads `quantization_config`; without one, weights are floats, which the options may have rounded. Throws
  * `usage` for options that do not fit the model, `unsupported` for an unknown quantization.
  */
 export function readQuantization(checkpoint: Checkpoint, options: WeightOptions): Quantization {
-  if (checkpoint.config.quantization_config === undefined) return readRounding(options);
-  const found = readBitnet(checkpoint);
+  if (quantizationConfig(checkpoint) === undefined) return readRounding(options);
+  const method = methodOf(checkpoint);
+  const found =
+    method === 'gptq' || method === 'awq' ? readCodes(checkpoint, method, options) : readBitnet(checkpoint);
   if (options.bits !== undefined || options.group !== undefined || options.symmetric !== undefined) {
     throw new LutraError('usage', `the weights of ${checkpoint.path} are quantized already`, {
       hint: 'Only weights that are floats can be rounded: leave the bits and the group out.',
@@ -72,7 +146,7 @@ function readBitnet(checkpoint: Checkpoint): Quantization {
   const where = `${checkpoint.path}/config.json`;
   const { quantization_config: config } = parseConfig(quantizationSchema, checkpoint.config, where);
   if (config.quant_method !== 'bitnet') {
-    refuse(where, `the quantization ${JSON.stringify(config.quant_method)}`, 'quant_method bitnet');
+    refuse(where, `the quantization ${JSON.stringify(config.quant_method)}`, 'quant_method bitnet, gptq and awq');
   }
   if (config.use_rms_norm === true) {
     refuse(where, 'use_rms_norm (a norm in every linear layer)', 'linear layers without a norm of their own');

@@ -88,6 +88,17 @@ export async function readU8(
   return readBytes(checkpoint, demandTensor(checkpoint, name, { dtypes: ['u8'], shapes: [shape] }));
 }
 
+/** Reads an i32 tensor of the given shape as unsigned words; throws as `demandTensor` does. */
+export async function readWords(
+  checkpoint: Checkpoint,
+  name: string,
+  shape: readonly number[],
+): Promise<Uint32Array> {
+  const info = demandTensor(checkpoint, name, { dtypes: ['i32'], shapes: [shape] });
+  const { buffer, byteOffset, length } = await readBytes(checkpoint, info);
+  return new Uint32Array(buffer, byteOffset, length / 4);
+}
+
 export function toF32(stored: StoredFloats): Float32Array {
   return stored.dtype === 'f32' ? stored.values : widenHalves(stored.bits, stored.dtype);
 }

@@ -6,6 +6,8 @@ import type { Checkpoint } from '../../checkpoint/checkpoint.ts';
 import { LutraError } from '../../common/errors.ts';
 import type { CodeBits, GroupPart, GroupSource } from '../../graph/ir.ts';
 import type { StoredFloats } from '../tensors.ts';
+import { readAwq } from './awq.ts';
+import { readGptq } from './gptq.ts';
 import { readRounded } from './round.ts';
 
 /** A weight is scale * (code - zero), or scale * code - zero where zeros are floats. */
@@ -38,6 +40,10 @@ function readGroupMatrix(source: GroupSource, checkpoint: Checkpoint): Promise<G
   switch (source.format) {
     case 'round':
       return readRounded(source, checkpoint);
+    case 'gptq':
+      return readGptq(source, checkpoint);
+    case 'awq':
+      return readAwq(source, checkpoint);
   }
 }
 

@@ -5,7 +5,9 @@ import { bf16Tensor, f32Tensor, memoryCheckpoint, randomValues } from '../testin
 import { type GroupMatrix, middleCode, readCodes, readOrder, readScales, readZeros } from './group.ts';
 import { roundingErrors } from './round.ts';
 
-const source = (fields: Partial<GroupSource>): GroupSource => ({
+type RoundSource = Extract<GroupSource, { readonly format: 'round' }>;
+
+const source = (fields: Partial<RoundSource>): RoundSource => ({
   format: 'round',
   tensor: 'w',
   bits: 4,

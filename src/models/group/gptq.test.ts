@@ -1,0 +1,288 @@
+/** GPTQ and AWQ matrices, written here by what their formats say, bit by bit and not by our own packing. */
+import { describe, expect, it } from 'vitest';
+import { narrowFloats } from '../../common/halves.ts';
+import { randomUniform } from '../../common/random.ts';
+import type { GroupSource } from '../../graph/ir.ts';
+import { ReferenceExecutor } from '../../graph/reference.ts';
+import { ReferenceCache } from '../../graph/step.ts';
+import { runPasses } from '../../passes/pipeline.ts';
+import { importModel } from '../import.ts';
+import { toF32 } from '../tensors.ts';
+import {
+  f32Tensor,
+  type MemoryTensor,
+  memoryCheckpoint,
+  SMALL,
+  smallConfig,
+  smallTensors,
+} from '../testing.ts';
+import { exactValues } from '../weights.ts';
+import { readCodes } from './group.ts';
+
+const bytesOf = (view: ArrayBufferView) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+const i32 = (shape: readonly number[], words: Uint32Array | Int32Array): MemoryTensor => ({
+  dtype: 'i32',
+  shape,
+  bytes: bytesOf(words),
+});
+const f16 = (shape: readonly number[], values: readonly number[]): MemoryTensor => ({
+  dtype: 'f16',
+  shape,
+  bytes: bytesOf(narrowFloats(Float32Array.from(values), 'f16')),
+});
+
+/** Writes values of `bits` bits as one long number, the first lowest, and cuts it into words. */
+function stream(values: readonly number[], bits: number): number[] {
+  const words = new Array<number>(Math.ceil((values.length * bits) / 32)).fill(0);
+  for (const [i, value] of values.entries()) {
+    for (let bit = 0; bit < bits; bit++) {
+      if ((value >> bit) & 1) words[Math.floor((i * bits + bit) / 32)]! += 2 ** ((i * bits + bit) % 32);
+    }
+  }
+  return words;
+}
+
+interface Matrix {
+  readonly rows: number;
+  readonly cols: number;
+  readonly bits: number;
+  readonly group: number;
+  /** Group of every column. */
+  readonly groupOf: readonly number[];
+  /** [rows][cols], [rows][groups], [rows][groups] */
+  readonly codes: readonly (readonly number[])[];
+  readonly zeros: readonly (readonly number[])[];
+  readonly scales: readonly (readonly number[])[];
+}
+
+function randomMatrix(
+  seed: number,
+  rows: number,
+  cols: number,
+  bits: number,
+  group: number,
+  shuffled = false,
+) {
+  const random = randomUniform(seed);
+  const whole = (limit: number) => Math.floor(random() * limit);
+  const grid = (width: number, draw: () => number) =>
+    Array.from({ length: rows }, () => Array.from({ length: width }, draw));
+  const groups = Math.ceil(cols / group);
+  const groupOf = Array.from({ length: cols }, (_, k) =>
+    Math.floor((shuffled ? (k * 7 + 3) % cols : k) / group),
+  );
+  return {
+    rows,
+    cols,
+    bits,
+    group,
+    groupOf,
+    codes: grid(cols, () => whole(2 ** bits)),
+    zeros: grid(groups, () => whole(2 ** bits)),
+    scales: grid(groups, () => (1 + whole(100)) / 256),
+  } satisfies Matrix;
+}
+
+const column = <T>(grid: readonly (readonly T[])[], at: number) => grid.map((row) => row[at]!);
+
+/** The tensors of a matrix as AutoGPTQ writes them. `less`: what is taken from zeros, 1 in its first version. */
+function gptqTensors(name: string, m: Matrix, less: number): Record<string, MemoryTensor> {
+  const { rows, cols, bits } = m;
+  const groups = m.scales[0]!.length;
+  // A row of `qweight` for every word of columns: streams go down.
+  const streams = m.codes.map((row) => stream(row, bits));
+  const words = streams[0]!.length;
+  const qweight = Uint32Array.from(
+    { length: words * rows },
+    (_, i) => streams[i % rows]![Math.floor(i / rows)]!,
+  );
+  const mask = 2 ** bits - 1;
+  const qzeros = Array.from({ length: groups }, (_, g) =>
+    stream(
+      column(m.zeros, g).map((zero) => (zero - less) & mask),
+      bits,
+    ),
+  );
+  const scales = Array.from({ length: groups }, (_, g) => column(m.scales, g));
+  return {
+    [`${name}.qweight`]: i32([words, rows], qweight),
+    [`${name}.qzeros`]: i32([groups, qzeros[0]!.length], Uint32Array.from(qzeros.flat())),
+    [`${name}.scales`]: f16([groups, rows], scales.flat()),
+    [`${name}.g_idx`]: i32([cols], Int32Array.from(m.groupOf)),
+  };
+}
+
+/** (code - zero) * scale, [rows][cols] */
+const valuesOf = (m: Matrix) =>
+  m.codes.map((row, r) =>
+    row.map((code, k) => (code - m.zeros[r]![m.groupOf[k]!]!) * m.scales[r]![m.groupOf[k]!]!),
+  );
+
+/** What a source says the weights are, columns where they were. */
+async function readValues(source: GroupSource, tensors: Readonly<Record<string, MemoryTensor>>) {
+  const { rows, cols, group, bits, codes, scales, zeros, order } = await readCodes(
+    source,
+    memoryCheckpoint(tensors),
+  );
+  const groups = Math.ceil(cols / group);
+  const steps = toF32(scales);
+  return Array.from({ length: rows }, (_, r) => {
+    const row = new Array<number>(cols);
+    for (let i = 0; i < cols; i++) {
+      const at = r * groups + Math.floor(i / group);
+      const zero = zeros instanceof Uint8Array ? zeros[at]! : 2 ** (bits - 1);
+      row[order?.[i] ?? i] = (codes[r * cols + i]! - zero) * steps[at]!;
+    }
+    return row;
+  });
+}
+
+const gptq = (fields: Partial<Extract<GroupSource, { format: 'gptq' }>>): GroupSource => ({
+  format: 'gptq',
+  tensor: 'w',
+  bits: 4,
+  group: 32,
+  zeros: 'v1',
+  ...fields,
+});
+
+describe('GPTQ', () => {
+  it.each([2, 3, 4, 8] as const)('is read in %i bits, zeros of both versions', async (bits) => {
+    const m = randomMatrix(bits, 96, 128, bits, 32);
+    const v1 = await readValues(gptq({ bits }), gptqTensors('w', m, 1));
+    expect(v1).toEqual(valuesOf(m));
+    expect(await readValues(gptq({ bits, zeros: 'v2' }), gptqTensors('w', m, 0))).toEqual(valuesOf(m));
+  });
+
+  it('is read with a group for a whole row, and with columns out of order', async () => {
+    const whole = randomMatrix(1, 32, 96, 3, 96);
+    expect(await readValues(gptq({ bits: 3, group: 96 }), gptqTensors('w', whole, 1))).toEqual(
+      valuesOf(whole),
+    );
+    const shuffled = randomMatrix(2, 32, 96, 4, 32, true);
+    const tensors = gptqTensors('w', shuffled, 1);
+    expect(await readValues(gptq({ order: 'w' }), tensors)).toEqual(valuesOf(shuffled));
+    await expect(readValues(gptq({}), tensors)).rejects.toThrow('w.g_idx is not in order');
+    const uneven = { ...tensors, 'w.g_idx': i32([96], new Int32Array(96)) };
+    await expect(readValues(gptq({ order: 'w' }), uneven)).rejects.toThrow(
+      'does not say groups of 32 columns',
+    );
+    const wild = { ...tensors, 'w.g_idx': i32([96], new Int32Array(96).fill(-1)) };
+    await expect(readValues(gptq({ order: 'w' }), wild)).rejects.toThrow('does not say groups');
+  });
+
+  it('takes symmetric zeros of either version for the middle, and refuses others', async () => {
+    const random = randomMatrix(3, 32, 64, 4, 32);
+    const m = { ...random, zeros: random.zeros.map((row) => row.map(() => 8)) };
+    for (const less of [0, 1]) {
+      expect(await readValues(gptq({ zeros: 'none' }), gptqTensors('w', m, less))).toEqual(valuesOf(m));
+    }
+    await expect(readValues(gptq({ zeros: 'none' }), gptqTensors('w', random, 1))).rejects.toMatchObject({
+      code: 'invalid',
+      message: expect.stringContaining('w.qzeros has zeros other than 8'),
+    });
+  });
+
+  it('refuses tensors of other shapes by name', async () => {
+    const tensors = gptqTensors('w', randomMatrix(4, 32, 64, 4, 32), 1);
+    const { 'w.scales': _, ...without } = tensors;
+    await expect(readValues(gptq({}), without)).rejects.toThrow('has no tensor w.scales');
+    const short = { ...tensors, 'w.qzeros': i32([1, 4], new Int32Array(4)) };
+    await expect(readValues(gptq({}), short)).rejects.toThrow('tensor w.qzeros is i32 [1, 4]');
+  });
+});
+
+describe('AWQ', () => {
+  it('is read in the order of its nibbles', async () => {
+    const m = randomMatrix(5, 64, 96, 4, 32);
+    // Each word has 8 rows of one column: nibble i is row [0, 2, 4, 6, 1, 3, 5, 7][i].
+    const pack = (values: readonly number[]) =>
+      Array.from({ length: values.length / 8 }, (_, w) =>
+        [0, 2, 4, 6, 1, 3, 5, 7].reduce((word, row, i) => word + values[8 * w + row]! * 16 ** i, 0),
+      );
+    const range = (count: number) => Array.from({ length: count }, (_, i) => i);
+    const tensors = {
+      'w.qweight': i32([96, 8], Uint32Array.from(range(96).flatMap((k) => pack(column(m.codes, k))))),
+      'w.qzeros': i32([3, 8], Uint32Array.from(range(3).flatMap((g) => pack(column(m.zeros, g))))),
+      'w.scales': f16(
+        [3, 64],
+        range(3).flatMap((g) => column(m.scales, g)),
+      ),
+    };
+    const source = { format: 'awq', tensor: 'w', bits: 4, group: 32 } as const;
+    expect(await readValues(source, tensors)).toEqual(valuesOf(m));
+  });
+});
+
+describe('a Llama by GPTQ', () => {
+  const SHAPE = { ...SMALL, hidden: 64, intermediate: 96, heads: 4, kvHeads: 2, headDim: 16 };
+
+  /** The model twice: in codes, and in floats of the same values. `shuffled`: one order for each input. */
+  function models(bits: number, shuffled: boolean) {
+    const coded: Record<string, MemoryTensor> = {};
+    const floats: Record<string, MemoryTensor> = {};
+    let seed = 0;
+    for (const [name, stored] of Object.entries(smallTensors({ weights: 'masters', shape: SHAPE }))) {
+      const prefix = name.replace(/\.weight$/, '');
+      if (!prefix.endsWith('_proj')) {
+        coded[name] = floats[name] = stored;
+        continue;
+      }
+      const [rows, cols] = stored.shape as [number, number];
+      const m = randomMatrix(++seed, rows, cols, bits, 32, shuffled);
+      Object.assign(coded, gptqTensors(prefix, m, 1));
+      floats[name] = f32Tensor([rows, cols], valuesOf(m).flat());
+    }
+    const config = { ...smallConfig(SHAPE), model_type: 'llama', architectures: ['LlamaForCausalLM'] };
+    const quantized = { quant_method: 'gptq', bits, group_size: 32, sym: false, desc_act: shuffled };
+    return [
+      memoryCheckpoint(coded, { ...config, quantization_config: quantized }),
+      memoryCheckpoint(floats, config),
+    ];
+  }
+
+  it.each([
+    [4, false],
+    [3, false],
+    [4, true],
+  ])('of %i bits, columns sorted: %s, computes what its weights in floats do', async (bits, shuffled) => {
+    const [coded, floats] = await Promise.all(
+      models(bits, shuffled).map(async (checkpoint) => {
+        const graph = runPasses(importModel(checkpoint).graph);
+        const model = await ReferenceExecutor.create(graph, (constant) => exactValues(constant, checkpoint));
+        const cache = new ReferenceCache();
+        return model.forward(Int32Array.of(3, 1, 4, 1), { position: 0, logits: 'all', cache });
+      }),
+    );
+    const size = Math.sqrt(floats!.reduce((sum, x) => sum + x * x, 0) / floats!.length);
+    for (const [i, x] of floats!.entries()) expect(Math.abs(coded![i]! - x)).toBeLessThan(2e-3 * size);
+  });
+
+  it('is read from a quantize_config.json of its own', () => {
+    const [coded] = models(4, false);
+    const { quantization_config: found, ...config } = coded!.config;
+    const { quant_method: _, ...apart } = found as Record<string, unknown>;
+    const textFiles = new Map([['quantize_config.json', JSON.stringify(apart)]]);
+    expect(importModel({ ...coded!, config, textFiles }).info.quantization).toMatchObject({
+      form: 'groups',
+      format: 'gptq',
+      bits: 4,
+      group: 32,
+      symmetric: false,
+    });
+  });
+
+  it.each([
+    [{ bits: 5 }, 'bits 5 is not supported'],
+    [{ group_size: 20 }, 'group_size 20 is not supported'],
+    [{ checkpoint_format: 'marlin' }, 'checkpoint_format "marlin" is not supported'],
+    [{ lm_head: true }, 'a quantized lm_head is not supported'],
+    [{ dynamic: { x: {} } }, 'bits that differ from layer to layer'],
+    [{ quant_method: 'awq', version: 'gemv' }, 'AWQ of version gemv is not supported'],
+  ])('refuses %j', (change, message) => {
+    const [coded] = models(4, false);
+    const found = coded!.config.quantization_config as Record<string, unknown>;
+    const config = { ...coded!.config, quantization_config: { ...found, ...change } };
+    expect(() => importModel({ ...coded!, config })).toThrow(message);
+  });
+});
