@@ -18,6 +18,7 @@ import v8 from 'node:v8';
 import { KERNELS } from '../dist/kernels/registry.js';
 import { kindBytes, MAIN_BUFFERS, MAIN_SCALARS } from '../dist/loops/ir.js';
 import { legalize } from '../dist/loops/legalize.js';
+import { nodePlatform } from '../dist/platform/node.js';
 import { compileC, findCompiler } from '../dist/targets/c/compile.js';
 import { emitC } from '../dist/targets/c/emit.js';
 import { loadNative } from '../dist/targets/c/executable.js';
@@ -207,8 +208,8 @@ async function nativeRunner(machine, functions) {
 
 /** The same of a WebAssembly machine, on this thread. */
 function wasmRunner(machine, functions) {
-  // Flags for a moment of the engine's life: relaxed SIMD in Node 20, and the optimizing compiler at once.
-  v8.setFlagsFromString('--experimental-wasm-relaxed-simd');
+  // Besides relaxed SIMD in Node 20, the optimizing compiler at once.
+  nodePlatform.unlockEngine();
   v8.setFlagsFromString('--no-liftoff');
   const memory = new WebAssembly.Memory({ initial: 6000, maximum: 65536 });
   const module = new WebAssembly.Module(emitWasm(program(functions), machine, { shared: false }));

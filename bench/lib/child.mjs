@@ -9,6 +9,8 @@ import { measureBandwidth } from '../../dist/cli/bench/bandwidth.js';
 import { measureMultiplyAdds } from '../../dist/cli/bench/multiply-adds.js';
 import { load } from '../../dist/index.js';
 import { startArtifact } from '../../dist/runtime/load.js';
+import { StepScheduler } from '../../dist/runtime/scheduler.js';
+import { Sequence } from '../../dist/runtime/sequence.js';
 import { createSampler } from '../../dist/text/sampler.js';
 import { resolveSampling } from '../../dist/text/sampling-options.js';
 
@@ -17,21 +19,37 @@ const WARM_UP = { decode: 12, prefill: 32 };
 const seconds = (since) => (performance.now() - since) / 1000;
 const warnings = [];
 
+/** Of `generate`, which needs a tokenizer. */
 let model;
-/** Of `batch`, which goes below sessions. */
+/** Of everything else: what models and sessions consist of, by the same classes. */
 let executable;
+let stepper;
+let facts;
+/** Sequences by name, so that what is measured at one position keeps its KV cache while others are. */
+const sequences = new Map();
+/** KV caches of `batch`. */
 const caches = [];
-/** By name, so that what is measured at one position keeps its KV cache while others are. */
-const sessions = new Map();
 const warm = new Set();
 
-function session(name) {
-  let found = sessions.get(name);
+function sequence(name) {
+  let found = sequences.get(name);
   if (found === undefined) {
-    found = model.createSession();
-    sessions.set(name, found);
+    found = new Sequence(stepper, facts.context, facts.vocab);
+    sequences.set(name, found);
   }
   return found;
+}
+
+async function start({ source, target, threads }) {
+  const artifact = await openArtifact(source);
+  const { context, name, needs } = artifact.manifest;
+  executable = await startArtifact(artifact, {
+    target,
+    threads,
+    onWarning: (message) => warnings.push(message),
+  });
+  stepper = new StepScheduler(executable);
+  facts = { name, context, vocab: needs.vocab, target: executable.target, threads: executable.threads };
 }
 
 /** Every model measured here has at least so many tokens. */
@@ -48,42 +66,42 @@ function someTokens(count, seed = 1) {
 
 const greedy = () => createSampler(resolveSampling({ temperature: 0 }, {}));
 
-/** Moves a session to a position with something in its cache before it. */
-async function moveTo(s, position, seed) {
-  if (s.position > position) s.rewind(position);
-  if (s.position < position) await s.forward(someTokens(position - s.position, seed), 'last');
+/** Moves a sequence to a position with something in its cache before it. */
+async function moveTo(s, position) {
+  const at = s.tokens.length;
+  if (at > position) s.rewind(position);
+  if (at < position) await s.forward(someTokens(position - at), 'last');
 }
 
+/** Greedy tokens one by one as sessions make them: only the logits that can win are asked for. */
 async function decodeSome(s, count) {
   const sampler = greedy();
   let token = 1;
-  const start = performance.now();
+  const from = performance.now();
   for (let i = 0; i < count; i++) {
-    token = sampler.sample(await s.forward(Int32Array.of(token), 'last'));
+    const [logits] = await s.forwardSelected([token], 'last', sampler.select([]));
+    token = sampler.sample(logits);
   }
-  return seconds(start);
+  return seconds(from);
 }
 
 const OPERATIONS = {
-  async open({ source, target, threads, context, cache, head }) {
-    const start = performance.now();
-    const options = { target, threads, context, cache, head };
-    for (const key of Object.keys(options)) if (options[key] === undefined) delete options[key];
-    model = await load(source, { ...options, onWarning: (message) => warnings.push(message) });
-    return {
-      seconds: seconds(start),
-      name: model.name,
-      target: model.target,
-      threads: model.threads,
-      context: model.context,
-      vocab: model.vocab,
-      warnings,
-    };
+  /** A compiled model. */
+  async open(request) {
+    const from = performance.now();
+    await start(request);
+    return { ...facts, seconds: seconds(from), warnings };
+  },
+
+  /** A model with its tokenizer, compiled first if need be. */
+  async openModel({ source, target, threads }) {
+    model = await load(source, { target, threads, onWarning: (message) => warnings.push(message) });
+    return { target: model.target, threads: model.threads, warnings };
   },
 
   /** Greedy tokens one by one, sampling included, from a position on. */
   async decode({ position, tokens }) {
-    const s = session(`decode ${position}`);
+    const s = sequence(`decode ${position}`);
     if (!warm.has('decode')) {
       await moveTo(s, position);
       await decodeSome(s, WARM_UP.decode);
@@ -95,7 +113,7 @@ const OPERATIONS = {
 
   /** A prompt from an empty context to the logits of its last token. */
   async prefill({ tokens }) {
-    const s = session('prefill');
+    const s = sequence('prefill');
     if (!warm.has('prefill')) {
       s.rewind(0);
       await s.forward(someTokens(WARM_UP.prefill, 2), 'last');
@@ -110,16 +128,16 @@ const OPERATIONS = {
 
   /** Loads the model and gives the first token of a prompt. */
   async firstToken({ source, target, threads, tokens }) {
-    const start = performance.now();
+    const from = performance.now();
     model = await load(source, { target, threads });
     const s = model.createSession();
-    greedy().sample(await s.forward(someTokens(tokens, 4), 'last'));
-    return { seconds: seconds(start), sinceStart: performance.now() / 1000 };
+    greedy().sample(await s.forward(someTokens(tokens), 'last'));
+    return { seconds: seconds(from), sinceStart: performance.now() / 1000 };
   },
 
   /** Steps of `count` tokens with the logits of all of them, as checking guesses takes. */
   async verify({ position, count, steps }) {
-    const s = session('verify');
+    const s = sequence('verify');
     const guesses = someTokens(count, 5);
     await moveTo(s, position);
     if (!warm.has(`verify ${count}`)) {
@@ -137,18 +155,17 @@ const OPERATIONS = {
   },
 
   /** Greedy tokens of several sequences in one step each, every one with a KV cache of its own. */
-  async batch({ source, target, threads, sequences, position, tokens }) {
-    executable ??= await startArtifact(await openArtifact(source), { target, threads });
-    while (caches.length < sequences) {
+  async batch({ sequences: count, position, tokens }) {
+    while (caches.length < count) {
       const cache = executable.createCache();
       const prompt = someTokens(position, caches.length + 1);
       await executable.step([{ tokens: prompt, position: 0, cache, logits: 'last' }]);
       caches.push(cache);
     }
     const sampler = greedy();
-    let next = Array.from({ length: sequences }, (_, i) => i + 1);
+    let next = Array.from({ length: count }, (_, i) => i + 1);
     const run = async (steps) => {
-      const start = performance.now();
+      const from = performance.now();
       for (let i = 0; i < steps; i++) {
         const logits = await executable.step(
           next.map((token, s) => ({
@@ -160,7 +177,7 @@ const OPERATIONS = {
         );
         next = logits.map((one) => sampler.sample(one));
       }
-      return seconds(start);
+      return seconds(from);
     };
     await run(2);
     return { seconds: await run(tokens) };
@@ -192,15 +209,6 @@ const OPERATIONS = {
 
   async version() {
     return { node: process.versions.node, v8: process.versions.v8 };
-  },
-
-  async close() {
-    for (const s of sessions.values()) await s.dispose();
-    sessions.clear();
-    warm.clear();
-    await executable?.close();
-    await model?.dispose();
-    model = undefined;
   },
 };
 

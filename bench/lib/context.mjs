@@ -65,10 +65,10 @@ export function createContext({ quick, machine, nodes, models, log }) {
   }
 
   /** Opens a model in a process of its own; `request` as in child.mjs. */
-  async function open(request, { node } = {}) {
+  async function open(request, { node, op = 'open' } = {}) {
     const worker = startWorker({ node: node?.path, env: models.env });
     try {
-      const facts = await worker.ask('open', request);
+      const facts = await worker.ask(op, request);
       if (facts.warnings.length > 0) throw new Error(`the model fell back: ${facts.warnings.join('; ')}`);
       return { ...worker, facts };
     } catch (error) {
@@ -124,7 +124,7 @@ export function createContext({ quick, machine, nodes, models, log }) {
   return {
     quick,
     cores,
-    machines: machine,
+
     nodes,
     models,
     log,

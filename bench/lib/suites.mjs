@@ -332,7 +332,7 @@ async function context(ctx) {
 
 /** Tokens of all sequences together, 1, 4 and 16 of them in one step. */
 async function batch(ctx) {
-  const { quick, cores, models, inTurns, callsOf, limitsOf, rateFigure } = ctx;
+  const { quick, cores, models, inTurns, open, callsOf, limitsOf, rateFigure } = ctx;
   const path = await models.artifact({
     preset: MODEL,
     head: USUAL_HEAD,
@@ -340,21 +340,14 @@ async function batch(ctx) {
   });
   const steps = quick ? 8 : 24;
   const threads = Math.min(2, cores);
-  const [target] = ctx.machines.native;
-  const worker = startWorker({ env: models.env });
+  const worker = await open({ source: path, target: 'c', threads });
   const figures = [];
   try {
-    const machine = await limitsOf(target, threads);
+    const machine = await limitsOf(worker.facts.target, threads);
     const sizes = [1, 4, 16];
-    const request = { source: path, target, threads };
     const { values, stolen } = await inTurns(
       sizes.map((sequences) => async () => {
-        const { seconds } = await worker.ask('batch', {
-          ...request,
-          sequences,
-          position: DECODE_AT,
-          tokens: steps,
-        });
+        const { seconds } = await worker.ask('batch', { sequences, position: DECODE_AT, tokens: steps });
         return (sequences * steps) / seconds;
       }),
       quick ? 3 : 5,
@@ -365,7 +358,7 @@ async function batch(ctx) {
           id: `batch.${sequences}`,
           title: `decode of ${sequences} sequence${sequences > 1 ? 's' : ''} in one step, ${threads}t, in total`,
           model: MODEL,
-          target,
+          target: worker.facts.target,
           head: USUAL_HEAD,
           threads,
           sequences,
@@ -408,7 +401,10 @@ async function speculation(ctx) {
   const threads = 1;
   const ahead = 7;
   const figures = [];
-  const worker = await open({ source: await models.checkpoint('embedded'), target: 'c', threads });
+  const worker = await open(
+    { source: await models.checkpoint('embedded'), target: 'c', threads },
+    { op: 'openModel' },
+  );
   try {
     for (const [kind, texts] of Object.entries(speculationTexts())) {
       const totals = { proposed: 0, accepted: 0 };
