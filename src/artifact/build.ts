@@ -13,6 +13,7 @@ import type { HeadForm, TernaryEncoding } from '../passes/pass.ts';
 import { runPasses } from '../passes/pipeline.ts';
 import { lowerProgram, type OperatorKernels, type Scheduling } from '../plan/lower.ts';
 import { planModel } from '../plan/plan.ts';
+import { streamedRanges } from '../plan/streamed.ts';
 import type { Plan, TunedSchedule } from '../plan/types.ts';
 import { compileC, findCompiler } from '../targets/c/compile.ts';
 import { emitC } from '../targets/c/emit.ts';
@@ -119,7 +120,8 @@ export function generateC(plan: Plan, machines: readonly string[], scheduling: S
     machine,
     program: lowerProgram(plan, machine, scheduling),
   }));
-  return emitC(variants, { name: plan.name, needs: memoryNeeds(plan), weightsBytes: plan.weightsBytes });
+  const { name, weightsBytes } = plan;
+  return emitC(variants, { name, needs: memoryNeeds(plan), weightsBytes, streamed: streamedRanges(plan) });
 }
 
 /** Of some machines, those whose code differs from the next one's: VBMI has nothing but the tables of `t5b`. */

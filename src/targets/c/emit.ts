@@ -23,6 +23,8 @@ export interface CModelInfo {
   readonly needs: MemoryNeeds;
   /** Size of the weights file. */
   readonly weightsBytes: number;
+  /** Bytes of it that every step reads, in order; they may be copied into huge pages. */
+  readonly streamed?: readonly { readonly offset: number; readonly bytes: number }[];
 }
 
 /** What `lutra_describe` of a compiled library says. */
@@ -143,7 +145,10 @@ function emitSizes(info: CModelInfo): string {
   };
   // JSON's escapes within C's; JSON has no trigraphs, and C11 without -trigraphs none either.
   const text = JSON.stringify(JSON.stringify(description).replace(/[^\x20-\x7e]/g, escapeUnit));
+  const streamed = [...(info.streamed ?? []), { offset: 0, bytes: 0 }];
   return [
+    '/* Offset and size of what every step reads of the weights; the last one is the end of the list. */',
+    `UNUSED static const i64 STREAMED[][2] = {${streamed.map(({ offset, bytes }) => `{${offset}, ${bytes}}`).join(', ')}};`,
     `#define WEIGHTS_BYTES INT64_C(${info.weightsBytes})`,
     `#define ARENA_BYTES ((size_t)UINT64_C(${arenaBytes}))`,
     `#define CACHE_BYTES ((size_t)UINT64_C(${cacheBytes}))`,

@@ -1,4 +1,4 @@
-import { truncate, writeFile } from 'node:fs/promises';
+import { readFile, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
@@ -59,10 +59,10 @@ interface Built {
 }
 
 /** Compiles the program for all machines of this processor. */
-async function build(folder: string, program: Program): Promise<Built> {
+async function build(folder: string, program: Program, info = MIXER_INFO): Promise<Built> {
   const source = emitC(
     machines.map((machine) => legalVariant(machine, program)),
-    MIXER_INFO,
+    info,
   );
   const library = join(folder, 'model.so');
   await compileC({ compiler: compiler!, source: await writeSource(folder, source), output: library });
@@ -74,6 +74,34 @@ describe.skipIf(compiler === undefined)('a compiled program', () => {
   const program = mixer(3, 11);
   const open = (built: Built, threads = 1, machine = best) =>
     loadNative({ ...built, machine, needs: NEEDS, threads });
+
+  test.each([
+    ['all', 0, 2],
+    ['a part that begins within a huge page', 64, 1],
+  ])('reads weights of which %s is in huge pages', async (_, offset, threads) => {
+    await withFolder(async (folder) => {
+      const bytes = 10 << 20;
+      const streamed = [{ offset, bytes: bytes - offset }];
+      const built = await build(folder, program, { ...MIXER_INFO, weightsBytes: bytes, streamed });
+      await truncate(built.weights, bytes);
+      const mappings = async () => {
+        const maps = await readFile('/proc/self/maps', 'utf8').catch(() => '');
+        return maps.split('\n').filter((line) => line.endsWith(built.weights)).length;
+      };
+      const setting = await readFile('/sys/kernel/mm/transparent_hugepage/enabled', 'utf8').catch(() => '');
+      const copies = /\[(always|madvise)\]/.test(setting);
+      for (const allowed of ['1', '0']) {
+        process.env.LUTRA_HUGE_PAGES = allowed;
+        const executable = await open(built, threads).finally(() => delete process.env.LUTRA_HUGE_PAGES);
+        if (process.platform === 'linux') {
+          expect(await mappings()).toBe(copies && allowed === '1' && offset === 0 ? 0 : 1);
+        }
+        expect(await native(executable)).toEqual(interpreted(program));
+        await executable.close();
+        expect(await mappings()).toBe(0);
+      }
+    });
+  });
 
   test.each([1, 2])('notes when %i threads come to barriers and leave them', async (threads) => {
     await withFolder(async (folder) => {
