@@ -26,6 +26,14 @@ const BITNET_BF16 = { ...SYNTH_PRESETS['bitnet-2b-4t-bf16'], ...SIZES, ...LLAMA3
 const ONE_BIT_LLM = { ...SYNTH_PRESETS['bitnet-3b'], ...SIZES, vocab_size: 302, pad_token_id: 300 };
 const LLAMA = { ...SYNTH_PRESETS['llama3-8b-1.58'], ...SIZES, ...LLAMA3_IDS, eos_token_id: 309 };
 
+const GPTQ = {
+  ...SYNTH_PRESETS['llama2-7b-w2'],
+  ...SIZES,
+  hidden_size: 128,
+  intermediate_size: 256,
+  vocab_size: 302,
+};
+
 let folder: string;
 
 beforeEach(async () => {
@@ -57,6 +65,28 @@ function rootMeanSquare(values: Float32Array): number {
 }
 
 describe('the tensors', () => {
+  test('of a Llama in codes of GPTQ', async () => {
+    const checkpoint = await make(GPTQ);
+    expect(describeTensors(checkpoint)).toMatchObject({
+      'self_attn.q_proj.qweight': 'i32 [8,128]',
+      'self_attn.q_proj.qzeros': 'i32 [1,8]',
+      'self_attn.q_proj.scales': 'f16 [1,128]',
+      'mlp.down_proj.qweight': 'i32 [16,128]',
+      'mlp.down_proj.qzeros': 'i32 [2,8]',
+      'lm_head.weight': 'f16 [302,128]',
+    });
+    const name = 'model.layers.1.mlp.down_proj';
+    const zeros = await checkpoint.read(`${name}.qzeros`);
+    expect(new Set(zeros)).toEqual(new Set([0b01010101]));
+    const codes = [...(await checkpoint.read(`${name}.qweight`))].flatMap((byte) =>
+      [0, 2, 4, 6].map((bit) => ((byte >> bit) & 3) - 2),
+    );
+    const scale = rootMeanSquare(await halves(checkpoint, `${name}.scales`));
+    await checkpoint.close();
+    // Outputs of unit variance for inputs of it.
+    expect(rootMeanSquare(Float32Array.from(codes)) * scale * Math.sqrt(256)).toBeCloseTo(1, 1);
+  });
+
   test('of a packed BitNet', async () => {
     const checkpoint = await make(BITNET);
     const linear = (name: string, rows: number, cols: number) => ({

@@ -44,8 +44,8 @@ export async function synthesize(
 }
 
 /**
- * Writes a checkpoint for a config.json of the BitNet, 1bitLLM or Llama (`quant_method: bitnet`) kind. Its
- * sizes are free, but `vocab_size` must hold 256 bytes and the special tokens, and the rows of every matrix
+ * Writes a checkpoint for a config.json of the BitNet, 1bitLLM or Llama (in floats, or `quant_method` bitnet or
+ * gptq) kind. Its sizes are free, but `vocab_size` must hold 256 bytes and the special tokens, and the rows of every matrix
  * must be divisible by 4.
  */
 export async function synthesizeConfig(
@@ -150,6 +150,14 @@ function subNormsOf(config: Readonly<Record<string, unknown>>): SynthShape['subN
 function linearOf(config: Readonly<Record<string, unknown>>): SynthShape['linear'] {
   const quantization = config.quantization_config;
   if (!isObject(quantization) || quantization.quantization_mode === 'online') return 'master';
+  if (quantization.quant_method === 'gptq') {
+    const { bits, group_size: group } = quantization;
+    if ((bits === 2 || bits === 4 || bits === 8) && typeof group === 'number') return { bits, group };
+    throw new LutraError(
+      'usage',
+      'the configuration needs bits 2, 4 or 8 and a group_size for quant_method gptq',
+    );
+  }
   return quantization.linear_class === 'autobitlinear' ? 'multiply' : 'divide';
 }
 

@@ -17,11 +17,17 @@ export interface SynthShape {
   readonly subNorms: { readonly attention: string; readonly mlp: string } | undefined;
   /**
    * `master`: floats, to be quantized when they are read. Otherwise packed ternary codes with a
-   * `weight_scale` by which outputs are multiplied or divided.
+   * `weight_scale` by which outputs are multiplied or divided; or codes as GPTQ stores them.
    */
-  readonly linear: 'master' | 'multiply' | 'divide';
+  readonly linear: 'master' | 'multiply' | 'divide' | GptqShape;
   /** The format of everything that is not packed. */
   readonly float: HalfFormat;
+}
+
+/** Symmetric codes with a scale for every group of columns. */
+export interface GptqShape {
+  readonly bits: 2 | 4 | 8;
+  readonly group: number;
 }
 
 /** Elements or bytes made at a time. */
@@ -49,6 +55,21 @@ export function synthTensors(shape: SynthShape, seed: number): TensorSource[] {
     if (shape.linear === 'master') {
       const meanAbs = 1 / Math.sqrt(KEPT * cols);
       return [floats(weight, [rows, cols], 0, meanAbs / MEAN_ABS)];
+    }
+    if (typeof shape.linear === 'object') {
+      const { bits, group } = shape.linear;
+      const groups = Math.ceil(cols / group);
+      const middle = 2 ** (bits - 1);
+      // Mean square of a code less the middle one, for codes that are equally frequent.
+      const square = (4 ** bits - 1) / 12 + 0.25;
+      const scale = 1 / Math.sqrt(square * cols);
+      const zeros = { name: `${name}.qzeros`, dtype: 'i32', shape: [groups, (rows * bits) / 32] } as const;
+      return [
+        randomWords(`${name}.qweight`, [(cols * bits) / 32, rows], seedOf(weight)),
+        // The first version of the format stores zeros less one.
+        { ...zeros, chunks: () => [filled(zeros, repeatedCode(middle - 1, bits))] },
+        floats(`${name}.scales`, [groups, rows], scale, 0.1 * scale),
+      ];
     }
     // Two thirds of the codes are +1 or -1.
     const scale = Math.sqrt(3 / 2 / cols);
@@ -81,6 +102,35 @@ export function synthTensors(shape: SynthShape, seed: number): TensorSource[] {
     norm('model.norm', hidden),
     ...(shape.tied ? [] : [embedding('lm_head.weight')]),
   ];
+}
+
+/** A byte of which every code is this one. */
+function repeatedCode(code: number, bits: number): number {
+  let byte = 0;
+  for (let bit = 0; bit < 8; bit += bits) byte |= code << bit;
+  return byte;
+}
+
+function filled(tensor: Parameters<typeof tensorBytes>[0], byte: number): Uint8Array {
+  return new Uint8Array(tensorBytes(tensor)).fill(byte);
+}
+
+/** Words of random bits. */
+function randomWords(name: string, shape: readonly number[], seed: number): TensorSource {
+  return {
+    name,
+    dtype: 'i32',
+    shape,
+    *chunks() {
+      const chunk = new Uint32Array(CHUNK);
+      const total = tensorBytes({ dtype: 'i32', shape }) / 4;
+      for (let start = 0; start < total; start += CHUNK) {
+        const count = Math.min(CHUNK, total - start);
+        for (let i = 0; i < count; i++) chunk[i] = randomWord(seed, start + i);
+        yield new Uint8Array(chunk.buffer, 0, 4 * count);
+      }
+    },
+  };
 }
 
 /** Ternary codes in the packing of transformers: [rows/4, cols] bytes of four codes, t + 1 in 0..2, each. */
