@@ -1,6 +1,6 @@
 /** What `lutra inspect` writes for people. */
 import { printFunction } from '../loops/print.ts';
-import type { ModelInfo, ParameterCounts, Quantization } from '../models/info.ts';
+import type { MixedQuantization, ModelInfo, ParameterCounts, Quantization } from '../models/info.ts';
 import type { Plan } from '../plan/types.ts';
 import { byteSize, count, table } from './render.ts';
 
@@ -44,6 +44,8 @@ function weightsText(quantization: Quantization): string {
       return `packed, outputs ${quantization.direction === 'multiply' ? 'multiplied' : 'divided'} by weight_scale`;
     case 'float':
       return 'floats';
+    case 'mixed':
+      return mixedText(quantization);
     case 'groups': {
       const { format, bits, group, symmetric, activations } = quantization;
       const columns = group === 'row' ? 'whole rows' : `groups of ${group}`;
@@ -51,6 +53,17 @@ function weightsText(quantization: Quantization): string {
       return `${bits} bits in ${columns}, ${zeros} (${format}); activations ${activations}`;
     }
   }
+}
+
+/** How many matrices have which codes. */
+function mixedText({ matrices, activations }: MixedQuantization): string {
+  const counts = new Map<string, number>();
+  for (const { bits, group, zero } of Object.values(matrices)) {
+    const kind = `${bits} bits in groups of ${group}${zero === undefined ? ' with minima' : ''}`;
+    counts.set(kind, (counts.get(kind) ?? 0) + 1);
+  }
+  const kinds = Array.from(counts, ([kind, number]) => `${number} matrices of ${kind}`);
+  return `${kinds.join(', ')}; activations ${activations}`;
 }
 
 function memoryText(plan: Plan): string {

@@ -127,7 +127,15 @@ export type GroupSource =
    * Tensors of AWQ: qweight [columns, rows/8] of 4 bits, qzeros [groups, rows/8], scales [groups, rows]; nibble i
    * of a word is row 0, 2, 4, 6, 1, 3, 5, 7 of eight.
    */
-  | { readonly format: 'awq'; readonly tensor: string; readonly bits: 4; readonly group: number };
+  | { readonly format: 'awq'; readonly tensor: string; readonly bits: 4; readonly group: number }
+  /** Parts as they are: u8 codes `tensor`, floats `tensor_scales` and, with minima, `tensor_minima`. */
+  | {
+      readonly format: 'parts';
+      readonly tensor: string;
+      readonly bits: CodeBits;
+      readonly group: number;
+      readonly minima: boolean;
+    };
 
 export type CodeBits = 1 | 2 | 3 | 4 | 8;
 

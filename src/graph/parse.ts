@@ -155,15 +155,19 @@ function parseGptq(reader: Reader, tensor: string): GroupSource {
 }
 
 function parseGroup(reader: Reader): GroupSource {
-  const format = (['round', 'gptq', 'awq'] as const).find((word) => reader.skip(word));
-  if (format === undefined) reader.fail('a quantized matrix (round, gptq or awq)');
+  const format = (['round', 'gptq', 'awq', 'parts'] as const).find((word) => reader.skip(word));
+  if (format === undefined) reader.fail('a quantized matrix (round, gptq, awq or parts)');
   reader.expect('(');
   const tensor = reader.string('the name of a tensor, in quotes');
   reader.expect(',');
   let source: GroupSource;
   if (format === 'gptq') source = parseGptq(reader, tensor);
   else if (format === 'awq') source = { format, tensor, ...parseCodes(reader, [4]) };
-  else {
+  else if (format === 'parts') {
+    const minima = reader.skip('minima');
+    if (minima) reader.expect(',');
+    source = { format, tensor, ...parseCodes(reader, [1, 2, 3, 4, 8]), minima };
+  } else {
     const symmetric = reader.skip('symmetric');
     if (!symmetric && !reader.skip('asymmetric')) reader.fail('symmetric or asymmetric');
     reader.expect(',');

@@ -62,6 +62,7 @@ function groupText(source: GroupSource): string {
   const sizes = assignments({ bits, group });
   const from = `${format}(${JSON.stringify(tensor)}`;
   if (format === 'awq') return `${from}, ${sizes})`;
+  if (format === 'parts') return `${from}, ${source.minima ? 'minima, ' : ''}${sizes})`;
   if (format === 'round') return `${from}, ${source.symmetric ? 'symmetric' : 'asymmetric'}, ${sizes})`;
   const order = source.order === undefined ? '' : `, order = ${JSON.stringify(source.order)}`;
   return `${from}, zeros = ${JSON.stringify(source.zeros)}, ${sizes}${order})`;

@@ -129,6 +129,13 @@ const { source } = fc.letrec<{ source: WeightSource }>((tie) => ({
           },
           { requiredKeys: ['format', 'tensor', 'bits', 'group', 'zeros'] },
         ),
+        fc.record({
+          format: fc.constant('parts'),
+          tensor: name,
+          bits: fc.constantFrom(1, 2, 3, 4, 8),
+          group: fc.nat(),
+          minima: fc.boolean(),
+        }),
         fc.record({ format: fc.constant('awq'), tensor: name, bits: fc.constant(4), group: fc.nat() }),
       ),
     }),

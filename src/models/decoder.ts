@@ -16,7 +16,7 @@ import { tensor } from '../graph/types.ts';
 import type { DecoderConfig } from './config.ts';
 import { scalesDType } from './group/gptq.ts';
 import { groupCount, middleCode } from './group/group.ts';
-import type { GroupQuantization, ModelInfo, ParameterCounts, Quantization } from './info.ts';
+import type { GroupQuantization, MatrixCodes, ModelInfo, ParameterCounts, Quantization } from './info.ts';
 import { demandTensor, FLOAT_DTYPES, type StoredFloats } from './tensors.ts';
 
 /** Where one architecture differs from another. */
@@ -201,11 +201,46 @@ class DecoderWriter {
     return g.op('lowbit.matmul.group', [...quantized, weight, scales, ...zeros], attrs, name);
   }
 
+  #partsLinear(
+    x: string,
+    stored: string,
+    rows: number,
+    cols: number,
+    name: string,
+    { bits, group, zero }: MatrixCodes,
+    to: 'int8' | 'int16',
+  ): string {
+    const g = this.#g;
+    const minima = zero === undefined;
+    const source = `${stored}.weight`;
+    const shape = [rows, groupCount(cols, group)] as const;
+    const of: GroupSource = { format: 'parts', tensor: source, bits, group, minima };
+    this.#demand(source, ['u8'], [[rows, cols]]);
+    this.#counts.projections += rows * cols;
+    const { dtype } = this.#demand(`${source}_scales`, ['f16', 'f32'], [[...shape]]);
+    const scaleType = tensor(dtype as 'f16' | 'f32', ...shape);
+    const weight = g.constant(`${name}.weight`, tensor(`u${bits}`, rows, cols), { kind: 'codes', of });
+    const constants = [weight, g.constant(`${name}.weightScale`, scaleType, { kind: 'scales', of })];
+    if (minima) {
+      this.#demand(`${source}_minima`, ['f32'], [[...shape]]);
+      constants.push(g.constant(`${name}.zeros`, tensor('f32', ...shape), { kind: 'zeros', of }));
+    }
+    const activationGroup = chooseActivationGroup(group, cols);
+    const quantized = g.opAll('quantize.group', [x], { group: activationGroup, to }, `${name}.in`);
+    const attrs = { group, activationGroup, zero: zero ?? 0 };
+    return g.op('lowbit.matmul.group', [...quantized, ...constants], attrs, name);
+  }
+
   #linear(x: string, stored: string, rows: number, cols: number, name: string): string {
     const g = this.#g;
     const { quantization } = this.#form;
     if (quantization.form === 'float') return this.#floatLinear(x, stored, rows, cols, name);
     if (quantization.form === 'groups') return this.#groupLinear(x, stored, rows, cols, name, quantization);
+    if (quantization.form === 'mixed') {
+      const codes = quantization.matrices[`${stored}.weight`];
+      if (codes === undefined) return this.#floatLinear(x, stored, rows, cols, name);
+      return this.#partsLinear(x, stored, rows, cols, name, codes, quantization.activations);
+    }
     const [trits, scales] = this.#ternary(stored, rows, cols, quantization);
     this.#counts.ternary += rows * cols;
     const weight = g.constant(`${name}.weight`, tensor('ternary', rows, cols), trits);

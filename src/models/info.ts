@@ -42,12 +42,14 @@ export type Quantization =
   /** Floats, multiplied as they are. */
   | { readonly form: 'float' }
   /** Codes with a scale, and perhaps a zero, for every group of columns. */
-  | GroupQuantization;
+  | GroupQuantization
+  /** Codes of some matrices, each of a form of its own, and floats. */
+  | MixedQuantization;
 
 export interface GroupQuantization {
   readonly form: 'groups';
   /** What makes the codes: see `GroupSource`. */
-  readonly format: GroupSource['format'];
+  readonly format: Exclude<GroupSource['format'], 'parts'>;
   readonly bits: CodeBits;
   /** Columns of a group; `row`: all of them. */
   readonly group: number | 'row';
@@ -58,6 +60,21 @@ export interface GroupQuantization {
   readonly ordered?: boolean;
   /** What activations are rounded to, group by group. */
   readonly activations: 'int8' | 'int16';
+}
+
+export interface MixedQuantization {
+  readonly form: 'mixed';
+  /** By the name of the tensor; the others are floats. */
+  readonly matrices: Readonly<Record<string, MatrixCodes>>;
+  readonly activations: 'int8' | 'int16';
+}
+
+export interface MatrixCodes {
+  readonly bits: CodeBits;
+  /** Columns of a group. */
+  readonly group: number;
+  /** The code that is 0 in every group; absent where groups have minima, which are subtracted. */
+  readonly zero?: number | undefined;
 }
 
 /** Normalized mean squared errors of rounded tensors: sum of (w - w')^2 over sum of w^2. */

@@ -120,6 +120,24 @@ function readCodes(
   };
 }
 
+const mixedSchema = z.looseObject({
+  matrices: z.record(
+    z.string(),
+    z.object({
+      bits: z.union([z.literal(1), z.literal(2), z.literal(3), z.literal(4), z.literal(8)]),
+      group: z.int().min(32).multipleOf(32),
+      zero: z.number().optional(),
+    }),
+  ),
+});
+
+/** What a checkpoint in parts, such as one of GGUF, says of each matrix. */
+function readMixed(checkpoint: Checkpoint, { activations = ACTIVATIONS }: WeightOptions): Quantization {
+  const where = `${checkpoint.path}: quantization_config`;
+  const { matrices } = parseConfig(mixedSchema, quantizationConfig(checkpoint), where);
+  return { form: 'mixed', matrices, activations };
+}
+
 /**
  * Reads `quantization_config`; without one, weights are floats, which the options may have rounded. Throws
  * `usage` for options that do not fit the model, `unsupported` for an unknown quantization.
@@ -128,7 +146,11 @@ export function readQuantization(checkpoint: Checkpoint, options: WeightOptions)
   if (quantizationConfig(checkpoint) === undefined) return readRounding(options);
   const method = methodOf(checkpoint);
   const found =
-    method === 'gptq' || method === 'awq' ? readCodes(checkpoint, method, options) : readBitnet(checkpoint);
+    method === 'parts'
+      ? readMixed(checkpoint, options)
+      : method === 'gptq' || method === 'awq'
+        ? readCodes(checkpoint, method, options)
+        : readBitnet(checkpoint);
   if (options.bits !== undefined || options.group !== undefined || options.symmetric !== undefined) {
     throw new LutraError('usage', `the weights of ${checkpoint.path} are quantized already`, {
       hint: 'Only weights that are floats can be rounded: leave the bits and the group out.',
@@ -146,7 +168,11 @@ function readBitnet(checkpoint: Checkpoint): Quantization {
   const where = `${checkpoint.path}/config.json`;
   const { quantization_config: config } = parseConfig(quantizationSchema, checkpoint.config, where);
   if (config.quant_method !== 'bitnet') {
-    refuse(where, `the quantization ${JSON.stringify(config.quant_method)}`, 'quant_method bitnet, gptq and awq');
+    refuse(
+      where,
+      `the quantization ${JSON.stringify(config.quant_method)}`,
+      'quant_method bitnet, gptq and awq',
+    );
   }
   if (config.use_rms_norm === true) {
     refuse(where, 'use_rms_norm (a norm in every linear layer)', 'linear layers without a norm of their own');

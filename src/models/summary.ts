@@ -17,8 +17,19 @@ export interface ModelSummary extends ModelInfo {
 const ELEMENT_BYTES = { f32: 4, f16: 2, bf16: 2 } as const;
 
 /** Of projections that are not ternary: floats as the tables are, or codes with what belongs to their groups. */
-function projectionBytes({ parameters, quantization, hidden, headDType }: ModelInfo): number {
+function projectionBytes(checkpoint: Checkpoint, info: ModelInfo): number {
+  const { parameters, quantization, hidden, headDType } = info;
   const { projections = 0 } = parameters;
+  if (quantization.form === 'mixed') {
+    let [bytes, coded] = [0, 0];
+    for (const [name, { bits }] of Object.entries(quantization.matrices)) {
+      const weights = checkpoint.tensors.get(name)!.bytes;
+      coded += weights;
+      bytes += (weights * bits) / 8;
+      for (const part of ['scales', 'minima']) bytes += checkpoint.tensors.get(`${name}_${part}`)?.bytes ?? 0;
+    }
+    return bytes + (projections - coded) * ELEMENT_BYTES[headDType];
+  }
   if (quantization.form !== 'groups') return projections * ELEMENT_BYTES[headDType];
   const { bits, symmetric } = quantization;
   const group = quantization.group === 'row' ? hidden : quantization.group;
@@ -44,7 +55,7 @@ export function summarizeModel(
     int4: table * (0.5 + 2 / 32),
   }[head];
   const headRead = head === 'exact' ? scanBytes : headBytes;
-  const body = parameters.ternary / 4 + projectionBytes(info) + parameters.norms * 4;
+  const body = parameters.ternary / 4 + projectionBytes(checkpoint, info) + parameters.norms * 4;
   // A tied table serves both ends, unless the head gets a rounded one of its own.
   const embedBytes = tied && (head === 'stored' || head === 'exact') ? 0 : table * stored;
   const cached = 2 * layers * kvHeads * headDim;

@@ -23,23 +23,20 @@ export type GroupedType = Extract<
   'Q4_0' | 'Q8_0' | 'Q2_K' | 'Q4_K' | 'Q6_K' | 'Q1_0' | 'Q2_0' | 'Q2_0_128' | 'TQ1_0' | 'TQ2_0'
 >;
 
-/** What a tensor of the type looks like, before it is read. */
+/** What a tensor of the type looks like, before it is read; without `zero` it has minima. */
 export const GROUPED: Readonly<
-  Record<
-    GroupedType,
-    { readonly bits: GroupedCodes['bits']; readonly group: number; readonly minima: boolean }
-  >
+  Record<GroupedType, { readonly bits: GroupedCodes['bits']; readonly group: number; readonly zero?: number }>
 > = {
-  Q4_0: { bits: 4, group: 32, minima: false },
-  Q8_0: { bits: 8, group: 32, minima: false },
-  Q2_K: { bits: 2, group: 16, minima: true },
-  Q4_K: { bits: 4, group: 32, minima: true },
-  Q6_K: { bits: 6, group: 16, minima: false },
-  Q1_0: { bits: 1, group: 128, minima: true },
-  Q2_0: { bits: 2, group: 64, minima: false },
-  Q2_0_128: { bits: 2, group: 128, minima: false },
-  TQ1_0: { bits: 2, group: 256, minima: false },
-  TQ2_0: { bits: 2, group: 256, minima: false },
+  Q4_0: { bits: 4, group: 32, zero: 8 },
+  Q8_0: { bits: 8, group: 32, zero: 128 },
+  Q2_K: { bits: 2, group: 16 },
+  Q4_K: { bits: 4, group: 32 },
+  Q6_K: { bits: 6, group: 16, zero: 32 },
+  Q1_0: { bits: 1, group: 128, zero: 0.5 },
+  Q2_0: { bits: 2, group: 64, zero: 1 },
+  Q2_0_128: { bits: 2, group: 128, zero: 1 },
+  TQ1_0: { bits: 2, group: 256, zero: 1 },
+  TQ2_0: { bits: 2, group: 256, zero: 1 },
 };
 
 /** Bytes to codes and scales. `bytes` are whole blocks. */
@@ -167,19 +164,16 @@ function decodeQ6K(bytes: Uint8Array): GroupedCodes {
   return { bits: 6, group: 16, codes, scales, zero: 32 };
 }
 
-/** 18 bytes for 128: f16 d, then one bit a value, lowest first: 1 is d, 0 is -d, so 2 d code - d. */
+/** 18 bytes for 128: f16 d, then one bit a value, lowest first: 1 is d, 0 is -d, so that 0 would be code 1/2. */
 function decodeQ1(bytes: Uint8Array): GroupedCodes {
   const blocks = bytes.length / 18;
   const codes = new Uint8Array(blocks * 128);
   const scales = new Float32Array(blocks);
-  const minima = new Float32Array(blocks);
   for (let b = 0; b < blocks; b++) {
-    const d = half(bytes, b * 18);
-    scales[b] = 2 * d;
-    minima[b] = d;
+    scales[b] = 2 * half(bytes, b * 18);
     for (let i = 0; i < 128; i++) codes[b * 128 + i] = (bytes[b * 18 + 2 + (i >> 3)]! >> (i & 7)) & 1;
   }
-  return { bits: 1, group: 128, codes, scales, zero: minima };
+  return { bits: 1, group: 128, codes, scales, zero: 0.5 };
 }
 
 /** f16 d, then two bits a value, lowest first: (code - 1) d, so that there is a 2, too. */

@@ -13,7 +13,14 @@ import { decodeGroups, dequantizeGroups, GROUPED, type GroupedType } from './gro
 import { type GgufHeader, type GgufTensor, MAX_HEADER_BYTES, parseGgufHeader } from './header.ts';
 import { guessOrder, type OrderEvidence } from './i2s-order.ts';
 import { scaleNames, type TensorRole, tensorRole } from './names.ts';
-import { architectureOf, generationConfig, isBitnet, type Metadata, modelConfig } from './read-config.ts';
+import {
+  architectureOf,
+  generationConfig,
+  isBitnet,
+  type Metadata,
+  modelConfig,
+  type StoredCodes,
+} from './read-config.ts';
 import { vocabularyFiles } from './read-vocabulary.ts';
 import { decodeTernary, floatsOf, halfBytes, type I2sOrder, packTrits } from './ternary.ts';
 import { ggufBytes, TAILED } from './types.ts';
@@ -139,6 +146,15 @@ async function presentModel(
   };
 }
 
+/** Kernels take groups of at least so many columns. */
+const NARROWEST_GROUP = 32;
+
+/** Projections of one input. */
+const COMPUTED_TOGETHER: readonly (readonly string[])[] = [
+  ['attn_q', 'attn_k', 'attn_v'],
+  ['ffn_gate', 'ffn_up'],
+];
+
 /** The norm whose channels are a matrix's columns. */
 const NORM_BEFORE: readonly (readonly [part: string, norm: string])[] = [
   ['attn_q', 'attn_norm'],
@@ -180,6 +196,7 @@ class Presenter {
       if (role !== undefined) roles.set(name, role);
     }
     const ternary = this.#isTernary(roles);
+    const coded = ternary ? new Map<string, StoredCodes>() : this.#chooseCodes(roles);
     const factors = this.#places.get('rope_freqs.weight');
     this.config = modelConfig(
       this.#metadata,
@@ -187,6 +204,13 @@ class Presenter {
         vocab: this.#places.get('token_embd.weight')?.tensor.shape[0] ?? 0,
         tied: !this.#places.has('output.weight'),
         ternary,
+        ...(coded.size === 0
+          ? {}
+          : {
+              matrices: Object.fromEntries(
+                Array.from(coded, ([name, codes]) => [roles.get(name)!.name, codes]),
+              ),
+            }),
         ...(factors === undefined ? {} : { ropeFactors: await this.#floats(factors) }),
       },
       this.#path,
@@ -195,6 +219,7 @@ class Presenter {
       const role = roles.get(name);
       if (role === undefined) this.#unknown(name, place);
       else if (role.projection && ternary) this.#presentTernary(place, role);
+      else if (coded.has(name)) this.#presentCodes(place, role);
       else this.#presentFloats(place, role);
     }
     return this.#presented;
@@ -227,6 +252,31 @@ class Presenter {
         role.projection && (type === 'TQ1_0' || type === 'TQ2_0' || (type !== undefined && TAILED.has(type)))
       );
     });
+  }
+
+  /**
+   * Projections to hand on as codes with scales: those whose groups kernels can compute, where all of a layer
+   * that read the same input are alike, since they are computed together. The others become floats.
+   */
+  #chooseCodes(roles: ReadonlyMap<string, TensorRole>): Map<string, StoredCodes> {
+    const coded = new Map<string, StoredCodes>();
+    for (const [name, role] of roles) {
+      const { type, shape } = this.#places.get(name)!.tensor;
+      if (!role.projection || type === undefined || !(type in GROUPED) || shape.length !== 2) continue;
+      const { bits, group, zero } = GROUPED[type as GroupedType];
+      if (bits !== 6 && group >= NARROWEST_GROUP)
+        coded.set(name, { bits, group, ...(zero === undefined ? {} : { zero }) });
+    }
+    for (const name of [...coded.keys()]) {
+      const { part } = roles.get(name)!;
+      const together = COMPUTED_TOGETHER.find((parts) => parts.includes(part)) ?? [part];
+      const others = together.map((other) => coded.get(name.replace(`.${part}.`, `.${other}.`)));
+      const form = JSON.stringify(others[0]);
+      if (others.some((other) => other === undefined || JSON.stringify(other) !== form)) {
+        for (const other of together) coded.delete(name.replace(`.${part}.`, `.${other}.`));
+      }
+    }
+    return coded;
   }
 
   #readable({ tensor, path }: Place): NonNullable<GgufTensor['type']> {
@@ -334,6 +384,38 @@ class Presenter {
       const rows = order();
       return halfBytes(rows === undefined ? values : gatherRows(values, values.length / rows.length, rows));
     });
+  }
+
+  /** Codes a byte each, [rows, cols]; scales, f16 where they are, and minima where the type has them, [rows, groups]. */
+  #presentCodes(place: Place, { name, part }: TensorRole): void {
+    const [rows = 0, cols = 0] = place.tensor.shape;
+    const { group, zero } = GROUPED[this.#readable(place) as GroupedType];
+    const groups = cols / group;
+    const order = () => this.#rowOrder(part, rows);
+    const decode = async () => decodeGroups(this.#readable(place) as GroupedType, await this.#bytes(place));
+    const ordered = <T extends Uint8Array | Float32Array>(values: T, width: number): T => {
+      const wanted = order();
+      return wanted === undefined ? values : gatherRows(values, width, wanted);
+    };
+    this.#add({ name, dtype: 'u8', shape: [rows, cols], bytes: rows * cols }, async () =>
+      ordered((await decode()).codes, cols),
+    );
+    const small = { dtype: 'f32', shape: [rows, groups], bytes: rows * groups * 4 } as const;
+    // Products of a scale of the block and one of the group, and twice the scale of one bit, may have no f16.
+    if (zero !== undefined && Number.isInteger(zero)) {
+      const halves = { ...small, dtype: 'f16', bytes: rows * groups * 2 } as const;
+      this.#add({ name: `${name}_scales`, ...halves }, async () =>
+        halfBytes(ordered((await decode()).scales, groups)),
+      );
+      return;
+    }
+    this.#add({ name: `${name}_scales`, ...small }, async () =>
+      f32Bytes(ordered((await decode()).scales, groups)),
+    );
+    if (zero !== undefined) return;
+    this.#add({ name: `${name}_minima`, ...small }, async () =>
+      f32Bytes(ordered((await decode()).zero as Float32Array, groups)),
+    );
   }
 
   /**

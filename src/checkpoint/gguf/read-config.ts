@@ -24,12 +24,23 @@ export function architectureOf(metadata: Metadata, file: string): string {
   });
 }
 
+/** A matrix of codes: `scale * (code - zero)`, or with minima `scale * code - minimum`. */
+export interface StoredCodes {
+  readonly bits: number;
+  /** Columns that share a scale. */
+  readonly group: number;
+  /** The code that is 0; absent where there are minima. */
+  readonly zero?: number;
+}
+
 /** What is known of the tensors before any is read. */
 export interface TensorFacts {
   readonly vocab: number;
   readonly tied: boolean;
   /** Whether projections are ternary. */
   readonly ternary: boolean;
+  /** Matrices of codes, by name. */
+  readonly matrices?: Readonly<Record<string, StoredCodes>>;
   /** Llama 3.1's frequency factors, `rope_freqs.weight`. */
   readonly ropeFactors?: Float32Array;
 }
@@ -71,6 +82,9 @@ export function modelConfig(metadata: Metadata, facts: TensorFacts, file: string
     ...(ropeScaling === undefined ? {} : { rope_scaling: ropeScaling }),
     tie_word_embeddings: facts.tied,
     ...ids(metadata),
+    ...(facts.matrices === undefined
+      ? {}
+      : { quantization_config: { quant_method: 'parts', matrices: facts.matrices } }),
     ...(facts.ternary
       ? {
           quantization_config: {

@@ -8,6 +8,7 @@ import type { CodeBits, GroupPart, GroupSource } from '../../graph/ir.ts';
 import type { StoredFloats } from '../tensors.ts';
 import { readAwq } from './awq.ts';
 import { readGptq } from './gptq.ts';
+import { readParts } from './parts.ts';
 import { readRounded } from './round.ts';
 
 /** A weight is scale * (code - zero), or scale * code - zero where zeros are floats. */
@@ -44,6 +45,8 @@ function readGroupMatrix(source: GroupSource, checkpoint: Checkpoint): Promise<G
       return readGptq(source, checkpoint);
     case 'awq':
       return readAwq(source, checkpoint);
+    case 'parts':
+      return readParts(source, checkpoint);
   }
 }
 

@@ -1,0 +1,19 @@
+/** Matrices whose parts the checkpoint has one by one, as it has those of GGUF: see `GroupSource`. */
+import type { Checkpoint } from '../../checkpoint/checkpoint.ts';
+import type { GroupSource } from '../../graph/ir.ts';
+import { readFloats, readU8 } from '../tensors.ts';
+import { type GroupMatrix, groupCount } from './group.ts';
+
+/** Reads one matrix; throws `not-found` or `invalid` for tensors that are missing or of other shapes. */
+export async function readParts(
+  { tensor, bits, group, minima }: Extract<GroupSource, { readonly format: 'parts' }>,
+  checkpoint: Checkpoint,
+): Promise<GroupMatrix> {
+  const [rows = 0, cols = 0] = checkpoint.tensors.get(tensor)?.shape ?? [];
+  const shape = [rows, groupCount(cols, group)];
+  const codes = await readU8(checkpoint, tensor, [rows, cols]);
+  const scales = await readFloats(checkpoint, `${tensor}_scales`, [shape]);
+  if (!minima) return { bits, rows, cols, group, codes, scales };
+  const zeros = await readFloats(checkpoint, `${tensor}_minima`, [shape]);
+  return { bits, rows, cols, group, codes, scales, zeros };
+}
