@@ -8,6 +8,7 @@ import { runSteps } from '../artifact/self-test.ts';
 import { resolveModel } from '../checkpoint/resolve.ts';
 import { LutraError } from '../common/errors.ts';
 import { VERSION } from '../common/version.ts';
+import type { CacheElem } from '../kernels/cache.ts';
 import type { ModelInfo } from '../models/info.ts';
 import type { WeightOptions } from '../models/quantization.ts';
 import type { HeadForm, TernaryEncoding } from '../passes/pass.ts';
@@ -20,14 +21,24 @@ import { hasCompiler } from '../targets/c/compile.ts';
 import { machinesFor, runnableMachines } from '../targets/c/machines.ts';
 import { chooseTuned } from '../tune/choose.ts';
 
+/** How a user asks for the elements of the KV cache. */
+export type CacheForm = 'f32' | 'f16' | 'int8';
+
+export function cacheElement(form: CacheForm = 'f32'): CacheElem {
+  return form === 'int8' ? 'i8' : form;
+}
+
 export interface CompileOptions extends WeightOptions {
   /** Folder to write; default: a place in the cache, reused when nothing changed. */
   readonly output?: string;
   /** `auto` (default): native code where a C compiler is found, and WebAssembly. */
   readonly target?: string;
   readonly context?: number;
-  /** Elements of the KV cache; f16 halves its size and rounds keys and values. Default f32. */
-  readonly cache?: 'f32' | 'f16';
+  /**
+   * Elements of the KV cache. f16 halves its size and rounds keys and values; int8 quarters it, with a scale for each
+   * key and value. Default f32.
+   */
+  readonly cache?: CacheForm;
   /**
    * `stored` keeps the output head as the checkpoint has it (default); `exact` keeps it too and adds a table of
    * 6 bits a weight, by which greedy, top-k and min-p choices come at a fraction of the bytes and are the same;
@@ -170,7 +181,7 @@ export async function compile(source: string, options: CompileOptions = {}): Pro
     target,
     nativeMachines: native,
     tuned,
-    cacheElem: options.cache ?? 'f32',
+    cacheElem: cacheElement(options.cache),
     head: options.head ?? 'stored',
     weights: weightOptions(options),
     ternary: (info) => (encoding === 'auto' ? chooseTernary(native, host, info) : encoding),

@@ -19,7 +19,7 @@ import { type Adoption, openRecords } from '../tune/records.ts';
 import { runJob } from '../tune/run-job.ts';
 import { tuneTasks } from '../tune/tasks.ts';
 import { type TuneLimits, type TuneProgress, tuneKernels } from '../tune/tune.ts';
-import { type CompileOptions, compile } from './compile.ts';
+import { type CompileOptions, cacheElement, compile } from './compile.ts';
 import { load } from './load.ts';
 
 export interface TuneOptions
@@ -174,8 +174,9 @@ export async function tune(source: string, options: TuneOptions = {}): Promise<T
   let name: string;
   let tasks: ReturnType<typeof tuneTasks>;
   try {
-    const { context, cache = 'f32', head = 'stored' } = options;
-    const { info, plan } = planCheckpoint(checkpoint, { cacheElem: cache, head, ...given({ context }) });
+    const { context, cache, head = 'stored' } = options;
+    const cacheElem = cacheElement(cache);
+    const { info, plan } = planCheckpoint(checkpoint, { cacheElem, head, ...given({ context }) });
     name = info.name;
     tasks = tuneTasks(plan, machineNamed(machine), ops);
   } finally {

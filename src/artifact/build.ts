@@ -5,6 +5,7 @@ import { LutraError } from '../common/errors.ts';
 import { VERSION } from '../common/version.ts';
 import type { Graph } from '../graph/ir.ts';
 import type { Registry } from '../graph/registry.ts';
+import type { CacheElem } from '../kernels/cache.ts';
 import { roundingErrors, summarizeErrors } from '../models/group/round.ts';
 import { importModel } from '../models/import.ts';
 import type { ModelInfo } from '../models/info.ts';
@@ -57,7 +58,7 @@ export interface BuildOptions {
   /** C machines to generate native code for, best first; empty for none. */
   readonly nativeMachines: readonly string[];
   readonly context?: number;
-  readonly cacheElem: 'f32' | 'f16';
+  readonly cacheElem: CacheElem;
   readonly head: HeadForm;
   /** What to make of weights that are floats, and of activations in front of weights in groups. */
   readonly weights?: WeightOptions;

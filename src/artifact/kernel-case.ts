@@ -153,6 +153,8 @@ function sizesOf(use: KernelUse, extent: Extent): Readonly<Record<string, number
         q: rows(heads * headDim),
         out: rows(heads * headDim),
         keys: kvHeads * positions * headDim,
+        keyScales: kvHeads * positions,
+        valueScales: kvHeads * positions,
         values: kvHeads * positions * alignUp(headDim, 16),
       };
     }

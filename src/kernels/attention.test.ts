@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { widenHalves } from '../common/halves.ts';
 import { alignUp } from '../common/math.ts';
 import { attention, CHUNK } from './attention.ts';
-import type { CacheShape } from './cache.ts';
+import { type CacheShape, cacheParts } from './cache.ts';
 import { rowStride } from './kernel.ts';
 import { type RopeShape, ropeStore } from './rope-store.ts';
 import {
@@ -22,6 +22,8 @@ const SHAPES: readonly RopeShape[] = [
   { heads: 2, kvHeads: 2, headDim: 64, context: 48, cacheElem: 'f16', style: 'interleaved' },
   { heads: 5, kvHeads: 1, headDim: 128, context: 20, cacheElem: 'f16', style: 'half' },
   { heads: 2, kvHeads: 1, headDim: 6, context: 33, cacheElem: 'f32', style: 'interleaved' },
+  { heads: 4, kvHeads: 2, headDim: 64, context: 35, cacheElem: 'i8', style: 'half' },
+  { heads: 3, kvHeads: 3, headDim: 100, context: 40, cacheElem: 'i8', style: 'interleaved' },
 ];
 
 /** Angles of positions, as tables of cosines and sines; any values serve the arithmetic. */
@@ -33,41 +35,36 @@ function ropeTable({ headDim, context }: RopeShape): Float32Array {
   });
 }
 
-const halves = (length: number, elem: CacheShape['cacheElem']) =>
-  elem === 'f32' ? new Float32Array(length).fill(Number.NaN) : new Uint16Array(length).fill(0xffff);
-
-/** A cache that nothing was stored in: all NaN. */
-function emptyCache({
-  kvHeads,
-  headDim,
-  context,
-  cacheElem,
-}: CacheShape): [keys: Elements, values: Elements] {
-  const positions = kvHeads * alignUp(context, 16);
-  return [halves(positions * headDim, cacheElem), halves(positions * alignUp(headDim, 16), cacheElem)];
+/** A cache that nothing was stored in: all NaN, and codes of -1. */
+function emptyCache(shape: CacheShape): Elements[] {
+  const ones = (bytes: number) => new Uint8Array(bytes).fill(0xff).buffer;
+  return cacheParts(shape).map(([part, bytes]) => {
+    if (/Scales/.test(part) || shape.cacheElem === 'f32') return new Float32Array(ones(bytes));
+    return shape.cacheElem === 'f16' ? new Uint16Array(ones(bytes)) : new Int8Array(ones(bytes));
+  });
 }
 
 const emptyRows = (n: number, width: number) => new Float32Array(n * rowStride(width));
 
 interface Stored {
   readonly q: Elements;
-  readonly keys: Elements;
-  readonly values: Elements;
+  /** In the order of `cacheParts`. */
+  readonly cache: readonly Elements[];
 }
 
 function store(
   shape: RopeShape,
   qkv: Float32Array,
   from: number,
-  cache: Stored | undefined,
+  before: Stored | undefined,
   run = runDefault,
 ): Stored {
   const width = (shape.heads + 2 * shape.kvHeads) * shape.headDim;
   const n = qkv.length / width;
-  const [keys, values] = cache === undefined ? emptyCache(shape) : [cache.keys, cache.values];
+  const cache = before?.cache ?? emptyCache(shape);
   const q = emptyRows(n, shape.heads * shape.headDim);
-  const out = run(ropeStore, shape, [padRows(qkv, width), ropeTable(shape), q, keys, values], [n, from]);
-  return { q: out[2]!, keys: out[3]!, values: out[4]! };
+  const out = run(ropeStore, shape, [padRows(qkv, width), ropeTable(shape), q, ...cache], [n, from]);
+  return { q: out[2]!, cache: out.slice(3) };
 }
 
 const cacheShape = ({ heads, kvHeads, headDim, context, cacheElem }: RopeShape): CacheShape => ({
@@ -135,17 +132,24 @@ const floatsOf = (elements: Elements) =>
   elements instanceof Uint16Array ? widenHalves(elements, 'f16') : elements;
 
 /** What the cache holds of the first n positions: keys and values, [n, kvHeads * headDim]. */
-function readCache({ keys, values }: Stored, shape: CacheShape, n: number): [number[], number[]] {
-  const { kvHeads, headDim, context } = shape;
-  const [k, v] = [floatsOf(keys), floatsOf(values)];
+function readCache({ cache }: Stored, shape: CacheShape, n: number): [number[], number[]] {
+  const { kvHeads, headDim, context, cacheElem } = shape;
+  const pairs = cacheElem === 'i8';
+  const [k, v] = (pairs ? [cache[0]!, cache[2]!] : cache).map(floatsOf) as [Float32Array, Float32Array];
   const blocks = Math.ceil(context / 16);
+  const scale = (part: number, at: number) => (pairs ? cache[part]![at]! : 1);
   const read: [number[], number[]] = [[], []];
   for (let position = 0; position < n; position++) {
     for (let head = 0; head < kvHeads; head++) {
+      const at = head * blocks * 16 + position;
       for (let d = 0; d < headDim; d++) {
-        const block = head * blocks + Math.floor(position / 16);
-        read[0].push(k[(block * headDim + d) * 16 + (position % 16)]!);
-        read[1].push(v[(head * blocks * 16 + position) * alignUp(headDim, 16) + d]!);
+        const block = (head * blocks + Math.floor(position / 16)) * headDim * 16;
+        const key = pairs ? (d - (d % 2)) * 16 + (position % 16) * 2 + (d % 2) : d * 16 + (position % 16);
+        read[0].push(k[block + key]! * scale(1, at));
+        const value = pairs
+          ? (at - (at % 2)) * alignUp(headDim, 16) + 2 * d + (at % 2)
+          : at * alignUp(headDim, 16) + d;
+        read[1].push(v[value]! * scale(3, at));
       }
     }
   }
@@ -174,7 +178,8 @@ describe('rope.store', () => {
       expect(Math.abs(q[i]! - x)).toBeLessThan(1e-6);
     });
     const [keys, values] = readCache(second, shape, n);
-    const tolerance = cacheElem === 'f32' ? 1e-6 : 3e-3;
+    // Elements are below 6: halves have 11 bits, int8 half of a 127th.
+    const tolerance = { f32: 1e-6, f16: 3e-3, i8: 3 / 127 }[cacheElem];
     rotated(columns(qkv, shape, heads, kvHeads), shape, 0, kvHeads).forEach((x, i) => {
       expect(Math.abs(keys[i]! - x)).toBeLessThan(tolerance);
     });
@@ -184,16 +189,11 @@ describe('rope.store', () => {
   });
 });
 
-function attentionOf(
-  shape: CacheShape,
-  { q, keys, values }: Stored,
-  from: number,
-  run = runDefault,
-): Elements {
+function attentionOf(shape: CacheShape, { q, cache }: Stored, from: number, run = runDefault): Elements {
   const n = q.length / rowStride(shape.heads * shape.headDim);
-  const buffers = [q, keys, values, emptyRows(n, shape.heads * shape.headDim)];
+  const buffers = [q, ...cache, emptyRows(n, shape.heads * shape.headDim)];
   const results = (n === 1 ? (['many', 'one'] as const) : (['many'] as const)).map(
-    (batch) => run(attention, { ...shape, batch }, buffers, [n, from])[3]!,
+    (batch) => run(attention, { ...shape, batch }, buffers, [n, from]).at(-1)!,
   );
   expect(results.at(-1)).toEqual(results[0]);
   return results[0]!;
@@ -201,6 +201,9 @@ function attentionOf(
 
 /** Scores here are sums of up to 128 products of up to 9; values are up to 3. */
 const TOLERANCE = 1e-5;
+
+/** With int8, scores and weights are rounded to 15 bits. */
+const toleranceOf = ({ cacheElem }: CacheShape) => (cacheElem === 'i8' ? 5e-3 : TOLERANCE);
 
 describe('attention', () => {
   it.each(SHAPES.map(label))(
@@ -212,19 +215,20 @@ describe('attention', () => {
         const out = cropRows(attentionOf(cacheShape(shape), stored, 0), width);
         const expected = attend(cropRows(stored.q, width), ...readCache(stored, shape, n), shape);
         expected.forEach((x, i) => {
-          expect(Math.abs(out[i]! - x)).toBeLessThan(TOLERANCE);
+          expect(Math.abs(out[i]! - x)).toBeLessThan(toleranceOf(shape));
         });
       }
     },
   );
 
-  it('gives a token the same bits alone and in a batch, beyond the first chunk too', () => {
+  it.each(['f32', 'i8'] as const)('gives a token the same bits alone and in a batch, %s', (cacheElem) => {
+    // Beyond the first chunk too.
     const shape: RopeShape = {
       heads: 2,
       kvHeads: 1,
       headDim: 4,
       context: CHUNK + 40,
-      cacheElem: 'f32',
+      cacheElem,
       style: 'half',
     };
     const n = CHUNK + 37;
@@ -235,7 +239,7 @@ describe('attention', () => {
     const together = attentionOf(cacheShape(shape), all, 0);
     const expected = attend(cropRows(all.q, width), ...readCache(all, shape, n), shape);
     cropRows(together, width).forEach((x, i) => {
-      expect(Math.abs(x - expected[i]!)).toBeLessThan(TOLERANCE);
+      expect(Math.abs(x - expected[i]!)).toBeLessThan(toleranceOf(shape));
     });
     let cache: Stored | undefined;
     let from = 0;
@@ -251,15 +255,14 @@ describe('attention', () => {
   });
 
   it('is the same in every schedule', () => {
-    for (const shape of [SHAPES[1]!, { ...SHAPES[0]!, kvHeads: 1 }]) {
-      const stored = store(shape, randomQkv(shape, 35, 9), 0, undefined);
-      const { q, keys, values } = stored;
+    for (const shape of [SHAPES[1]!, { ...SHAPES[0]!, kvHeads: 1 }, SHAPES[5]!]) {
+      const { q, cache } = store(shape, randomQkv(shape, 35, 9), 0, undefined);
       for (const [batch, n] of [
         ['many', 35],
         ['one', 1],
       ] as const) {
         const out = emptyRows(n, shape.heads * shape.headDim);
-        runSchedules(attention, { ...cacheShape(shape), batch }, [q, keys, values, out], [n, 35 - n]);
+        runSchedules(attention, { ...cacheShape(shape), batch }, [q, ...cache, out], [n, 35 - n]);
       }
     }
   });

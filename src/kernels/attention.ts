@@ -8,6 +8,7 @@ import {
   div,
   float,
   int,
+  madd,
   max,
   min,
   mul,
@@ -16,11 +17,20 @@ import {
   select,
   shift,
   sub,
+  unary,
   vector,
 } from '../loops/expr.ts';
 import type { Expr, LoopFunction } from '../loops/ir.ts';
 import type { Machine } from '../loops/machine.ts';
-import { type CacheShape, KEY_BLOCK, keyBlockStart, valueStart, valueStride } from './cache.ts';
+import {
+  type CacheShape,
+  KEY_BLOCK,
+  keyBlockStart,
+  SMALLEST_PEAK,
+  scaleStart,
+  valueStart,
+  valueStride,
+} from './cache.ts';
 import { defaultFirst, type Kernel } from './kernel.ts';
 import { forPieces, LANES, laneIndices, rowStart } from './lanes.ts';
 import { exp } from './math.ts';
@@ -51,18 +61,62 @@ export const CHUNK = 256;
 /** Scores of positions that a token must not see, and the largest score before there is any. */
 const NOTHING = Math.fround(-1e30);
 
+/** Queries and weights of an int8 cache are integers up to this: sums of their products with int8 fit i32. */
+const FINE = 32767;
+/** The smallest largest weight that weights are scaled by. */
+const SMALLEST_WEIGHT = Math.fround(1e-30);
+
+/** Queries and weights with keys and values: f32, or exact integers in pairs, which then have scales. */
+interface Arithmetic {
+  /** Elements of the sum that one multiplication takes. */
+  readonly step: 1 | 2;
+  readonly zero: Expr;
+  /** LANES vectors of `step` elements of the cache. */
+  load(buffer: BufferRef, index: Expr): Expr;
+  /** acc + a b */
+  addProduct(acc: Expr, a: Expr, b: Expr): Expr;
+}
+
+const FLOATS = (b: FunctionBuilder): Arithmetic => ({
+  step: 1,
+  zero: float(0, LANES),
+  load: (buffer, index) => cast(b.load(buffer, index, LANES), 'f32'),
+  addProduct: (acc, x, y) => add(acc, mul(x, y)),
+});
+
+const INTEGERS = (b: FunctionBuilder): Arithmetic => ({
+  step: 2,
+  zero: constant(vector('i32', LANES), 0),
+  load: (buffer, index) => cast(b.load(buffer, index, 2 * LANES), 'i16'),
+  addProduct: (acc, x, y) => add(acc, madd(x, y)),
+});
+
+/** What an int8 cache has besides. */
+interface Scales {
+  /** Of keys and values, by position. */
+  readonly keys: BufferRef;
+  readonly values: BufferRef;
+  /** [rows]: of queries, with 1 / sqrt(headDim), and of the chunk's weights. */
+  readonly query: BufferRef;
+  readonly weights: BufferRef;
+}
+
 interface Attention {
   readonly b: FunctionBuilder;
   readonly shape: AttentionShape;
   readonly s: AttentionSchedule;
+  readonly arithmetic: Arithmetic;
+  readonly scales: Scales | undefined;
   /** Heads that share a key/value head: rows of a token. */
   readonly group: number;
   readonly keys: BufferRef;
   readonly values: BufferRef;
-  /** [rows][valueStride]: q / sqrt(headDim). */
+  /** [rows][valueStride]: q / sqrt(headDim), or integers. */
   readonly query: BufferRef;
   /** [rows][CHUNK]: scores, then their exponentials. */
   readonly scores: BufferRef;
+  /** [rows][CHUNK]: what values are multiplied by: the exponentials themselves, or integers. */
+  readonly weights: BufferRef;
   /** [rows][valueStride]: the chunk's weighted values. */
   readonly partial: BufferRef;
   /** [rows][2]: what weighted values of before and of the chunk are multiplied by when they are merged. */
@@ -87,6 +141,13 @@ interface Visit {
 
 const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 
+/** f32 to i32 within +-FINE; NaN becomes -FINE, as its cast differs between targets. */
+function fine(x: Expr): Expr {
+  const { lanes } = x.type;
+  const most = float(FINE, lanes);
+  return cast(min(max(float(-FINE, lanes), unary('nearest', x)), most), 'i32');
+}
+
 /** Positions of the chunk that a row sees; below 1, or more than the chunk has, if it sees none or all. */
 function seenBy({ group, shape }: Attention, visit: Visit, row: Expr): Expr {
   if (shape.batch === 'one') return visit.ahead;
@@ -101,20 +162,20 @@ function forRows({ b, s, group, shape }: Attention, visit: Visit, body: (row: Ex
 
 /** q k for `rows` rows and `count` blocks of 16 keys: lanes are positions. */
 function writeScores(a: Attention, visit: Visit, row: Expr, rows: number, block: Expr, count: number): void {
-  const { b, shape } = a;
+  const { b, shape, arithmetic, scales } = a;
   const { headDim, batch } = shape;
+  const { step, zero } = arithmetic;
   const stride = valueStride(shape);
   const first = b.let('position', mul(block, KEY_BLOCK));
   const keys = b.let('keys', keyBlockStart(shape, visit.kvHead, add(shift('right', visit.chunk, 4), block)));
   const values = b.let('values', valueStart(shape, visit.kvHead, add(visit.chunk, first)));
   const query = b.let('query', mul(row, stride));
-  const dots = range(rows).map(() => range(count).map(() => b.var('dots', float(0, LANES))));
-  b.for('d', 0, headDim, 1, (d) => {
+  const dots = range(rows).map(() => range(count).map(() => b.var('dots', zero)));
+  b.for('d', 0, headDim, step, (d) => {
     const from = b.let('from', add(keys, mul(d, KEY_BLOCK)));
-    const column = range(count).map((i) => {
-      const key = b.load(a.keys, add(from, i * headDim * KEY_BLOCK), LANES);
-      return b.let('key', cast(key, 'f32'));
-    });
+    const column = range(count).map((i) =>
+      b.let('key', arithmetic.load(a.keys, add(from, i * headDim * KEY_BLOCK))),
+    );
     if (batch === 'one') {
       // The next keys, and as many values, which will be wanted in an order that hardware does not foresee.
       const ahead = b.let('ahead', add(values, mul(d, KEY_BLOCK)));
@@ -125,18 +186,24 @@ function writeScores(a: Attention, visit: Visit, row: Expr, rows: number, block:
     }
     const element = b.let('element', add(query, d));
     dots.forEach((dot, r) => {
-      const q = b.let('q', repeat(b.load(a.query, add(element, r * stride)), LANES));
+      const q = b.let('q', repeat(b.load(a.query, add(element, r * stride), step), LANES));
       dot.forEach((sum, i) => {
-        b.set(sum, add(sum, mul(q, column[i]!)));
+        b.set(sum, arithmetic.addProduct(sum, q, column[i]!));
       });
     });
   });
   const scores = b.let('scores', add(mul(row, CHUNK), first));
+  const scale = b.let('scale', scaleStart(shape, visit.kvHead, add(visit.chunk, first)));
+  const scoreOf = (sum: Expr, r: number, i: number) => {
+    if (scales === undefined) return sum;
+    const keyScales = b.load(scales.keys, add(scale, KEY_BLOCK * i), LANES);
+    return mul(mul(cast(sum, 'f32'), keyScales), repeat(b.load(scales.query, add(row, r)), LANES));
+  };
   dots.forEach((dot, r) => {
     const visible = b.let('visible', repeat(sub(seenBy(a, visit, add(row, r)), first), LANES));
     dot.forEach((sum, i) => {
       const lanes = add(laneIndices(LANES), constant(vector('i32', LANES), KEY_BLOCK * i));
-      const seen = select('lt', lanes, visible, sum, float(NOTHING, LANES));
+      const seen = select('lt', lanes, visible, scoreOf(sum, r, i), float(NOTHING, LANES));
       b.store(a.scores, add(scores, r * CHUNK + KEY_BLOCK * i), seen);
     });
   });
@@ -150,27 +217,28 @@ function writeWeighted(
   [element, count]: readonly [Expr, number],
   [first, last]: readonly [Expr, Expr],
 ): void {
-  const { b, shape, scores, partial } = a;
+  const { b, shape, partial, arithmetic } = a;
+  const { step } = arithmetic;
   const stride = valueStride(shape);
   const to = b.let('to', add(mul(row, stride), element));
   const place = (r: number, i: number) => add(to, r * stride + LANES * i);
   const sums = range(rows).map((r) =>
     range(count).map((i) => b.var('sums', b.load(partial, place(r, i), LANES))),
   );
-  const start = b.let('values', add(valueStart(shape, visit.kvHead, visit.chunk), element));
+  const start = b.let('values', add(valueStart(shape, visit.kvHead, visit.chunk), mul(element, step)));
   const weights = b.let('weights', mul(row, CHUNK));
   // Rows that see less than the last one have weights of 0 there.
   const end = b.let('end', min(last, seenBy(a, visit, add(row, rows - 1))));
-  b.for('position', first, end, 1, (position) => {
+  b.for('position', first, end, step, (position) => {
     const from = b.let('from', add(start, mul(position, stride)));
     const values = range(count).map((i) =>
-      b.let('value', cast(b.load(a.values, add(from, LANES * i), LANES), 'f32')),
+      b.let('value', arithmetic.load(a.values, add(from, LANES * step * i))),
     );
     const at = b.let('at', add(weights, position));
     sums.forEach((sum, r) => {
-      const weight = b.let('weight', repeat(b.load(scores, add(at, r * CHUNK)), LANES));
+      const weight = b.let('weight', repeat(b.load(a.weights, add(at, r * CHUNK), step), LANES));
       sum.forEach((partialSum, i) => {
-        b.set(partialSum, add(partialSum, mul(weight, values[i]!)));
+        b.set(partialSum, arithmetic.addProduct(partialSum, weight, values[i]!));
       });
     });
   });
@@ -212,21 +280,49 @@ function writeSoftmax(a: Attention, blocks: Expr, row: Expr): void {
   b.store(total, at, add(kept, mul(sum, repeat(grow, LANES))));
 }
 
+/** The chunk's exponentials of a row, each times the scale of its values, as integers of a scale of their own. */
+function writeWeights(a: Attention, scales: Scales, visit: Visit, blocks: Expr, row: Expr): void {
+  const { b, scores, weights, shape } = a;
+  const start = b.let('scores', mul(row, CHUNK));
+  const scale = b.let('scale', scaleStart(shape, visit.kvHead, visit.chunk));
+  const visible = b.let('visible', seenBy(a, visit, row));
+  const peaks = b.var('peaks', float(SMALLEST_WEIGHT, LANES));
+  b.for('block', 0, blocks, 1, (block) => {
+    const first = b.let('first', mul(block, KEY_BLOCK));
+    const at = b.let('at', add(start, first));
+    const scaled = mul(b.load(scores, at, LANES), b.load(scales.values, add(scale, first), LANES));
+    // Nothing was ever stored behind what is seen.
+    const seen = repeat(sub(visible, first), LANES);
+    const weight = b.let('weight', select('lt', laneIndices(LANES), seen, scaled, float(0, LANES)));
+    b.store(scores, at, weight);
+    b.set(peaks, max(peaks, weight));
+  });
+  const peak = b.let('peak', reduce('max', peaks));
+  b.store(scales.weights, row, mul(peak, float(Math.fround(1 / FINE))));
+  const factor = b.let('factor', repeat(div(float(FINE), peak), LANES));
+  b.for('block', 0, blocks, 1, (block) => {
+    const at = b.let('at', add(start, mul(block, KEY_BLOCK)));
+    b.store(weights, at, cast(fine(mul(b.load(scores, at, LANES), factor)), 'i16'));
+  });
+}
+
 /** Adds the chunk's weighted values of a row to those of before. */
-function writeMerge({ b, shape, factors, partial, weighted }: Attention, row: Expr): void {
+function writeMerge({ b, shape, factors, partial, weighted, scales }: Attention, row: Expr): void {
   const stride = valueStride(shape);
   const shrink = b.let('shrink', repeat(b.load(factors, mul(row, 2)), LANES));
-  const grow = b.let('grow', repeat(b.load(factors, add(mul(row, 2), 1)), LANES));
+  const own = b.load(factors, add(mul(row, 2), 1));
+  const scaled = scales === undefined ? own : mul(own, b.load(scales.weights, row));
+  const grow = b.let('grow', repeat(scaled, LANES));
   const start = b.let('start', mul(row, stride));
   b.for('i', 0, stride, LANES, (i) => {
     const at = b.let('at', add(start, i));
     const kept = mul(b.load(weighted, at, LANES), shrink);
-    b.store(weighted, at, add(kept, mul(b.load(partial, at, LANES), grow)));
+    b.store(weighted, at, add(kept, mul(cast(b.load(partial, at, LANES), 'f32'), grow)));
   });
 }
 
 function writeVisit(a: Attention, visit: Visit): void {
-  const { b, s, shape, partial } = a;
+  const { b, s, shape, partial, arithmetic, scales } = a;
   const stride = valueStride(shape);
   const blocks = b.let('blocks', shift('right', add(visit.visible, KEY_BLOCK - 1), 4));
   forTiles(b, blocks, s.keyBlocks, (block, count) => {
@@ -238,8 +334,11 @@ function writeVisit(a: Attention, visit: Visit): void {
       if (shape.batch === 'one') body(row);
       else b.if(compare('lt', int(0), seenBy(a, visit, row)), () => body(row));
     });
-  forSeeing((row) => writeSoftmax(a, blocks, row));
-  b.for('i', 0, mul(visit.rows, stride), LANES, (i) => b.store(partial, i, float(0, LANES)));
+  forSeeing((row) => {
+    writeSoftmax(a, blocks, row);
+    if (scales !== undefined) writeWeights(a, scales, visit, blocks, row);
+  });
+  b.for('i', 0, mul(visit.rows, stride), LANES, (i) => b.store(partial, i, arithmetic.zero));
   const tiles = stride / LANES;
   const full = tiles - (tiles % s.valueTiles);
   b.for('first', 0, visit.visible, s.positions, (first) => {
@@ -252,23 +351,64 @@ function writeVisit(a: Attention, visit: Visit): void {
   forSeeing((row) => writeMerge(a, row));
 }
 
+/** The query of a row, in the form that keys are multiplied with. */
+function writeQuery(a: Attention, q: BufferRef, row: Expr, to: Expr, from: Expr): void {
+  const { b, shape, scales, query } = a;
+  const { headDim } = shape;
+  const root = Math.fround(1 / Math.sqrt(headDim));
+  const load = (i: Expr, lanes: number) => b.load(q, add(from, i), lanes);
+  if (scales === undefined) {
+    forPieces(b, headDim, LANES, (i, lanes) =>
+      b.store(query, add(to, i), mul(load(i, lanes), float(root, lanes))),
+    );
+    return;
+  }
+  const peak = b.var('peak', float(SMALLEST_PEAK));
+  forPieces(b, headDim, LANES, (i, lanes) => {
+    const size = unary('abs', load(i, lanes));
+    b.set(peak, max(peak, lanes === 1 ? size : reduce('max', size)));
+  });
+  b.store(scales.query, row, mul(peak, float(Math.fround(root / FINE))));
+  const factor = b.let('factor', div(float(FINE), peak));
+  forPieces(b, headDim, LANES, (i, lanes) => {
+    b.store(query, add(to, i), cast(fine(mul(load(i, lanes), repeat(factor, lanes))), 'i16'));
+  });
+}
+
 function build(name: string, shape: AttentionShape, s: AttentionSchedule): LoopFunction {
   const { heads, kvHeads, headDim, cacheElem } = shape;
   const group = heads / kvHeads;
   const stride = valueStride(shape);
   const most = s.tokens * group;
   const b = new FunctionBuilder(name);
+  const integers = cacheElem === 'i8';
   const q = b.buffer('q', 'f32', 'read');
+  const keys = b.buffer('keys', cacheElem, 'read');
+  const keyScales = integers ? b.buffer('keyScales', 'f32', 'read') : undefined;
+  const values = b.buffer('values', cacheElem, 'read');
+  const valueScales = integers ? b.buffer('valueScales', 'f32', 'read') : undefined;
+  const scores = b.local('scores', 'f32', most * CHUNK);
   const a: Attention = {
     b,
     shape,
     s,
+    arithmetic: integers ? INTEGERS(b) : FLOATS(b),
+    scales:
+      keyScales === undefined || valueScales === undefined
+        ? undefined
+        : {
+            keys: keyScales,
+            values: valueScales,
+            query: b.local('queryScale', 'f32', most),
+            weights: b.local('weightScale', 'f32', most),
+          },
     group,
-    keys: b.buffer('keys', cacheElem, 'read'),
-    values: b.buffer('values', cacheElem, 'read'),
-    query: b.local('query', 'f32', most * stride),
-    scores: b.local('scores', 'f32', most * CHUNK),
-    partial: b.local('partial', 'f32', most * stride),
+    keys,
+    values,
+    query: b.local('query', integers ? 'i16' : 'f32', most * stride),
+    scores,
+    weights: integers ? b.local('weights', 'i16', most * CHUNK) : scores,
+    partial: b.local('partial', integers ? 'i32' : 'f32', most * stride),
     factors: b.local('factors', 'f32', most * 2),
     largest: b.local('largest', 'f32', most),
     total: b.local('total', 'f32', most * LANES),
@@ -302,10 +442,7 @@ function build(name: string, shape: AttentionShape, s: AttentionSchedule): LoopF
       b.store(a.total, mul(row, LANES), float(0, LANES));
       const to = b.let('to', mul(row, stride));
       b.for('i', 0, stride, LANES, (i) => b.store(a.weighted, add(to, i), float(0, LANES)));
-      forPieces(b, headDim, LANES, (i, lanes) => {
-        const scaled = mul(b.load(q, add(at, i), lanes), float(Math.fround(1 / Math.sqrt(headDim)), lanes));
-        b.store(a.query, add(to, i), scaled);
-      });
+      writeQuery(a, q, row, to, at);
     });
     const start = b.let('start', add(pos, first));
     const end = b.let('end', add(start, count));
@@ -378,7 +515,8 @@ function schedules(shape: AttentionShape, machine: Machine): readonly AttentionS
 
 /**
  * softmax(q k / sqrt(headDim)) v over the positions up to each token's own, in f32, chunk by chunk: each is
- * softmaxed by itself and merged into those before (Milakov and Gimelshein 2018; Dao et al. 2022).
+ * softmaxed by itself and merged into those before (Milakov and Gimelshein 2018; Dao et al. 2022). With an int8
+ * cache, queries and weights become integers of 16 bits, and products are exact.
  */
 export const attention: Kernel<AttentionShape, AttentionSchedule> = {
   op: 'attention',

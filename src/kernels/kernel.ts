@@ -76,11 +76,15 @@ reduction has a fixed order (a fixed number of partial sums, attention in chunks
                                                    out f32 w [n, pad(m)]; n      both encoded as group-lanes
   rope.store     {heads, kvHeads, headDim, context, style, cacheElem}
                                                    qkv f32 r [n, pad((heads+2kvHeads)*headDim)], table f32 r [positions, headDim],
-                                                   qOut f32 w [n, pad(heads*headDim)], keys w, values w; n, pos
+                                                   qOut f32 w [n, pad(heads*headDim)], keys w, (keyScales f32 w,)
+                                                   values w(, valueScales f32 w); n, pos
   attention      {heads, kvHeads, headDim, context, cacheElem, batch: 'one'|'many'}
-                                                   q f32 r, keys r, values r, out f32 w [n, pad(heads*headDim)]; n, pos
+                                                   q f32 r, keys r, (keyScales f32 r,) values r, (valueScales f32 r,) out f32 w [n, pad(heads*headDim)]; n, pos
                  keys of a layer: [kvHeads][ceil(context/16)][headDim][16 positions]
                  values: [kvHeads][alignUp(context,16)][alignUp(headDim,16)]
+                 with cacheElem i8, elements in pairs: keys [kvHeads][ceil(context/16)][headDim/2][16 positions][2],
+                 values [kvHeads][alignUp(context,16)/2][alignUp(headDim,16)][2 positions]; an element is a code times
+                 the scale of its position, [kvHeads][alignUp(context,16)]
                  positions that were not stored, and the padding of values, may hold anything, NaN included
   gate.packed    {k, act}                          gateUp f32 r [n, pad(2k)], out f32 w [n, pad(k)]; n
   add            {k}                               a f32 r, b f32 r, out f32 w; n

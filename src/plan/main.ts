@@ -1,4 +1,5 @@
 import { LutraError } from '../common/errors.ts';
+import type { CachePart } from '../kernels/cache.ts';
 import { type BufferRef, FunctionBuilder } from '../loops/builder.ts';
 import { add, compare, div, int, max, min, mul, sub } from '../loops/expr.ts';
 import { type Expr, LINE, type LoopFunction, MAIN_BUFFERS, MAIN_SCALARS } from '../loops/ir.ts';
@@ -12,7 +13,7 @@ export interface Addresses {
   rowBytes(name: string): number;
   weight(constant: string, region: number): number;
   /** From the start of a sequence's cache. */
-  cache(layer: number, part: 'keys' | 'values'): number;
+  cache(layer: number, part: CachePart): number;
   /** The value that goes straight to the caller's logits. */
   readonly logits: string;
   /** In floats. */

@@ -1,6 +1,7 @@
 import { LutraError } from '../common/errors.ts';
 import { alignUp } from '../common/math.ts';
 import type { Graph, TensorType } from '../graph/ir.ts';
+import { type CachePart, cacheParts } from '../kernels/cache.ts';
 import { ROW_PAD } from '../kernels/kernel.ts';
 import { LINE } from '../loops/ir.ts';
 import { type Interval, placeBuffers } from './layout.ts';
@@ -70,19 +71,17 @@ function placeArena(steps: readonly Step[], block: number, logits: string) {
 }
 
 function placeCache(graph: Graph, { context, cacheElem }: PlanOptions) {
-  const elem = cacheElem === 'f32' ? 4 : 2;
   const offsets = new Map<string, number>();
   let bytes = 0;
   for (const node of graph.nodes) {
     if (node.op !== 'attention.packed') continue;
     const { layer, kvHeads, headDim } = node.attrs as { layer: number; kvHeads: number; headDim: number };
-    const positions = alignUp(context, 16);
-    offsets.set(`${layer}.keys`, bytes);
-    bytes += alignUp(kvHeads * positions * headDim * elem, LINE);
-    offsets.set(`${layer}.values`, bytes);
-    bytes += alignUp(kvHeads * positions * alignUp(headDim, 16) * elem, LINE);
+    for (const [part, size] of cacheParts({ kvHeads, headDim, context, cacheElem })) {
+      offsets.set(`${layer}.${part}`, bytes);
+      bytes += alignUp(size, LINE);
+    }
   }
-  return { at: (layer: number, part: 'keys' | 'values') => offsets.get(`${layer}.${part}`)!, bytes };
+  return { at: (layer: number, part: CachePart) => offsets.get(`${layer}.${part}`)!, bytes };
 }
 
 /** Names kernels so that a person can tell them apart in a profile: `lowbit_matmul_3840_2560_one`. */

@@ -2,6 +2,7 @@ import { LutraError } from '../common/errors.ts';
 import { alignUp } from '../common/math.ts';
 import type { Constant, Graph, Node, TensorType } from '../graph/ir.ts';
 import { codeBits } from '../graph/types.ts';
+import { type CachePart, cacheParts } from '../kernels/cache.ts';
 import { ROW_PAD } from '../kernels/kernel.ts';
 import type { PlanOptions, ShapeValue } from './types.ts';
 
@@ -9,7 +10,7 @@ import type { PlanOptions, ShapeValue } from './types.ts';
 export type Operand =
   | { readonly kind: 'value'; readonly name: string }
   | { readonly kind: 'weight'; readonly constant: string; readonly region: number }
-  | { readonly kind: 'cache'; readonly layer: number; readonly part: 'keys' | 'values' }
+  | { readonly kind: 'cache'; readonly layer: number; readonly part: CachePart }
   | { readonly kind: 'tokens' }
   | { readonly kind: 'outputs' }
   /** The upper bounds of the logits, which lie behind the lower ones of all outputs. */
@@ -272,9 +273,8 @@ const attentionPacked: Lowering = (node, context) => {
   const headDim = Number(attr(node, 'headDim'));
   const [output] = node.outputs;
   const query = { name: `${output!.name}.query`, type: output!.type };
-  const keys: Operand = { kind: 'cache', layer, part: 'keys' };
-  const values: Operand = { kind: 'cache', layer, part: 'values' };
   const shape = { heads, kvHeads, headDim, context: positions, cacheElem };
+  const cache = cacheParts(shape).map(([part]): Operand => ({ kind: 'cache', layer, part }));
   return [
     {
       rows: 'sequences',
@@ -283,8 +283,7 @@ const attentionPacked: Lowering = (node, context) => {
         operand(node.inputs[0]!, context),
         operand(node.inputs[1]!, context),
         { kind: 'value', name: query.name },
-        keys,
-        values,
+        ...cache,
       ],
       scalars: ['n', 'pos'],
       defines: [query],
@@ -293,7 +292,7 @@ const attentionPacked: Lowering = (node, context) => {
       rows: 'sequences',
       kernel: plain('attention', { ...shape, batch: 'many' }),
       single: plain('attention', { ...shape, batch: 'one' }),
-      operands: [{ kind: 'value', name: query.name }, keys, values, { kind: 'value', name: output!.name }],
+      operands: [{ kind: 'value', name: query.name }, ...cache, { kind: 'value', name: output!.name }],
       scalars: ['n', 'pos'],
       defines: [output!],
     },

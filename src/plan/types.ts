@@ -1,4 +1,5 @@
 import type { Node } from '../graph/ir.ts';
+import type { CacheElem } from '../kernels/cache.ts';
 import type { LoopFunction } from '../loops/ir.ts';
 
 export type ShapeValue = number | string | boolean;
@@ -40,7 +41,7 @@ export interface PlanOptions {
   readonly context: number;
   /** Tokens computed at a time during prefill; a multiple of 16. */
   readonly block: number;
-  readonly cacheElem: 'f32' | 'f16';
+  readonly cacheElem: CacheElem;
 }
 
 /**

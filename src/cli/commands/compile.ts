@@ -1,4 +1,5 @@
 import { type Command, Option } from 'commander';
+import type { CacheForm } from '../../api/compile.ts';
 import { openArtifact } from '../../artifact/open.ts';
 import { LutraError } from '../../common/errors.ts';
 import type { RoundingSummary } from '../../models/info.ts';
@@ -15,7 +16,7 @@ interface CompileFlags extends ModelOptions, WeightOptions {
   readonly output: string;
   readonly head?: HeadForm;
   readonly encoding?: 'auto' | TernaryEncoding;
-  readonly cache?: 'f32' | 'f16';
+  readonly cache?: CacheForm;
   readonly records?: string;
   readonly standalone?: true;
   readonly arch?: string;
@@ -45,9 +46,10 @@ export function addCompileCommand(program: Command, deps: Deps): void {
       ).choices(['auto', ...TERNARY_ENCODINGS]),
     )
     .addOption(
-      new Option('--cache <type>', 'elements of the KV cache; f16 is half the size and not lossless').choices(
-        ['f32', 'f16'],
-      ),
+      new Option(
+        '--cache <type>',
+        'elements of the KV cache: f32; f16, half the size, or int8, a quarter (not lossless)',
+      ).choices(['f32', 'f16', 'int8']),
     )
     .option('--bits <n>', 'round weights that are floats to 1, 2, 3, 4 or 8 bits', codeBits('--bits'))
     .option('--group <n>', 'columns that share a scale (default 128), or row: all', groupSize('--group'))
