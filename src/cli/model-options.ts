@@ -6,7 +6,7 @@ import type { Deps } from './deps.ts';
 import type { ProgressBar } from './progress.ts';
 
 export const MODEL_HELP =
-  'embedded (the default), a checkpoint folder, a compiled folder, or hf:org/name[@revision]';
+  'embedded (the default), a checkpoint folder, a GGUF file, a compiled folder, or hf:org/name[/file.gguf][@revision]';
 
 /** Turns the MODEL argument into what the library takes. */
 export function modelSource(model: string): string {
