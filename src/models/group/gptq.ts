@@ -23,6 +23,43 @@ function codeAt(words: Uint32Array, start: number, stride: number, bits: number,
   return (low | high) & (2 ** bits - 1);
 }
 
+/** Rows whose codes are written at a time, so that what is read and what is written stay in a cache. */
+const BLOCK = 64;
+
+/** Codes [rows, cols] of words [cols bits/32, rows], where no code is in two words. */
+function unpackWords(words: Uint32Array, codes: Uint8Array, bits: number, rows: number, cols: number): void {
+  const perWord = 32 / bits;
+  const mask = 2 ** bits - 1;
+  for (let first = 0; first < rows; first += BLOCK) {
+    const end = Math.min(rows, first + BLOCK);
+    for (let w = 0; w * perWord < cols; w++) {
+      for (let r = first; r < end; r++) {
+        const word = words[w * rows + r]!;
+        const to = r * cols + w * perWord;
+        for (let i = 0; i < perWord; i++) codes[to + i] = (word >>> (bits * i)) & mask;
+      }
+    }
+  }
+}
+
+/** The same of any bits, columns taken in the given order. */
+function unpackStreams(
+  words: Uint32Array,
+  codes: Uint8Array,
+  bits: number,
+  rows: number,
+  cols: number,
+  order: Int32Array | undefined,
+): void {
+  for (let first = 0; first < rows; first += BLOCK) {
+    const end = Math.min(rows, first + BLOCK);
+    for (let k = 0; k < cols; k++) {
+      const from = order === undefined ? k : order[k]!;
+      for (let r = first; r < end; r++) codes[r * cols + k] = codeAt(words, r, rows, bits, from);
+    }
+  }
+}
+
 /** Floats [groups, rows] as [rows, groups]. */
 function transposeScales(stored: StoredFloats, groups: number, rows: number): StoredFloats {
   if (stored.dtype !== 'f16') {
@@ -143,16 +180,8 @@ export async function readGptq(source: GptqSource, checkpoint: Checkpoint): Prom
   const words = await readWords(checkpoint, `${tensor}.qweight`, [wordsOf(cols, bits), rows]);
   const order = await readOrderOf(source, checkpoint, cols);
   const codes = new Uint8Array(rows * cols);
-  // Words go along the rows of the stored matrix: some rows of ours at a time, so that both stay in a cache.
-  const BLOCK = 64;
-  for (let first = 0; first < rows; first += BLOCK) {
-    for (let k = 0; k < cols; k++) {
-      const from = order === undefined ? k : order[k]!;
-      for (let r = first; r < Math.min(rows, first + BLOCK); r++) {
-        codes[r * cols + k] = codeAt(words, r, rows, bits, from);
-      }
-    }
-  }
+  if (32 % bits === 0 && order === undefined) unpackWords(words, codes, bits, rows, cols);
+  else unpackStreams(words, codes, bits, rows, cols, order);
   const scales = await readGroupScales(checkpoint, tensor, groups, rows);
   const zeros = await readGptqZeros(source, checkpoint, groups, rows);
   return {
