@@ -115,9 +115,9 @@ static int start_team(Model *model, i32 size) {
 
 #if defined(__linux__)
 /*
- * The address of every 4 KiB page has to be looked up, in a virtual machine through two tables: streaming weights
- * from huge pages was 1.4 times as fast. Few file systems have huge pages, so what steps stream is copied from the
- * file, which is in no other memory of this process then. Tables of which few rows are read stay mapped.
+ * The address of every 4 KiB page has to be looked up, in a virtual machine through two tables. Few file systems
+ * have huge pages, so where LUTRA_HUGE_PAGES=1 asks for them, what steps stream is copied from the file, which is in
+ * no other memory of this process then. Tables of which few rows are read stay mapped.
  */
 #define HUGE_PAGE ((i64)2 << 20)
 #define COPY_BYTES ((i64)8 << 20)
@@ -167,10 +167,10 @@ static int copy_range(u8 *weights, int file, i64 from, i64 end, i32 threads) {
   return !atomic_load(&copy.failed) && mprotect(weights + from, bytes, PROT_READ) == 0;
 }
 
-/* Whether this machine has huge pages and room for that much of them, and nobody forbids it. */
+/* Whether huge pages are asked for, and this machine has them and room for that much. */
 static int wants_huge_pages(i64 bytes) {
   const char *asked = getenv("LUTRA_HUGE_PAGES");
-  if (asked != NULL && strcmp(asked, "0") == 0) return 0;
+  if (asked == NULL || strcmp(asked, "1") != 0) return 0;
   if (bytes > (i64)sysconf(_SC_PHYS_PAGES) / 2 * (i64)sysconf(_SC_PAGESIZE)) return 0;
   const int file = open("/sys/kernel/mm/transparent_hugepage/enabled", O_RDONLY | O_CLOEXEC);
   if (file < 0) return 0;
