@@ -58,8 +58,8 @@ describe('linePlot', () => {
 
   test('places points by value: sorted by x, twice the value twice as high', () => {
     const path = / d="([^"]*)"/.exec(linePlot(plot))![1]!;
-    // Axes: x from 0 to 2 over 68 to 530, y from 0 to 40 over 342 to 76.
-    expect(path).toBe('M299 209 L530 142.5');
+    // Axes: x from 0 to 2 over 68 to 530, y from 0 to 40 over 362 to 96.
+    expect(path).toBe('M299 229 L530 162.5');
   });
 
   test('refuses to draw nothing', () => {

@@ -81,7 +81,7 @@ export function multiplyAddProgram(machine: Machine, chunks: number, rounds: num
     k.for('round', 0, rounds, 1, () =>
       k.for('at', 0, steps(machine) * step, step, (at) => {
         for (let x = 0; x < ACTIVATIONS; x++) {
-          const activations = load(add(at, x * bytes));
+          const activations = k.let('activations', load(add(at, x * bytes)));
           for (const [c, code] of codes.entries()) {
             const sum = sums[c * ACTIVATIONS + x]!;
             k.set(sum, accumulate(machine, sum, code, activations));
