@@ -1,6 +1,5 @@
 /** Values to GGUF blocks: ternary ones exactly, floats by the usual roundings. */
 import { f16ToF32, f32ToF16 } from '../../common/halves.ts';
-import { roundHalfEven } from '../../common/math.ts';
 
 /** Types that hold ternary weights exactly, but for the scale of those with a 16-bit one. */
 export type TernaryGgufType = 'TQ1_0' | 'TQ2_0' | 'I2_S' | 'Q4_0' | 'Q8_0';
@@ -128,6 +127,9 @@ function encodeQ8Trits(trits: Int8Array, scale: number): Uint8Array {
   return out;
 }
 
+/** Adding and subtracting it rounds a float64 up to 2^51 to the nearest integer, ties to even. */
+const ROUND = 1.5 * 2 ** 52;
+
 /** Floats to Q8_0: the largest magnitude of a block of 32 is 127. */
 export function encodeQ8Floats(values: Float32Array): Uint8Array {
   const blocks = values.length / 32;
@@ -140,12 +142,18 @@ export function encodeQ8Floats(values: Float32Array): Uint8Array {
     out[b * 34] = bits & 255;
     out[b * 34 + 1] = bits >> 8;
     const inverse = scale === 0 ? 0 : 1 / scale;
-    for (let j = 0; j < 32; j++) out[b * 34 + 2 + j] = roundHalfEven(values[b * 32 + j]! * inverse);
+    for (let j = 0; j < 32; j++) {
+      out[b * 34 + 2 + j] = values[b * 32 + j]! * inverse + ROUND - ROUND;
+    }
   }
   return out;
 }
 
-const clamp = (value: number, low: number, high: number) => Math.min(Math.max(value, low), high);
+/** The nearest integer from `low` to `high`. */
+function nearest(value: number, low: number, high: number): number {
+  const rounded = value + ROUND - ROUND;
+  return Math.min(Math.max(rounded, low), high);
+}
 
 /**
  * The scale for 16 values with codes from -32 to 31 that loses least, among those near the one by which the
@@ -160,15 +168,16 @@ function bestScale(values: Float32Array, first: number): number {
   if (extreme === 0) return 0;
   let best = extreme / -32;
   let bestGain = 0;
-  for (let step = -9; step <= 9; step++) {
-    const inverse = -(32 + 0.1 * step) / extreme;
+  for (let step = -4; step <= 4; step++) {
+    const inverse = -(32 + 0.2 * step) / extreme;
     let sumVq = 0;
     let sumQq = 0;
     for (let j = 0; j < 16; j++) {
       const value = values[first + j]!;
-      const code = clamp(roundHalfEven(value * inverse), -32, 31);
-      sumVq += value * value * value * code;
-      sumQq += value * value * code * code;
+      const code = nearest(value * inverse, -32, 31);
+      const weighted = value * value * code;
+      sumVq += weighted * value;
+      sumQq += weighted * code;
     }
     // The best scale for these codes is sumVq / sumQq, and takes this much off the squared error.
     const gain = sumQq > 0 ? (sumVq * sumVq) / sumQq : 0;
@@ -212,13 +221,15 @@ export function encodeQ6Floats(values: Float32Array): Uint8Array {
       continue;
     }
     for (let s = 0; s < 16; s++) {
-      const code = clamp(roundHalfEven(scales[s]! / d), -128, 127);
+      const code = nearest(scales[s]! / d, -128, 127);
       out[to + 192 + s] = code;
       const scale = code * d;
       for (let j = 0; j < 16; j++) {
         const at = 16 * s + j;
-        const q = (scale === 0 ? 0 : clamp(roundHalfEven(values[from + at]! / scale), -32, 31)) + 32;
-        const [half, quarter, l] = [at >> 7, (at >> 5) & 3, at & 31];
+        const q = (scale === 0 ? 0 : nearest(values[from + at]! / scale, -32, 31)) + 32;
+        const half = at >> 7;
+        const quarter = (at >> 5) & 3;
+        const l = at & 31;
         const low = to + 64 * half + 32 * (quarter & 1) + l;
         out[low] = out[low]! | ((q & 15) << (4 * (quarter >> 1)));
         const high = to + 128 + 32 * half + l;

@@ -155,7 +155,9 @@ function decodeQ6K(bytes: Uint8Array): GroupedCodes {
     const d = half(bytes, at + 208);
     for (let g = 0; g < 16; g++) scales[b * 16 + g] = d * ((bytes[at + 192 + g]! << 24) >> 24);
     for (let i = 0; i < 256; i++) {
-      const [h, s, l] = [i >> 7, (i >> 5) & 3, i & 31];
+      const h = i >> 7;
+      const s = (i >> 5) & 3;
+      const l = i & 31;
       const low = (bytes[at + 64 * h + 32 * (s & 1) + l]! >> (4 * (s >> 1))) & 15;
       const high = (bytes[at + 128 + 32 * h + l]! >> (2 * s)) & 3;
       codes[b * 256 + i] = low | (high << 4);
