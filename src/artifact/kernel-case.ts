@@ -162,6 +162,12 @@ function sizesOf(use: KernelUse, extent: Extent): Readonly<Record<string, number
       return { gateUp: rows(2 * k), out: rows(k) };
     case 'add':
       return { a: rows(k), b: rows(k), out: rows(k) };
+    case 'bias':
+      return { x: rows(k), bias: pad(k), out: rows(k) };
+    case 'scale':
+      return { x: rows(k), out: rows(k) };
+    case 'rmsNorm.heads':
+      return { x: rows(k), weight: pad(number('normed')), out: rows(k) };
     case 'selectOutputs':
       return { x: rows(k), outputs: n + 1, out: rows(k) };
     default:

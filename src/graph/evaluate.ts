@@ -1,6 +1,7 @@
 import { LutraError } from '../common/errors.ts';
 import type { Dim, Graph, TensorType, Value } from './ir.ts';
 import { nodeText, operatorOf, type Registry } from './registry.ts';
+import { fillAttrs } from './schema.ts';
 import { holds, type Numbers, type Step, type Tensor } from './step.ts';
 import { typeText } from './types.ts';
 
@@ -44,9 +45,10 @@ export function evaluateGraph(
   };
   for (const node of graph.nodes) {
     const where = nodeText(node);
-    const results = operatorOf(registry, node.op, where).reference({
+    const def = operatorOf(registry, node.op, where);
+    const results = def.reference({
       inputs: node.inputs.map((name) => read(name, where)),
-      attrs: node.attrs,
+      attrs: fillAttrs(node.attrs, def.attrs),
       step,
     });
     for (const [i, value] of node.outputs.entries()) {

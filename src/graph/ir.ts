@@ -67,17 +67,31 @@ export type WeightSource =
     }
   /** f32 [rows], each 1/s of the tensor: what goes with `absmean-ternary`. */
   | { readonly kind: 'absmean-scale'; readonly tensor: string; readonly rows: number }
+  /** f32 [length * times]: `times` times after each other, (value + plus) * factor of each value of a float vector. */
+  | {
+      readonly kind: 'adjusted';
+      readonly tensor: string;
+      readonly plus: number;
+      readonly factor: number;
+      readonly times: number;
+    }
   /** A part of a matrix quantized in groups of columns: see `GroupSource`. */
   | { readonly kind: GroupPart; readonly of: GroupSource }
   /** The parts one after the other along the first axis. */
   | { readonly kind: 'concat'; readonly parts: readonly WeightSource[] }
-  /** f32 [positions, headDim]: cos of the headDim/2 angles position * theta^(-2i/headDim), then their sines. */
+  /**
+   * f32 [positions, headDim]: cos of the headDim/2 angles position * theta^(-2i/headDim), then their sines. Frequency i,
+   * scaled if there is `scaling`, is divided by divisors[i] or by the only divisor; cosines and sines are multiplied by
+   * `magnitude`.
+   */
   | {
       readonly kind: 'rope-table';
       readonly theta: number;
       readonly headDim: number;
       readonly positions: number;
       readonly scaling?: RopeScaling;
+      readonly divisors?: readonly number[];
+      readonly magnitude?: number;
     }
   /** Values given in place, row-major. */
   | { readonly kind: 'data'; readonly values: readonly number[] };
@@ -183,9 +197,14 @@ as importers write them
   slice(x f32[t, k]) {start, length} -> f32[t, length]                 along the last axis
   rope(x f32[tokens, heads*headDim], table f32[positions, headDim]) {heads, headDim, style: 'half' | 'interleaved'}
   attention(q f32[tokens, heads*headDim], k f32[tokens, kvHeads*headDim], v likewise)
-      {layer, heads, kvHeads, headDim} -> f32[tokens, heads*headDim]   causal, scaled by 1/sqrt(headDim)
-  gate(gate f32[t, k], up f32[t, k]) {act: 'relu2' | 'silu'} -> f32[t, k]
+      {layer, heads, kvHeads, headDim, window?} -> f32[tokens, heads*headDim]   causal, scaled by 1/sqrt(headDim)
+      with a window, only the last so many positions, the token's own among them
+  gate(gate f32[t, k], up f32[t, k]) {act: 'relu2' | 'silu' | 'gelu'} -> f32[t, k]
   add(a, b) -> f32[t, k]
+  bias(x f32[t, k], bias f32[k]) -> f32[t, k]                          the same row added to all rows
+  scale(x f32[t, k]) {factor} -> f32[t, k]
+  rmsNorm.heads(x f32[t, k], weight f32[n]) {headDim, eps} -> f32[t, k]
+      each headDim of the first n columns normed by themselves; the others as they are
   selectOutputs(x f32[tokens, k]) -> f32[outputs, k]                   the tokens whose logits are wanted
   matmul(x f32[t, k], table float[m, k]) -> f32[t, m]                  the output head; table may be the embedding
   quantize.group(x f32[t, k], order i32[k]?) {group, to: 'int8' | 'int16'} -> q i8|i16[t, k], scale f32[t, a], sum i32[t, a]
@@ -202,6 +221,6 @@ as passes leave them for kernels
   rmsNorm.quantize.group(x f32[t, k], weight f32[k], order i32[k]?) {eps, group, to} -> q, scale, sum
   lowbit.matmul.group.add(q, scale, sum, weight, weightScale, residual f32[t, m], zeros?) -> f32[t, m]
   attention.packed(qkv f32[tokens, (heads + 2 kvHeads) * headDim], table f32[positions, headDim])
-      {layer, heads, kvHeads, headDim, style} -> f32[tokens, heads*headDim]   rope on q and k, then attention
+      {layer, heads, kvHeads, headDim, style, window?} -> f32[tokens, heads*headDim]   rope on q and k, then attention
   gate.packed(gateUp f32[t, 2k]) {act} -> f32[t, k]                    gate half first
 */

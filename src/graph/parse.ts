@@ -121,10 +121,25 @@ function parseFields<const K extends string>(reader: Reader, names: readonly K[]
 }
 
 function parseRopeTable(reader: Reader): WeightSource {
-  const table = parseFields(reader, ['theta', 'headDim', 'positions']);
-  if (!reader.skip(',')) return { kind: 'rope-table', ...table };
-  const scaling: RopeScaling = parseFields(reader, ['factor', 'lowFactor', 'highFactor', 'originalContext']);
-  return { kind: 'rope-table', ...table, scaling };
+  let table: Extract<WeightSource, { readonly kind: 'rope-table' }> = {
+    kind: 'rope-table',
+    ...parseFields(reader, ['theta', 'headDim', 'positions']),
+  };
+  while (reader.skip(',')) {
+    if (reader.skip('divisors')) {
+      reader.expect('=');
+      reader.expect('[');
+      table = { ...table, divisors: reader.list(']', () => reader.number('a divisor')) };
+    } else if (reader.skip('magnitude')) {
+      reader.expect('=');
+      table = { ...table, magnitude: reader.number('the number magnitude') };
+    } else {
+      const names = ['factor', 'lowFactor', 'highFactor', 'originalContext'] as const;
+      const scaling: RopeScaling = parseFields(reader, names);
+      table = { ...table, scaling };
+    }
+  }
+  return table;
 }
 
 const GROUP_PARTS: readonly GroupPart[] = ['codes', 'scales', 'zeros', 'order'];
@@ -196,13 +211,14 @@ function parseFixedSource(reader: Reader, kind: string, token: Token): WeightSou
   const part = GROUP_PARTS.find((candidate) => candidate === kind);
   if (part !== undefined) return { kind: part, of: parseGroup(reader) };
   const plain = TENSOR_KINDS.find((candidate) => candidate === kind);
-  if (plain === undefined && kind !== 'scale' && kind !== 'absmean-scale') {
+  if (plain === undefined && kind !== 'scale' && kind !== 'absmean-scale' && kind !== 'adjusted') {
     failAt(token, `${JSON.stringify(kind)} is no kind of source`);
   }
   const tensor = reader.string('the name of a tensor, in quotes');
   if (plain !== undefined) return { kind: plain, tensor };
   reader.expect(',');
   if (kind === 'absmean-scale') return { kind, tensor, ...parseFields(reader, ['rows']) };
+  if (kind === 'adjusted') return { kind, tensor, ...parseFields(reader, ['plus', 'factor', 'times']) };
   const direction = (['multiply', 'divide'] as const).find((word) => reader.skip(word));
   if (direction === undefined) reader.fail('multiply or divide');
   reader.expect(',');

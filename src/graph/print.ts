@@ -78,11 +78,23 @@ function sourceText(source: WeightSource): string {
       return `scale(${JSON.stringify(source.tensor)}, ${source.direction}, rows = ${source.rows})`;
     case 'absmean-scale':
       return `absmean-scale(${JSON.stringify(source.tensor)}, rows = ${source.rows})`;
+    case 'adjusted': {
+      const { tensor, plus, factor, times } = source;
+      return `adjusted(${JSON.stringify(tensor)}, ${assignments({ plus, factor, times })})`;
+    }
     case 'concat':
       return `concat(${source.parts.map(sourceText).join(', ')})`;
     case 'rope-table': {
-      const { theta, headDim, positions, scaling } = source;
-      return `rope-table(${assignments({ theta, headDim, positions, ...scaling })})`;
+      const { theta, headDim, positions, scaling, divisors, magnitude } = source;
+      const numbers = {
+        theta,
+        headDim,
+        positions,
+        ...scaling,
+        ...(magnitude !== undefined && { magnitude }),
+      };
+      const divided = divisors === undefined ? '' : `, divisors = ${attrText(divisors)}`;
+      return `rope-table(${assignments(numbers)}${divided})`;
     }
     case 'codes':
     case 'scales':

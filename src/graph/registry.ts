@@ -9,7 +9,14 @@
 import { LutraError } from '../common/errors.ts';
 import { nearest } from '../common/nearest.ts';
 import type { Attrs, Node, TensorType } from './ir.ts';
-import { type AttrSchemas, bindInputs, checkAttrs, type InputSchema, signatureText } from './schema.ts';
+import {
+  type AttrSchemas,
+  bindInputs,
+  checkAttrs,
+  fillAttrs,
+  type InputSchema,
+  signatureText,
+} from './schema.ts';
 import type { Numbers, Step, Tensor } from './step.ts';
 
 /** A use of an operator whose inputs and attributes already fit the schema. */
@@ -112,7 +119,7 @@ export function inferTypes(
   const dims = bindInputs(inputs, def.inputs, reject);
   const types = def.infer({
     inputs,
-    attrs,
+    attrs: fillAttrs(attrs, def.attrs),
     rows: dims.get('t') === 'outputs' ? 'outputs' : 'tokens',
     size(name) {
       const dim = dims.get(name);

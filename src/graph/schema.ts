@@ -32,6 +32,8 @@ export function optional(schema: InputSchema): InputSchema {
 export interface AttrSchema<T extends AttrValue = AttrValue> {
   readonly expected: string;
   accepts(value: AttrValue): value is T;
+  /** What the attribute is where it is left out; without it, it must not be. */
+  readonly fallback?: T;
 }
 
 export function integerAttr(min: number): AttrSchema<number> {
@@ -55,9 +57,23 @@ export function choiceAttr<const T extends string>(...choices: readonly T[]): At
   };
 }
 
+/** An attribute that may be left out, and then is `fallback`. */
+export function defaultAttr<T extends AttrValue>(schema: AttrSchema<T>, fallback: T): AttrSchema<T> {
+  return { ...schema, fallback };
+}
+
 export type AttrSchemas<A extends Attrs> = { readonly [K in keyof A]: AttrSchema<A[K]> };
 
-/** Checks attributes against their schemas: none missing, none unknown. */
+/** The attributes of a node with those filled in that it leaves out. */
+export function fillAttrs(attrs: Attrs, schemas: AttrSchemas<Attrs>): Attrs {
+  const missing = Object.entries(schemas).filter(
+    ([name, { fallback }]) => fallback !== undefined && attrs[name] === undefined,
+  );
+  if (missing.length === 0) return attrs;
+  return { ...attrs, ...Object.fromEntries(missing.map(([name, { fallback }]) => [name, fallback!])) };
+}
+
+/** Checks attributes against their schemas: none missing that has no default, none unknown. */
 export function checkAttrs(attrs: Attrs, schemas: AttrSchemas<Attrs>, reject: (what: string) => never): void {
   for (const name of Object.keys(attrs)) {
     if (Object.hasOwn(schemas, name)) continue;
@@ -66,6 +82,7 @@ export function checkAttrs(attrs: Attrs, schemas: AttrSchemas<Attrs>, reject: (w
   }
   for (const [name, schema] of Object.entries(schemas)) {
     const value = attrs[name];
+    if (value === undefined && schema.fallback !== undefined) continue;
     if (value === undefined) reject(`needs the attribute ${name}, ${schema.expected}`);
     if (!schema.accepts(value)) reject(`${name} is ${JSON.stringify(value)}, but must be ${schema.expected}`);
   }

@@ -93,6 +93,13 @@ const { source } = fc.letrec<{ source: WeightSource }>((tie) => ({
       rows: fc.nat(),
     }),
     fc.record({ kind: fc.constant('absmean-scale'), tensor: name, rows: fc.nat() }),
+    fc.record({
+      kind: fc.constant('adjusted'),
+      tensor: name,
+      plus: number,
+      factor: number,
+      times: fc.nat(),
+    }),
     fc.record(
       {
         kind: fc.constant('rope-table'),
@@ -105,6 +112,8 @@ const { source } = fc.letrec<{ source: WeightSource }>((tie) => ({
           highFactor: number,
           originalContext: number,
         }),
+        divisors: fc.array(number),
+        magnitude: number,
       },
       { requiredKeys: ['kind', 'theta', 'headDim', 'positions'] },
     ),

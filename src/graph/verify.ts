@@ -69,6 +69,10 @@ function checkSource(constant: Constant, source: WeightSource): void {
       if (dtype !== 'f32' || shape.length !== 1) fail('gives f32[rows]');
       if (!isSize(source.rows)) fail(`has ${source.rows} rows`);
       return;
+    case 'adjusted':
+      if (dtype !== 'f32' || shape.length !== 1) fail('gives f32[length]');
+      if (!isSize(source.times) || source.times < 1) fail(`comes ${source.times} times`);
+      return;
     case 'codes':
       if (codeBits(dtype) !== source.of.bits || shape.length !== 2) {
         fail(`gives u${source.of.bits}[rows, columns]`);
@@ -89,6 +93,9 @@ function checkSource(constant: Constant, source: WeightSource): void {
     case 'rope-table':
       if (dtype !== 'f32' || shape.length !== 2 || shape[1] !== source.headDim || source.headDim % 2 !== 0) {
         fail(`gives f32[positions, headDim] with an even headDim, here ${source.headDim}`);
+      }
+      if (source.divisors !== undefined && ![1, source.headDim / 2].includes(source.divisors.length)) {
+        fail(`has ${source.divisors.length} divisors for ${source.headDim / 2} frequencies`);
       }
       return;
     case 'data': {

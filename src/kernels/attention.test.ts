@@ -104,7 +104,13 @@ function columns(qkv: Float32Array, shape: RopeShape, first: number, heads: numb
 }
 
 /** Softmax attention of all positions over those before, in float64, from what the cache holds. */
-function attend(q: readonly number[], keys: readonly number[], values: readonly number[], shape: CacheShape) {
+function attend(
+  q: readonly number[],
+  keys: readonly number[],
+  values: readonly number[],
+  shape: CacheShape,
+  window = Number.POSITIVE_INFINITY,
+) {
   const { heads, kvHeads, headDim } = shape;
   const out: number[] = [];
   for (let t = 0; t < q.length / (heads * headDim); t++) {
@@ -115,7 +121,7 @@ function attend(q: readonly number[], keys: readonly number[], values: readonly 
         let dot = 0;
         for (let d = 0; d < headDim; d++)
           dot += q[(t * heads + head) * headDim + d]! * keys[at(position) + d]!;
-        return dot / Math.sqrt(headDim);
+        return position <= t - window ? Number.NEGATIVE_INFINITY : dot / Math.sqrt(headDim);
       });
       const peak = Math.max(...scores);
       const weights = scores.map((s) => Math.exp(s - peak));
@@ -254,7 +260,49 @@ describe('attention', () => {
     expect(from).toBe(n);
   });
 
+  it.each([
+    [1, 'f32'],
+    [7, 'f16'],
+    [CHUNK + 3, 'f32'],
+    [19, 'i8'],
+  ] as const)(
+    'sees a window of %i positions, with the same bits alone and in a batch, %s',
+    (window, cacheElem) => {
+      const context = 2 * CHUNK + 60;
+      const shape: RopeShape = { heads: 2, kvHeads: 1, headDim: 4, context, cacheElem, style: 'half' };
+      const n = 2 * CHUNK + 37;
+      const all = store(shape, randomQkv(shape, n, 5), 0, undefined);
+      const width = shape.heads * shape.headDim;
+      const stride = rowStride(width);
+      const windowed = { ...cacheShape(shape), window };
+      const together = attentionOf(windowed, all, 0) as Float32Array;
+      const expected = attend(cropRows(all.q, width), ...readCache(all, shape, n), shape, window);
+      cropRows(together, width).forEach((x, i) => {
+        expect(Math.abs(x - expected[i]!)).toBeLessThan(toleranceOf(shape));
+      });
+      for (const [from, count] of [
+        [0, 1],
+        [CHUNK - 2, 5],
+        [CHUNK + 2, 1],
+        [n - 1, 1],
+        [n - 40, 40],
+      ] as const) {
+        const range = [from * stride, (from + count) * stride] as const;
+        const apart = attentionOf(
+          windowed,
+          { q: (all.q as Float32Array).slice(...range), cache: all.cache },
+          from,
+        );
+        expect(cropRows(apart, width)).toEqual(cropRows(together.subarray(...range), width));
+      }
+    },
+  );
+
   it('is the same in every schedule', () => {
+    const windowed = { ...cacheShape(SHAPES[0]!), window: 5 };
+    const { q, cache } = store(SHAPES[0]!, randomQkv(SHAPES[0]!, 35, 9), 0, undefined);
+    const out = emptyRows(35, windowed.heads * windowed.headDim);
+    runSchedules(attention, { ...windowed, batch: 'many' }, [q, ...cache, out], [35, 0]);
     for (const shape of [SHAPES[1]!, { ...SHAPES[0]!, kvHeads: 1 }, SHAPES[5]!]) {
       const { q, cache } = store(shape, randomQkv(shape, 35, 9), 0, undefined);
       for (const [batch, n] of [

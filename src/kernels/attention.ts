@@ -37,7 +37,11 @@ import { exp } from './math.ts';
 import { forTiles } from './tiles.ts';
 
 /** `one`: a token at a time, `many`: prompts. Both give a token the same bits. */
-export type AttentionShape = CacheShape & { readonly batch: 'one' | 'many' };
+export type AttentionShape = CacheShape & {
+  readonly batch: 'one' | 'many';
+  /** Positions that a token sees, its own among them; all if absent. */
+  readonly window?: number;
+};
 
 export type AttentionSchedule = {
   /** Tokens that share what is loaded of the cache; 1 for `one`. */
@@ -204,7 +208,11 @@ function writeScores(a: Attention, visit: Visit, row: Expr, rows: number, block:
     dot.forEach((sum, i) => {
       const lanes = add(laneIndices(LANES), constant(vector('i32', LANES), KEY_BLOCK * i));
       const seen = select('lt', lanes, visible, scoreOf(sum, r, i), float(NOTHING, LANES));
-      b.store(a.scores, add(scores, r * CHUNK + KEY_BLOCK * i), seen);
+      const inWindow =
+        shape.window === undefined
+          ? seen
+          : select('lt', lanes, sub(visible, repeat(int(shape.window), LANES)), float(NOTHING, LANES), seen);
+      b.store(a.scores, add(scores, r * CHUNK + KEY_BLOCK * i), inWindow);
     });
   });
 }
@@ -446,7 +454,11 @@ function build(name: string, shape: AttentionShape, s: AttentionSchedule): LoopF
     });
     const start = b.let('start', add(pos, first));
     const end = b.let('end', add(start, count));
-    b.for('chunk', 0, end, CHUNK, (chunk) => {
+    // Rows that see nothing of the first chunk weigh all of it alike, until a chunk with scores wipes that out.
+    const behind = b.let('behind', sub(add(start, 1), shape.window ?? 0));
+    const firstChunk =
+      shape.window === undefined ? int(0) : b.let('firstChunk', mul(div(max(behind, int(0)), CHUNK), CHUNK));
+    b.for('chunk', firstChunk, end, CHUNK, (chunk) => {
       const ahead = b.let('ahead', add(sub(start, chunk), 1));
       const visible = b.let('visible', min(sub(end, chunk), int(CHUNK)));
       const one = shape.batch === 'one';

@@ -2,9 +2,9 @@ import { add, float, max, mul } from '../loops/expr.ts';
 import type { Expr } from '../loops/ir.ts';
 import { fixedKernel } from './fixed.ts';
 import { forElements, LANES, rowStart } from './lanes.ts';
-import { silu } from './math.ts';
+import { gelu, silu } from './math.ts';
 
-export type GateShape = { readonly k: number; readonly act: 'relu2' | 'silu' };
+export type GateShape = { readonly k: number; readonly act: 'relu2' | 'silu' | 'gelu' };
 
 /** act(gate) * up, of rows that hold gate and up side by side; relu2(x) = max(x, 0)^2. */
 export const gatePacked = fixedKernel<GateShape>('gate.packed', (b, { k, act }) => {
@@ -13,6 +13,7 @@ export const gatePacked = fixedKernel<GateShape>('gate.packed', (b, { k, act }) 
   const n = b.scalar('n');
   const activate = (x: Expr) => {
     if (act === 'silu') return silu(b, x);
+    if (act === 'gelu') return gelu(b, x);
     const positive = b.let('positive', max(float(0, LANES), x));
     return mul(positive, positive);
   };

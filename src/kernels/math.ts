@@ -56,3 +56,12 @@ export function silu(b: FunctionBuilder, x: Expr): Expr {
   const { lanes } = x.type;
   return div(x, add(float(1, lanes), exp(b, unary('neg', x))));
 }
+
+/** x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), which is x / (1 + e^-2u) of u = sqrt(2/pi) (x + 0.044715 x^3). */
+export function gelu(b: FunctionBuilder, x: Expr): Expr {
+  const { lanes } = x.type;
+  const f = (value: number) => float(Math.fround(value), lanes);
+  const cubic = add(f(1), mul(f(0.044715), mul(x, x)));
+  const u = b.let('u', mul(mul(f(-2 * Math.sqrt(2 / Math.PI)), x), cubic));
+  return div(x, add(float(1, lanes), exp(b, u)));
+}

@@ -1,6 +1,7 @@
 import { LutraError } from '../common/errors.ts';
 import { add } from './add.ts';
 import { attention } from './attention.ts';
+import { bias } from './bias.ts';
 import { embedding } from './embedding.ts';
 import { gatePacked } from './gate-packed.ts';
 import { groupMatmul } from './group-matmul.ts';
@@ -12,8 +13,10 @@ import { matmulQuantize } from './matmul-quantize.ts';
 import { quantize } from './quantize.ts';
 import { quantizeGroup, rmsNormQuantizeGroup } from './quantize-group.ts';
 import { rmsNorm } from './rms-norm.ts';
+import { rmsNormHeads } from './rms-norm-heads.ts';
 import { rmsNormQuantize } from './rms-norm-quantize.ts';
 import { ropeStore } from './rope-store.ts';
+import { scale } from './scale.ts';
 import { selectOutputs } from './select-outputs.ts';
 
 /** Every kernel; where an operator has several families, the preferred one first. */
@@ -30,6 +33,9 @@ export const KERNELS: readonly AnyKernel[] = [
   attention,
   gatePacked,
   add,
+  bias,
+  scale,
+  rmsNormHeads,
   selectOutputs,
   matmul,
   matmulGrouped,

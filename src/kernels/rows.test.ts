@@ -2,12 +2,15 @@
 import { describe, expect, it } from 'vitest';
 import { toF32 } from '../models/tensors.ts';
 import { add } from './add.ts';
+import { bias } from './bias.ts';
 import { embedding } from './embedding.ts';
 import { gatePacked } from './gate-packed.ts';
 import { rowStride } from './kernel.ts';
 import { quantize } from './quantize.ts';
 import { rmsNorm } from './rms-norm.ts';
+import { rmsNormHeads } from './rms-norm-heads.ts';
 import { rmsNormQuantize } from './rms-norm-quantize.ts';
+import { scale } from './scale.ts';
 import { selectOutputs } from './select-outputs.ts';
 import { cropRows, padRows, randomFloats, runEverywhere, storeFloats } from './testing.ts';
 
@@ -160,5 +163,55 @@ describe('add and selectOutputs', () => {
     expect(cropRows(rows!, k)).toEqual(
       wanted.flatMap((kept, i) => (kept ? [...a.subarray(i * k, (i + 1) * k)] : [])),
     );
+  });
+});
+
+describe('gelu', () => {
+  it('of gate.packed is within 2e-6, and further off only where it is next to 0', () => {
+    const k = 4000;
+    const x = Float32Array.from({ length: 2 * k }, (_, i) => (i < k ? (i - k / 2) / 100 : 1));
+    const [, out] = runEverywhere(gatePacked, { k, act: 'gelu' }, [padRows(x, 2 * k), empty(1, k)], [1]);
+    cropRows(out as Float32Array, k).forEach((y, i) => {
+      const v = x[i]!;
+      const expected = v / (1 + Math.exp(-2 * Math.sqrt(2 / Math.PI) * (v + 0.044715 * v ** 3)));
+      expect(Math.abs(y - expected)).toBeLessThan(2e-6 * Math.max(Math.abs(expected), 0.1));
+    });
+  });
+});
+
+describe('bias and scale', () => {
+  it.each(cases)('of $n x $k are exact', ({ k, n }) => {
+    const x = randomFloats(k, n * k);
+    const row = randomFloats(k + 1, k);
+    const [, , sum] = runEverywhere(bias, { k }, [padRows(x, k), padRows(row, k), empty(n, k)], [n]);
+    expect(cropRows(sum!, k)).toEqual([...x].map((v, i) => Math.fround(v + row[i % k]!)));
+    const [, product] = runEverywhere(scale, { k, factor: 25.3 }, [padRows(x, k), empty(n, k)], [n]);
+    expect(cropRows(product!, k)).toEqual([...x].map((v) => Math.fround(v * Math.fround(25.3))));
+  });
+});
+
+describe('rmsNorm.heads', () => {
+  it.each([
+    { k: 64, headDim: 16, heads: 3 },
+    { k: 50, headDim: 6, heads: 4 },
+    { k: 63, headDim: 21, heads: 3 },
+    { k: 147, headDim: 50, heads: 2 },
+  ])('of $heads heads of $headDim in $k columns is within 1e-6', ({ k, headDim, heads }) => {
+    const n = 3;
+    const normed = heads * headDim;
+    const x = activations(k, n, k);
+    const weight = randomFloats(k + 1, normed);
+    const buffers = [padRows(x, k), padRows(weight, normed), empty(n, k)];
+    const [, , out] = runEverywhere(rmsNormHeads, { k, normed, headDim, eps: 1e-6 }, buffers, [n]);
+    const expected = [...x];
+    for (let at = 0; at < x.length; at++) {
+      const column = at % k;
+      if (column % headDim !== 0 || column >= normed) continue;
+      const own = weight.subarray(column, column + headDim);
+      expected.splice(at, headDim, ...norm(x.subarray(at, at + headDim), own, headDim, 1e-6));
+    }
+    cropRows(out as Float32Array, k).forEach((y, i) => {
+      expect(Math.abs(y - expected[i]!)).toBeLessThan(1e-6 * Math.max(1, Math.abs(expected[i]!)));
+    });
   });
 });

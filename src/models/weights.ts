@@ -148,6 +148,14 @@ async function readExact(
       const stored = checkpoint.tensors.get(source.tensor)?.shape ?? [];
       return toF32(await readFloats(checkpoint, source.tensor, [shape ?? stored]));
     }
+    case 'adjusted': {
+      const { tensor, plus, factor, times } = source;
+      const stored = toF32(
+        await readFloats(checkpoint, tensor, [checkpoint.tensors.get(tensor)?.shape ?? []]),
+      );
+      const { length } = stored;
+      return Float64Array.from({ length: length * times }, (_, i) => (stored[i % length]! + plus) * factor);
+    }
     case 'scale':
       return new Float64Array(source.rows).fill(await readScale(source, checkpoint));
     case 'absmean-scale':

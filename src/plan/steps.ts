@@ -271,6 +271,9 @@ const attentionPacked: Lowering = (node, context) => {
   const heads = Number(attr(node, 'heads'));
   const kvHeads = Number(attr(node, 'kvHeads'));
   const headDim = Number(attr(node, 'headDim'));
+  // A window that holds all positions is none.
+  const size = Number(node.attrs.window ?? 0);
+  const window = size > 0 && size < positions ? { window: size } : {};
   const [output] = node.outputs;
   const query = { name: `${output!.name}.query`, type: output!.type };
   const shape = { heads, kvHeads, headDim, context: positions, cacheElem };
@@ -290,8 +293,8 @@ const attentionPacked: Lowering = (node, context) => {
     },
     {
       rows: 'sequences',
-      kernel: plain('attention', { ...shape, batch: 'many' }),
-      single: plain('attention', { ...shape, batch: 'one' }),
+      kernel: plain('attention', { ...shape, ...window, batch: 'many' }),
+      single: plain('attention', { ...shape, ...window, batch: 'one' }),
       operands: [{ kind: 'value', name: query.name }, ...cache, { kind: 'value', name: output!.name }],
       scalars: ['n', 'pos'],
       defines: [output!],
@@ -326,6 +329,17 @@ const LOWERINGS: Readonly<Record<string, Lowering>> = {
     return [simpleStep(node, context, plain('gate.packed', { k, act: attr(node, 'act') }))];
   },
   add: rowWise((_, k) => ({ k })),
+  bias: rowWise((_, k) => ({ k })),
+  scale: rowWise((node, k) => ({ k, factor: attr(node, 'factor') })),
+  'rmsNorm.heads': (node, context) => {
+    const shape = {
+      k: lastDim(node.outputs[0]!.type),
+      normed: lastDim(typeOf(node.inputs[1]!, context)),
+      headDim: attr(node, 'headDim'),
+      eps: attr(node, 'eps'),
+    };
+    return [simpleStep(node, context, plain('rmsNorm.heads', shape))];
+  },
   selectOutputs: (node, context) => {
     const k = lastDim(node.outputs[0]!.type);
     const step = simpleStep(node, context, plain('selectOutputs', { k }), { scalars: ['tokens'] });

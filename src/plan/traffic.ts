@@ -70,15 +70,19 @@ function amounts({ use, rows, position, regionBytes }: Call): Amounts {
       };
     case 'attention': {
       // Token i sees position + i + 1 positions.
-      const seen = rows * position + (rows * (rows + 1)) / 2;
+      const window = size(shape.window) || Number.POSITIVE_INFINITY;
+      const seen = Math.min(rows * position + (rows * (rows + 1)) / 2, rows * window);
       return {
         ...base,
-        cacheBytes: 2 * (position + rows) * kv * cacheElem,
+        cacheBytes: 2 * Math.min(position + rows, window + rows - 1) * kv * cacheElem,
         activationBytes: 4 * rows * 2 * heads,
         floatOperations: 4 * seen * heads,
       };
     }
     case 'rmsNorm':
+    case 'rmsNorm.heads':
+    case 'bias':
+    case 'scale':
     case 'selectOutputs':
       return { ...base, activationBytes: rows * 8 * k };
     case 'rmsNorm.quantize':

@@ -71,6 +71,12 @@ export async function ggufTensors(
     const { name, source } = constant;
     if (name.endsWith('.weightScale')) continue;
     if (source.kind === 'rope-table') {
+      if (source.divisors !== undefined || source.magnitude !== undefined) {
+        throw new LutraError(
+          'unsupported',
+          `${info.name}: its scaling of positions cannot be written as GGUF`,
+        );
+      }
       if (source.scaling !== undefined) tensors.push(ropeFactors(source.scaling, info, options));
       continue;
     }

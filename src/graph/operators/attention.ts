@@ -1,5 +1,5 @@
 import { defineOperator, type InferCall } from '../registry.ts';
-import { choiceAttr, input, integerAttr } from '../schema.ts';
+import { choiceAttr, defaultAttr, input, integerAttr } from '../schema.ts';
 import type { LayerCache, Numbers, Step, Tensor } from '../step.ts';
 import { tensor } from '../types.ts';
 import { rejectStep } from './reject-step.ts';
@@ -19,6 +19,8 @@ const attentionAttrs = {
   heads: integerAttr(1),
   kvHeads: integerAttr(1),
   headDim: integerAttr(1),
+  /** Positions that a token sees, its own among them; 0: all. */
+  window: defaultAttr(integerAttr(0), 0),
 };
 
 /**
@@ -88,36 +90,41 @@ export const rope = defineOperator({
 interface GroupedHeads extends Heads {
   readonly kvHeads: number;
   readonly layer: number;
+  readonly window: number;
 }
 
 function expectGroups({ attrs: { heads, kvHeads }, reject }: InferCall<{ heads: number; kvHeads: number }>) {
   if (heads % kvHeads !== 0) reject(`${heads} heads cannot share ${kvHeads} key/value heads evenly`);
 }
 
-/** softmax(q k^T / sqrt(headDim)) v of each token over the positions up to its own; head h reads key/value head floor(h kvHeads / heads). */
+/**
+ * softmax(q k^T / sqrt(headDim)) v of each token over the positions up to its own, or the last `window` of them; head h
+ * reads key/value head floor(h kvHeads / heads).
+ */
 function attend(q: Numbers, { keys, values }: LayerCache, shape: GroupedHeads, step: Step): Float64Array {
-  const { heads, kvHeads, headDim } = shape;
+  const { heads, kvHeads, headDim, window } = shape;
   const width = kvHeads * headDim;
   const out = new Float64Array(step.tokens * heads * headDim);
   const weights = new Float64Array(step.position + step.tokens);
   for (let t = 0; t < step.tokens; t++) {
     const positions = step.position + t + 1;
+    const first = window === 0 ? 0 : Math.max(0, positions - window);
     for (let head = 0; head < heads; head++) {
       const start = (t * heads + head) * headDim;
       const kvStart = Math.floor((head * kvHeads) / heads) * headDim;
       let largest = Number.NEGATIVE_INFINITY;
-      for (let p = 0; p < positions; p++) {
+      for (let p = first; p < positions; p++) {
         let score = 0;
         for (let i = 0; i < headDim; i++) score += q[start + i]! * keys[p * width + kvStart + i]!;
         weights[p] = score / Math.sqrt(headDim);
         largest = Math.max(largest, weights[p]!);
       }
       let total = 0;
-      for (let p = 0; p < positions; p++) {
+      for (let p = first; p < positions; p++) {
         weights[p] = Math.exp(weights[p]! - largest);
         total += weights[p]!;
       }
-      for (let p = 0; p < positions; p++) {
+      for (let p = first; p < positions; p++) {
         const weight = weights[p]! / total;
         for (let i = 0; i < headDim; i++) out[start + i]! += weight * values[p * width + kvStart + i]!;
       }
@@ -128,7 +135,7 @@ function attend(q: Numbers, { keys, values }: LayerCache, shape: GroupedHeads, s
 
 export const attention = defineOperator({
   name: 'attention',
-  doc: 'Causal grouped-query attention over the KV cache of the layer, to which k and v are appended first: softmax(q k^T / sqrt(headDim)) v.',
+  doc: 'Causal grouped-query attention over the KV cache of the layer, to which k and v are appended first: softmax(q k^T / sqrt(headDim)) v; with a window, over its last positions only.',
   inputs: [
     input('q', 'f32', 'tokens', 'qWidth'),
     input('k', 'f32', 'tokens', 'kvWidth'),

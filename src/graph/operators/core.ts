@@ -1,11 +1,11 @@
 import { createRegistry, type Registry } from '../registry.ts';
 import { attention, attentionPacked, rope } from './attention.ts';
-import { add, gate, gatePacked } from './elementwise.ts';
+import { add, bias, gate, gatePacked, scale } from './elementwise.ts';
 import { embedding } from './embedding.ts';
 import { lowbitMatmulGroup, lowbitMatmulGroupAdd } from './group-matmul.ts';
 import { lowbitMatmul, lowbitMatmulAdd } from './lowbit-matmul.ts';
 import { matmul, matmulScanned } from './matmul.ts';
-import { rmsNorm, rmsNormQuantize, rmsNormQuantizeGroup } from './norm.ts';
+import { rmsNorm, rmsNormHeads, rmsNormQuantize, rmsNormQuantizeGroup } from './norm.ts';
 import { quantize, quantizeGroup } from './quantize.ts';
 import { selectOutputs, slice } from './select.ts';
 
@@ -20,6 +20,9 @@ export const coreOperators: Registry = createRegistry([
   attention,
   gate,
   add,
+  bias,
+  scale,
+  rmsNormHeads,
   selectOutputs,
   matmul,
   quantizeGroup,

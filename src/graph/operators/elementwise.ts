@@ -1,5 +1,5 @@
 import { defineOperator } from '../registry.ts';
-import { choiceAttr, input } from '../schema.ts';
+import { choiceAttr, input, positiveAttr } from '../schema.ts';
 import type { Numbers } from '../step.ts';
 import { tensor } from '../types.ts';
 
@@ -17,13 +17,37 @@ export const add = defineOperator({
   },
 });
 
-type Activation = 'relu2' | 'silu';
+export const bias = defineOperator({
+  name: 'bias',
+  doc: 'x + bias, the same row for all rows.',
+  inputs: [input('x', 'f32', 't', 'k'), input('bias', 'f32', 'k')],
+  attrs: {},
+  outputs: ['out'],
+  infer: ({ rows, size }) => [tensor('f32', rows, size('k'))],
+  reference({ inputs: [x, row] }) {
+    const k = row!.data.length;
+    return [Float64Array.from(x!.data, (value, i) => value + row!.data[i % k]!)];
+  },
+});
 
-const act = choiceAttr('relu2', 'silu');
+export const scale = defineOperator({
+  name: 'scale',
+  doc: 'x * factor.',
+  inputs: [input('x', 'f32', 't', 'k')],
+  attrs: { factor: positiveAttr() },
+  outputs: ['out'],
+  infer: ({ rows, size }) => [tensor('f32', rows, size('k'))],
+  reference: ({ inputs: [x], attrs: { factor } }) => [Float64Array.from(x!.data, (value) => value * factor)],
+});
+
+type Activation = 'relu2' | 'silu' | 'gelu';
+
+const act = choiceAttr('relu2', 'silu', 'gelu');
 
 const ACTIVATIONS: Readonly<Record<Activation, (x: number) => number>> = {
   relu2: (x) => (x > 0 ? x * x : 0),
   silu: (x) => x / (1 + Math.exp(-x)),
+  gelu: (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
 };
 
 /** activation(gate) * up for rows of k, the next row `stride` further on. */
@@ -46,7 +70,7 @@ function gateRows(
 
 export const gate = defineOperator({
   name: 'gate',
-  doc: 'act(gate) * up, with act relu2: max(x, 0)^2, or silu: x / (1 + e^-x).',
+  doc: 'act(gate) * up, with act relu2: max(x, 0)^2, silu: x / (1 + e^-x), or gelu: x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).',
   inputs: [input('gate', 'f32', 't', 'k'), input('up', 'f32', 't', 'k')],
   attrs: { act },
   outputs: ['out'],

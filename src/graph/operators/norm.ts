@@ -1,5 +1,5 @@
 import { defineOperator } from '../registry.ts';
-import { input, positiveAttr } from '../schema.ts';
+import { input, integerAttr, positiveAttr } from '../schema.ts';
 import type { Numbers } from '../step.ts';
 import { tensor } from '../types.ts';
 import {
@@ -35,6 +35,31 @@ export const rmsNorm = defineOperator({
   outputs: ['out'],
   infer: ({ rows, size }) => [tensor('f32', rows, size('k'))],
   reference: ({ inputs: [x, weight], attrs: { eps } }) => [normRows(x!.data, weight!.data, eps)],
+});
+
+export const rmsNormHeads = defineOperator({
+  name: 'rmsNorm.heads',
+  doc: 'rmsNorm of each headDim columns by themselves, of the first n columns; the others as they are.',
+  inputs: [input('x', 'f32', 't', 'k'), input('weight', 'f32', 'n')],
+  attrs: { headDim: integerAttr(1), ...attrs },
+  outputs: ['out'],
+  infer({ rows, size, attrs: { headDim }, reject }) {
+    const [k, n] = [size('k'), size('n')];
+    if (n > k || n % headDim !== 0) reject(`${n} weights are no heads of ${headDim} among ${k} columns`);
+    return [tensor('f32', rows, k)];
+  },
+  reference({ inputs: [x, weight], attrs: { headDim, eps } }) {
+    const [rows = 0, k = 0] = x!.shape;
+    const out = Float64Array.from(x!.data);
+    for (let row = 0; row < rows; row++) {
+      for (let start = 0; start < weight!.data.length; start += headDim) {
+        const at = row * k + start;
+        const own = weight!.data.subarray(start, start + headDim);
+        out.set(normRows(x!.data.subarray(at, at + headDim), own, eps), at);
+      }
+    }
+    return [out];
+  },
 });
 
 export const rmsNormQuantize = defineOperator({

@@ -3,6 +3,7 @@ import { expect, test } from 'vitest';
 import { randomUniform } from '../../common/random.ts';
 import type { Attrs, TensorType } from '../ir.ts';
 import { inferTypes, operatorOf } from '../registry.ts';
+import { fillAttrs } from '../schema.ts';
 import { type Numbers, ReferenceCache, type Step, type Tensor } from '../step.ts';
 import { tensor } from '../types.ts';
 import { coreOperators } from './core.ts';
@@ -12,7 +13,8 @@ function step(tokens: number, position = 0, cache = new ReferenceCache(), output
 }
 
 function run(op: string, inputs: readonly Tensor[], attrs: Attrs, at: Step): readonly Numbers[] {
-  return operatorOf(coreOperators, op, 'test').reference({ inputs, attrs, step: at });
+  const def = operatorOf(coreOperators, op, 'test');
+  return def.reference({ inputs, attrs: fillAttrs(attrs, def.attrs), step: at });
 }
 
 function floats(random: () => number, ...shape: number[]): Tensor {
@@ -305,7 +307,7 @@ test.each<[string, readonly TensorType[], Attrs, string]>([
   ['rmsNorm', [x, tensor('f32', 24)], {}, 'needs the attribute eps, a finite number above 0'],
   ['rmsNorm', [x, tensor('f32', 24)], { eps: 0 }, 'eps is 0, but must be a finite number above 0'],
   ['rmsNorm', [x, tensor('f32', 24)], { eps: 1, esp: 1 }, 'has no attribute esp; did you mean eps?'],
-  ['gate', [x, x], { act: 'gelu' }, `act is "gelu", but must be 'relu2' or 'silu'`],
+  ['gate', [x, x], { act: 'tanh' }, `act is "tanh", but must be 'relu2' or 'silu' or 'gelu'`],
   ['slice', [x], { start: 20, length: 5 }, 'columns 20 to 25 are beyond the width 24 of x'],
   ['slice', [x], { start: -1, length: 5 }, 'start is -1, but must be an integer of at least 0'],
   ['gate.packed', [tensor('f32', 'tokens', 3)], { act: 'silu' }, 'the odd width 3'],
@@ -322,4 +324,58 @@ test.each<[string, readonly TensorType[], Attrs, string]>([
   ['attention.packed', [x, table], { layer: 0, ...heads, style: 'half' }, 'qkv is 24 wide'],
 ])('%s refuses what does not fit (%#)', (op, inputs, attrs, message) => {
   expect(() => inferTypes(coreOperators, op, inputs, attrs, 'here')).toThrow(message);
+});
+
+test('bias adds one row to all, scale multiplies', () => {
+  const random = randomUniform(31);
+  const [x, row] = [floats(random, 3, 5), floats(random, 5)];
+  expectClose(
+    run('bias', [x, row], {}, step(3))[0],
+    rowsOf(x).flatMap((values) => values.map((v, i) => v + row.data[i]!)),
+  );
+  expectClose(
+    run('scale', [x], { factor: 2.5 }, step(3))[0],
+    rowsOf(x).flatMap((values) => values.map((v) => v * 2.5)),
+  );
+});
+
+test('rmsNorm.heads norms heads by themselves and leaves what is behind them', () => {
+  const random = randomUniform(32);
+  const [x, weight] = [floats(random, 2, 11), floats(random, 8)];
+  const expected = rowsOf(x).flatMap((row) =>
+    row.map((v, i) => {
+      if (i >= 8) return v;
+      const head = row.slice(i - (i % 4), i - (i % 4) + 4);
+      return (v / Math.hypot(...head.map((h) => h / 2), Math.sqrt(1e-6))) * weight.data[i]!;
+    }),
+  );
+  expectClose(run('rmsNorm.heads', [x, weight], { headDim: 4, eps: 1e-6 }, step(2))[0], expected);
+  const types = [tensor('f32', 'tokens', 6), tensor('f32', 8)];
+  expect(() => inferTypes(coreOperators, 'rmsNorm.heads', types, { headDim: 4, eps: 1 }, 'test')).toThrow(
+    '8 weights are no heads of 4 among 6 columns',
+  );
+});
+
+test('gelu is the one by tanh', () => {
+  const gate = { shape: [1, 3], data: Float64Array.of(-1, 0, 2) };
+  const up = { shape: [1, 3], data: Float64Array.of(1, 1, 1) };
+  // Of torch.nn.functional.gelu(x, approximate='tanh').
+  const [out] = run('gate', [gate, up], { act: 'gelu' }, step(1));
+  for (const [i, v] of [-0.158808, 0, 1.9545977].entries()) expect(out![i]).toBeCloseTo(v, 5);
+});
+
+test('attention with a window sees its last positions only', () => {
+  const random = randomUniform(33);
+  const [q, k, v] = [floats(random, 5, 4), floats(random, 5, 4), floats(random, 5, 4)];
+  const attrs = { layer: 0, heads: 1, kvHeads: 1, headDim: 4 };
+  const [out] = run('attention', [q, k, v], { ...attrs, window: 2 }, step(5));
+  for (let t = 1; t < 5; t++) {
+    const rows = (x: Tensor, from: number) => ({
+      shape: [t + 1 - from, 4],
+      data: x.data.slice(from * 4, (t + 1) * 4) as Float64Array,
+    });
+    const two = [q, k, v].map((x) => rows(x, t - 1));
+    const [expected] = run('attention', two, attrs, step(2));
+    expectClose(out!.slice(t * 4, (t + 1) * 4), Array.from(expected!.slice(4)));
+  }
 });
