@@ -11,6 +11,7 @@ import { fuseNormQuantize } from './fuse-norm-quantize.ts';
 import { fuseProjections } from './fuse-projections.ts';
 import { fuseResidual } from './fuse-residual.ts';
 import type { Pass, PassOptions } from './pass.ts';
+import { selectEarly } from './select-early.ts';
 import { shareQuantize } from './share-quantize.ts';
 
 /** Indentation and blank lines do not matter. */
@@ -48,6 +49,52 @@ const EMBED = `
   const embed: f32[9, 8] = tensor("embed")`;
 const X = 'x: f32[tokens, 8] = embedding(tokens, embed)';
 const QUANTIZED = 'q: i8[tokens, 8], scale: f32[tokens], sum: i32[tokens] = quantize(x)';
+
+describe('select-early', () => {
+  const LAYER = `${EMBED}
+      const norm: f32[8] = tensor("norm")
+      const t: ternary[8, 8] = packed-ternary("t")
+      const s: f32[8] = scale("s", multiply, rows = 8)
+      ${X}`;
+
+  it('computes only the wanted tokens after the last operator that needs all', () => {
+    expectRewrite(
+      selectEarly,
+      `${LAYER}
+      a: f32[tokens, 8] = attention(x, x, x) {layer = 0, heads = 1, kvHeads = 1, headDim = 8}
+      q: i8[tokens, 8], scale: f32[tokens], sum: i32[tokens] = quantize(a)
+      y: f32[tokens, 8] = lowbit.matmul(q, scale, sum, t, s)
+      h: f32[tokens, 8] = add(x, y)
+      n: f32[tokens, 8] = rmsNorm(h, norm) {eps = 1e-5}
+      z: f32[tokens, 8] = add(n, h)
+      last: f32[outputs, 8] = selectOutputs(z)
+      logits: f32[outputs, 9] = matmul(last, embed)
+      return logits`,
+      `${LAYER}
+      a: f32[tokens, 8] = attention(x, x, x) {layer = 0, heads = 1, kvHeads = 1, headDim = 8}
+      a.selected: f32[outputs, 8] = selectOutputs(a)
+      x.selected: f32[outputs, 8] = selectOutputs(x)
+      q: i8[outputs, 8], scale: f32[outputs], sum: i32[outputs] = quantize(a.selected)
+      y: f32[outputs, 8] = lowbit.matmul(q, scale, sum, t, s)
+      h: f32[outputs, 8] = add(x.selected, y)
+      n: f32[outputs, 8] = rmsNorm(h, norm) {eps = 0.00001}
+      last: f32[outputs, 8] = add(n, h)
+      logits: f32[outputs, 9] = matmul(last, embed)
+      return logits`,
+    );
+  });
+
+  it('leaves what all tokens need', () => {
+    expectUntouched(
+      selectEarly,
+      `${LAYER}
+      a: f32[tokens, 8] = attention(x, x, x) {layer = 0, heads = 1, kvHeads = 1, headDim = 8}
+      last: f32[outputs, 8] = selectOutputs(a)
+      logits: f32[outputs, 9] = matmul(last, embed)
+      return logits`,
+    );
+  });
+});
 
 describe('share-quantize', () => {
   it('computes the same quantization once, by way of the same norm', () => {

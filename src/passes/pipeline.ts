@@ -11,10 +11,12 @@ import { fuseNormQuantize } from './fuse-norm-quantize.ts';
 import { fuseProjections } from './fuse-projections.ts';
 import { fuseResidual } from './fuse-residual.ts';
 import type { Pass, PassOptions } from './pass.ts';
+import { selectEarly } from './select-early.ts';
 import { shareQuantize } from './share-quantize.ts';
 
 /** What every model goes through, in this order. */
 export const PIPELINE: readonly Pass[] = [
+  selectEarly,
   shareQuantize,
   fuseProjections,
   absorbSlices,

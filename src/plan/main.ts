@@ -48,8 +48,8 @@ interface Rows {
  * if n = 0: single logits of the step before, `count` pairs of an output and a row
  * ```
  *
- * Where a step scans, the rows of outputs stay in the arena for that, so that those of all blocks have places
- * of their own; and what goes to the logits is their lower bounds, and behind those of all outputs the upper ones.
+ * Where a step scans, the rows that single logits are computed from stay in the arena for that, so that those of
+ * all blocks have places of their own; and what goes to the logits is their lower bounds, and behind those of all outputs the upper ones.
  */
 export function buildMain(steps: readonly Step[], block: number, addresses: Addresses): LoopFunction {
   const k = new FunctionBuilder('main');
@@ -57,8 +57,10 @@ export function buildMain(steps: readonly Step[], block: number, addresses: Addr
   for (const { name, elem, access } of MAIN_BUFFERS) buffers.set(name, k.buffer(name, elem, access));
   const [n, count] = MAIN_SCALARS.map(({ name, kind }) => k.scalar(name, kind)) as [Expr, Expr];
   const table = (name: string, index: Expr) => k.load(buffers.get(name)!, index);
-  const ofOutputs = new Set(
-    steps.flatMap(({ rows, defines }) => (rows === 'outputs' ? defines.map(({ name }) => name) : [])),
+  const kept = new Set(
+    steps.flatMap(({ rows, operands }) =>
+      rows === 'pairs' ? operands.flatMap((o) => (o.kind === 'value' ? [o.name] : [])) : [],
+    ),
   );
   const logitsLines = lines(addresses.logitsStride * 4);
   const scan = addresses.scans ? k.let('scan', table('outputs', add(n, 1))) : int(0);
@@ -85,7 +87,7 @@ export function buildMain(steps: readonly Step[], block: number, addresses: Addr
         case 'value': {
           if (operand.name === addresses.logits) return at('logits', logitsLine);
           const first = int(lines(addresses.value(operand.name)));
-          const skipped = ofOutputs.has(operand.name) ? skippedOutputs : part.skipped;
+          const skipped = kept.has(operand.name) ? skippedOutputs : part.skipped;
           if (skipped.kind === 'const') return at('arena', first);
           return at('arena', add(mul(skipped, lines(addresses.rowBytes(operand.name))), first));
         }
