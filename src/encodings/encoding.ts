@@ -5,6 +5,7 @@ import type { CodeBits, Constant, DType } from '../graph/ir.ts';
 import { codeBits } from '../graph/types.ts';
 import { type StoredFloats, toF32 } from '../models/tensors.ts';
 import { type CodesWeight, materialize, type TernaryWeight, type Weight } from '../models/weights.ts';
+import { bitPlanesBytes, packBitPlanes, unpackBitPlanes } from './bit-planes.ts';
 import {
   codeTilesBytes,
   groupLanesLength,
@@ -160,6 +161,13 @@ const ENCODINGS: readonly Encoding[] = [
     pack: (weight) => [packCodeTiles(codesOf(weight, 'code-tiles'))],
     unpack: ([bytes], { dtype, rows, cols }) =>
       unpackCodeTiles(bytes!, bitsOf(dtype, 'code-tiles'), rows, cols),
+  },
+  {
+    name: 'bit-planes',
+    bytes: ({ dtype, rows, cols }) => [bitPlanesBytes(bitsOf(dtype, 'bit-planes'), rows, cols)],
+    pack: (weight) => [packBitPlanes(codesOf(weight, 'bit-planes'))],
+    unpack: ([bytes], { dtype, rows, cols }) =>
+      unpackBitPlanes(bytes!, bitsOf(dtype, 'bit-planes'), rows, cols),
   },
   groupLanes,
   {

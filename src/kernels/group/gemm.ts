@@ -18,6 +18,7 @@ import type { Expr } from '../../loops/ir.ts';
 import { rowStride } from '../kernel.ts';
 import { widenPairs } from '../lowbit.ts';
 import { forSteps, forTiles } from '../tiles.ts';
+import { forPlaneCodes } from './bit-planes.ts';
 import { forFields, SPANS, splitPairs } from './fields.ts';
 import { joinPlanes, type VectorSchedule, writeTileRow } from './packed.ts';
 import {
@@ -35,7 +36,7 @@ import {
 
 const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 
-interface Product {
+export interface Product {
   readonly b: FunctionBuilder;
   readonly p: GroupParams;
   readonly shape: GroupShape;
@@ -50,10 +51,14 @@ interface Product {
  * Unpacks the row block once, for all tokens, so that every register tile reads one stream. `codes` is
  * [rowBlock/rows][k/4][rows][4] u8, and for `madd` [rowBlock/rows][k/4][even, odd][rows][2] i16.
  */
-function unpackBlock({ b, p, shape, s, codes }: Product, block: Expr): void {
+function unpackBlock(product: Product, block: Expr): void {
+  const { b, p, shape, s } = product;
   const { bits, k } = shape;
+  if (shape.encoding === 'bit-planes') {
+    forPlaneCodes(b, p.weight, shape, s.rowBlock, block, (...codes) => storeCodes(product, ...codes));
+    return;
+  }
   const { columns, tiles } = SPANS[bits]!;
-  const together = Math.min(s.rows, TILE);
   const tileRowBytes = rowStride(k) * columnBytes(bits);
   const blockStart = b.let('blockStart', mul(block, (s.rowBlock / TILE) * tileRowBytes));
   for (let tileRow = 0; tileRow < s.rowBlock / TILE; tileRow++) {
@@ -61,19 +66,31 @@ function unpackBlock({ b, p, shape, s, codes }: Product, block: Expr): void {
     forSteps(b, 0, rowStride(k), columns, 1, (at) => {
       const from = b.let('from', add(start, mul(at, columnBytes(bits))));
       const loaded = range(tiles).map((tile) => b.let('tile', b.load(p.weight, add(from, 64 * tile), 64)));
-      forFields(b, bits, loaded, false, ({ column, codes: bytes }) => {
-        const parts = s.multiply === 'madd' ? splitPairs(b, bytes) : [bytes];
-        const perRow = 4 / parts.length;
-        for (const [i, unpacked] of parts.entries()) {
-          for (let piece = 0; piece < TILE; piece += together) {
-            const row = tileRow * TILE + piece;
-            const inGroup = row % s.rows;
-            const to = (row - inGroup) * rowStride(k) + (column + perRow * i) * s.rows + perRow * inGroup;
-            b.store(codes, add(mul(at, s.rows), to), slice(unpacked, perRow * piece, perRow * together));
-          }
-        }
-      });
+      forFields(b, bits, loaded, false, (field) =>
+        storeCodes(product, tileRow, at, field.column, field.codes),
+      );
     });
+  }
+}
+
+/** Stores codes of 16 rows, the tile row `tileRow` of the block, by 4 columns from `at` + `column` on. */
+function storeCodes(
+  { b, shape, s, codes }: Product,
+  tileRow: number,
+  at: Expr,
+  column: number,
+  bytes: Expr,
+): void {
+  const together = Math.min(s.rows, TILE);
+  const parts = s.multiply === 'madd' ? splitPairs(b, bytes) : [bytes];
+  const perRow = 4 / parts.length;
+  for (const [i, unpacked] of parts.entries()) {
+    for (let piece = 0; piece < TILE; piece += together) {
+      const row = tileRow * TILE + piece;
+      const inGroup = row % s.rows;
+      const to = (row - inGroup) * rowStride(shape.k) + (column + perRow * i) * s.rows + perRow * inGroup;
+      b.store(codes, add(mul(at, s.rows), to), slice(unpacked, perRow * piece, perRow * together));
+    }
   }
 }
 
@@ -142,8 +159,16 @@ function partDots(
   return sums.map(joinPlanes);
 }
 
+/** Scratch for the codes of a row block. */
+export function gemmScratch(b: FunctionBuilder, { k }: GroupShape, s: VectorSchedule) {
+  return {
+    codes: b.local('codes', s.multiply === 'madd' ? 'i16' : 'u8', s.rowBlock * rowStride(k)),
+    totals: b.local('totals', 'f32', s.tokens * s.rows),
+  };
+}
+
 /** The row block by all tokens, through unpacked codes. */
-function writeUnpacked(product: Product, block: Expr): void {
+export function writeUnpacked(product: Product, block: Expr): void {
   const { b, p, shape, s, totals } = product;
   unpackBlock(product, block);
   const firstRow = b.let('firstRow', mul(block, s.rowBlock));
@@ -170,11 +195,9 @@ function writeUnpacked(product: Product, block: Expr): void {
  * depend on its companions.
  */
 export function writeGemm(b: FunctionBuilder, p: GroupParams, shape: GroupShape, s: VectorSchedule): void {
-  const { m, k } = shape;
-  const codes = b.local('codes', s.multiply === 'madd' ? 'i16' : 'u8', s.rowBlock * rowStride(k));
-  const totals = b.local('totals', 'f32', s.tokens * s.rows);
-  b.thread('block', rowStride(m) / s.rowBlock, (block) => {
-    const unpacked = () => writeUnpacked({ b, p, shape, s, codes, totals }, block);
+  const scratch = gemmScratch(b, shape, s);
+  b.thread('block', rowStride(shape.m) / s.rowBlock, (block) => {
+    const unpacked = () => writeUnpacked({ b, p, shape, s, ...scratch }, block);
     const packed = () => {
       const first = b.let('first', mul(block, s.rowBlock / TILE));
       const end = add(first, s.rowBlock / TILE);

@@ -1,6 +1,6 @@
 /** What the ways to multiply by weights quantized in groups share: shape, schedule, parameters, the order of sums. */
 import type { BufferRef, FunctionBuilder } from '../../loops/builder.ts';
-import { add, and, cast, concat, float, int, mul, repeat, shift, sub } from '../../loops/expr.ts';
+import { add, and, cast, concat, constant, float, int, mul, repeat, shift, sub } from '../../loops/expr.ts';
 import type { Expr } from '../../loops/ir.ts';
 import { rowStride } from '../kernel.ts';
 
@@ -51,6 +51,8 @@ export interface GroupParams {
   readonly weightScale: BufferRef;
   readonly residual: BufferRef | undefined;
   readonly zeros: BufferRef | undefined;
+  /** Where dots are those of rounded tables: what half a unit of them is, for each part. See `lut/tables.ts`. */
+  readonly tableScale?: BufferRef;
   readonly out: BufferRef;
   readonly n: Expr;
 }
@@ -74,19 +76,21 @@ export const TILE = 16;
 export const columnBytes = (bits: number) => 2 * bits;
 
 /** Planes of i8 that activations are in. */
-export const planesOf = ({ to }: GroupShape) => (to === 'int8' ? 1 : 2);
+export const planesOf = ({ to }: Pick<GroupShape, 'to'>) => (to === 'int8' ? 1 : 2);
 
 /** A plane's weight as a power of two: q = 128 * high + low, the high plane first. */
 export const PLANE_SHIFT = 7;
 
 /** Distance of a token's activations from the next one's. */
-export const tokenStride = (shape: GroupShape) => planesOf(shape) * rowStride(shape.k);
+export const tokenStride = (shape: Pick<GroupShape, 'k' | 'to'>) => planesOf(shape) * rowStride(shape.k);
 
-const partsOf = ({ k, activationGroup }: GroupShape) => Math.ceil(k / activationGroup);
+type Parts = Pick<GroupShape, 'k' | 'activationGroup'>;
+
+const partsOf = ({ k, activationGroup }: Parts) => Math.ceil(k / activationGroup);
 const groupsOf = ({ k, group }: GroupShape) => Math.ceil(k / group);
 
 /** Distance of a token's scales, and of its sums, from the next one's. */
-export const partStride = (shape: GroupShape) => rowStride(partsOf(shape));
+export const partStride = (shape: Parts) => rowStride(partsOf(shape));
 
 /** Some rows of the weights by some tokens, and where they begin. */
 export interface Place {
@@ -140,6 +144,27 @@ function subtractZero({ zero }: GroupShape, dot: Expr, sum: Expr, zeros: Expr | 
   return { dot: sub(shift('left', dot, 1), repeat(mul(sum, 2 * zero), lanes)), factor: 0.5 };
 }
 
+/**
+ * (sum of code * q) - zero * sum from the sum of tables of +q and -q: of `bits` planes these are twice the former,
+ * less (2^bits - 1) * sum.
+ */
+function centerTables(
+  { zero, bits }: GroupShape,
+  dot: Expr,
+  half: Expr,
+  sum: Expr,
+  zeros: Expr | undefined,
+): Expr {
+  const { lanes } = dot.type;
+  const scaled = mul(cast(dot, 'f32'), repeat(half, lanes));
+  const middle = 2 ** bits - 1;
+  if (zeros === undefined) {
+    return add(scaled, repeat(mul(cast(sum, 'f32'), middle / 2 - zero), lanes));
+  }
+  const twice = cast(sub(constant(zeros.type, middle), shift('left', zeros, 1)), 'f32');
+  return add(scaled, mul(twice, repeat(mul(cast(sum, 'f32'), 0.5), lanes)));
+}
+
 /** The float result of some rows of a token. */
 export function storeResult(
   b: FunctionBuilder,
@@ -182,9 +207,15 @@ export function sumGroups(
       const from = add(at, t * partStride(shape));
       const sum = b.let('sum', b.load(p.sum, from));
       const scale = b.let('scale', b.load(p.scale, from));
-      const { dot, factor } = subtractZero(shape, dots[t]!, sum, zeros);
-      const scaled = factor === 1 ? scale : mul(scale, factor);
-      const product = mul(cast(dot, 'f32'), repeat(scaled, place.rows));
+      let product: Expr;
+      if (p.tableScale === undefined) {
+        const { dot, factor } = subtractZero(shape, dots[t]!, sum, zeros);
+        const scaled = factor === 1 ? scale : mul(scale, factor);
+        product = mul(cast(dot, 'f32'), repeat(scaled, place.rows));
+      } else {
+        const half = b.let('half', b.load(p.tableScale, from));
+        product = mul(centerTables(shape, dots[t]!, half, sum, zeros), repeat(scale, place.rows));
+      }
       return {
         product: b.let('product', product),
         offset: shape.zeros.startsWith('f') ? b.let('offset', mul(cast(sum, 'f32'), scale)) : undefined,

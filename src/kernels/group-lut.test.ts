@@ -1,0 +1,289 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { LutraError } from '../common/errors.ts';
+import { packBitPlanes } from '../encodings/bit-planes.ts';
+import { groupLanesLength, packCodeTiles } from '../encodings/code-tiles.ts';
+import type { CodeBits } from '../graph/ir.ts';
+import type { GroupShape } from './group/shape.ts';
+import { groupLut } from './group-lut.ts';
+import { groupMatmul } from './group-matmul.ts';
+import { rowStride } from './kernel.ts';
+import type { LutShape } from './lut/shape.ts';
+import { lutTables, type TableForm, tableBytes } from './lut/tables.ts';
+import {
+  cropRows,
+  type Elements,
+  MACHINES,
+  padRows,
+  randomFloats,
+  randomInts,
+  runCopies,
+  runDefault,
+  runEverywhere,
+  runSchedules,
+} from './testing.ts';
+
+const BASE: LutShape = {
+  m: 20,
+  k: 192,
+  bits: 2,
+  group: 64,
+  activationGroup: 64,
+  zero: 2,
+  zeros: 'none',
+  scales: 'f32',
+  to: 'int8',
+  residual: false,
+  batch: 'one',
+  encoding: 'bit-planes',
+  tables: 'exact',
+};
+
+interface Problem {
+  readonly shape: LutShape;
+  readonly n: number;
+  readonly codes: readonly number[];
+  /** Activations, and these as kernels read them. */
+  readonly q: readonly number[];
+  readonly rows: Int8Array;
+  readonly scale: Float32Array;
+  /** From the sums of activations on. */
+  readonly others: readonly Elements[];
+}
+
+const ceil = (a: number, b: number) => Math.ceil(a / b);
+
+function problem(seed: number, n: number, shape: LutShape, extreme = false): Problem {
+  const { m, k, bits, group, activationGroup, zeros, to, residual } = shape;
+  const parts = ceil(k, activationGroup);
+  const limit = to === 'int8' ? 127 : 16256;
+  const codes = randomInts(seed, m * k, 0, 2 ** bits - 1).map((c) => (extreme ? 2 ** bits - 1 : c));
+  const q = randomInts(seed + 1, n * k, -limit, limit).map((x, i) =>
+    extreme ? (i < k ? limit : -limit) : x,
+  );
+  const stride = rowStride(k);
+  const planes = to === 'int8' ? 1 : 2;
+  const rows = new Int8Array(planes * n * stride);
+  for (const [i, value] of q.entries()) {
+    const at = Math.floor(i / k) * planes * stride + (i % k);
+    const high = Math.floor((value + 64) / 128);
+    rows[at] = planes === 1 ? value : high;
+    if (planes === 2) rows[at + stride] = value - 128 * high;
+  }
+  const sums = new Float32Array(n * parts);
+  for (const [i, value] of q.entries()) {
+    sums[Math.floor(i / k) * parts + Math.floor((i % k) / activationGroup)]! += value;
+  }
+  const lanes = groupLanesLength(m, ceil(k, group));
+  const zeroLanes =
+    zeros === 'u8'
+      ? Uint8Array.from(randomInts(seed + 5, lanes, 0, 2 ** bits - 1))
+      : randomFloats(seed + 5, lanes);
+  return {
+    shape,
+    n,
+    codes,
+    q,
+    rows,
+    scale: randomFloats(seed + 2, n * parts).map(Math.abs),
+    others: [
+      Int32Array.from(padRows(sums, parts, 0)),
+      randomFloats(seed + 3, lanes),
+      ...(residual ? [padRows(randomFloats(seed + 4, n * m), m)] : []),
+      ...(zeros === 'none' ? [] : [zeroLanes]),
+      new Float32Array(n * rowStride(m)),
+    ],
+  };
+}
+
+const weightOf = ({ shape: { m, k, bits }, codes }: Problem) => ({
+  kind: 'codes' as const,
+  bits: bits as CodeBits,
+  rows: m,
+  cols: k,
+  blocks: [{ rows: m, codes: Uint8Array.from(codes) }],
+});
+
+function madBuffers(p: Problem): Elements[] {
+  const [sums, ...rest] = p.others;
+  const scale = padRows(p.scale, ceil(p.shape.k, p.shape.activationGroup));
+  return [p.rows, scale, sums!, packCodeTiles(weightOf(p)), ...rest];
+}
+
+const madShape = ({ tables: _, ...shape }: LutShape): GroupShape => ({ ...shape, encoding: 'code-tiles' });
+
+function tablesBuffers({ shape, rows, n }: Problem): Elements[] {
+  const parts = ceil(shape.k, shape.activationGroup);
+  const scale = shape.tables === 'exact' ? [] : [new Float32Array(n * rowStride(parts))];
+  return [rows, new Int8Array(n * tableBytes(shape)), ...scale];
+}
+
+const tablesShape = ({ k, activationGroup, to, tables }: LutShape) => ({ k, activationGroup, to, tables });
+
+/** Where family `lut` has tables, and then what `mad` has. */
+function lutBuffers(p: Problem): Elements[] {
+  const [, tables, ...scale] = runDefault(lutTables, tablesShape(p.shape), tablesBuffers(p), [p.n]);
+  const [q, activationScale, sums, , ...rest] = madBuffers(p);
+  return [tables!, ...scale, q!, activationScale!, sums!, packBitPlanes(weightOf(p)), ...rest];
+}
+
+const shapes = fc
+  .record({
+    m: fc.integer({ min: 1, max: 80 }),
+    k: fc.integer({ min: 1, max: 300 }),
+    bits: fc.constantFrom(1, 2, 3, 4),
+    activationGroup: fc.constantFrom(32, 64, 128, 256),
+    groups: fc.constantFrom(1, 2, 'row' as const),
+    zeros: fc.constantFrom('none', 'u8', 'f32'),
+    to: fc.constantFrom('int8', 'int16'),
+    residual: fc.boolean(),
+  })
+  .map(({ groups, ...shape }): LutShape => {
+    const group = groups === 'row' ? shape.k : groups * shape.activationGroup;
+    const zero = shape.zeros !== 'none' ? 0 : shape.bits === 1 ? 0.5 : 2 ** (shape.bits - 1);
+    return { ...BASE, ...shape, group, zero };
+  });
+
+const result = (buffers: readonly Elements[], m: number) => cropRows(buffers.at(-1)!, m);
+
+describe('lowbit.matmul.group by exact tables', () => {
+  it('has the bits of family mad on random shapes, on every kind of machine, in both forms', () => {
+    fc.assert(
+      fc.property(shapes, fc.constantFrom(1, 2, 6), fc.nat(1e6), (shape, n, seed) => {
+        const p = problem(seed, n, shape);
+        const expected = result(runDefault(groupMatmul, madShape(shape), madBuffers(p), [n]), shape.m);
+        for (const batch of ['one', 'many'] as const) {
+          const found = runEverywhere(groupLut, { ...shape, batch }, lutBuffers(p), [n]);
+          expect(result(found, shape.m)).toEqual(expected);
+        }
+      }),
+      { numRuns: 6, seed: 1 },
+    );
+  });
+
+  it.each([1, 2, 3, 4])('has them in every schedule, of %i bits', (bits) => {
+    const to = bits % 2 === 0 ? 'int8' : 'int16';
+    const shape = { ...BASE, bits, to, k: 64, m: 18 } as const;
+    for (const [batch, n] of [
+      ['one', 1],
+      ['many', 5],
+    ] as const) {
+      const p = problem(bits, n, { ...shape, batch });
+      const expected = result(runDefault(groupMatmul, madShape(p.shape), madBuffers(p), [n]), 18);
+      expect(result(runSchedules(groupLut, p.shape, lutBuffers(p), [n]), 18)).toEqual(expected);
+    }
+  });
+
+  it.each([1, 2, 3, 4])('overflows nowhere with extreme values, of %i bits', (bits) => {
+    for (const to of ['int8', 'int16'] as const) {
+      for (const batch of ['one', 'many'] as const) {
+        const shape = { ...BASE, m: 4, k: 256, bits, to, group: 256, activationGroup: 256, zero: 0, batch };
+        const p = problem(bits, 2, shape, true);
+        const expected = result(runDefault(groupMatmul, madShape(shape), madBuffers(p), [2]), 4);
+        for (const m of MACHINES) {
+          const schedule = { ...groupLut.defaultSchedule(shape, m), few: batch === 'one' ? 0 : 1 };
+          if (schedule.method === 'scalar' && batch === 'many') continue;
+          const fn = groupLut.build('kernel', shape, schedule);
+          expect(result(runCopies(fn, lutBuffers(p), [2]), 4)).toEqual(expected);
+        }
+      }
+    }
+  });
+
+  it('refuses what it cannot compute', () => {
+    const build = (change: Partial<LutShape>) => {
+      const shape = { ...BASE, ...change };
+      return groupLut.build('kernel', shape, groupLut.defaultSchedule(shape, MACHINES[0]!));
+    };
+    expect(() => build({ encoding: 'code-tiles' })).toThrow(LutraError);
+    expect(() => build({ bits: 8 })).toThrow('cannot read codes of 8 bits');
+    expect(() => build({ activationGroup: 48 })).toThrow('cannot take activations in groups of 48');
+    expect(() => build({ group: 96 })).toThrow('cannot take weights in groups of 96');
+  });
+});
+
+/** Mean squared error against the exact dots, normalized, of weights and activations of normal distribution. */
+function normalizedError(tables: TableForm, bits: number, to: 'int8' | 'int16'): number {
+  const k = 1024;
+  const shape = {
+    ...BASE,
+    tables,
+    bits,
+    to,
+    m: 64,
+    k,
+    group: 128,
+    activationGroup: 64,
+    zero: (2 ** bits - 1) / 2,
+  };
+  const p = problem(7 * bits, 1, shape);
+  const expected = result(runDefault(groupMatmul, madShape(shape), madBuffers(p), [1]), 64);
+  const found = result(runDefault(groupLut, shape, lutBuffers(p), [1]), 64);
+  const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0);
+  return sum(found.map((y, i) => (y - expected[i]!) ** 2)) / sum(expected.map((y) => y * y));
+}
+
+describe('lowbit.matmul.group by rounded tables', () => {
+  it.each([
+    ['int8', 1e-4],
+    ['fast', 3e-3],
+  ] as const)('errs little with tables of %s', (tables, bound) => {
+    for (const bits of [1, 2, 3, 4]) {
+      for (const to of ['int8', 'int16'] as const) {
+        const error = normalizedError(tables, bits, to);
+        expect(error).toBeGreaterThan(0);
+        expect(error).toBeLessThan(bound);
+      }
+    }
+  });
+
+  it('has the same bits on every kind of machine, in every schedule, alone and among other tokens', () => {
+    fc.assert(
+      fc.property(shapes, fc.constantFrom<TableForm>('int8', 'fast'), fc.nat(1e6), (shape, tables, seed) => {
+        const p = problem(seed, 2, { ...shape, tables });
+        const one = result(runEverywhere(groupLut, p.shape, lutBuffers(p), [2]), shape.m);
+        const many = runEverywhere(groupLut, { ...p.shape, batch: 'many' }, lutBuffers(p), [2]);
+        expect(result(many, shape.m)).toEqual(one);
+        const first = runDefault(groupLut, p.shape, lutBuffers(p), [1]);
+        expect(result(first, shape.m).slice(0, shape.m)).toEqual(one.slice(0, shape.m));
+      }),
+      { numRuns: 3, seed: 1 },
+    );
+    for (const tables of ['int8', 'fast'] as const) {
+      const p = problem(3, 1, { ...BASE, tables, bits: 4, k: 64, m: 18 });
+      runSchedules(groupLut, p.shape, lutBuffers(p), [1]);
+    }
+  });
+});
+
+describe('lut.tables', () => {
+  it('has every sum of 4 activations, in 5 bits twice', () => {
+    const p = problem(1, 2, { ...BASE, k: 70, to: 'int16' });
+    const [, tables] = runEverywhere(lutTables, tablesShape(p.shape), tablesBuffers(p), [2]);
+    p.rows.forEach((_, i) => {
+      if (i % 4 !== 0) return;
+      for (let e = 0; e < 16; e++) {
+        const sum = [0, 1, 2, 3].reduce((s, j) => s + ((e >> j) & 1) * p.rows[i + j]!, 0);
+        expect(tables![8 * i + e]! + 32 * tables![8 * i + 16 + e]!).toBe(sum + 512);
+      }
+    });
+    runSchedules(lutTables, tablesShape(p.shape), tablesBuffers(p), [2]);
+  });
+
+  it('rounds sums and differences of a group to 8 bits', () => {
+    for (const to of ['int8', 'int16'] as const) {
+      const p = problem(2, 1, { ...BASE, k: 96, to, tables: 'int8' });
+      const [, tables, scale] = runEverywhere(lutTables, tablesShape(p.shape), tablesBuffers(p), [1]);
+      runSchedules(lutTables, tablesShape(p.shape), tablesBuffers(p), [1]);
+      for (let at = 0; at < 96; at += 4) {
+        const half = scale![Math.floor(at / 64)]!;
+        const four = p.q.slice(at, at + 4);
+        for (let e = 0; e < 16; e++) {
+          const exact = four.reduce((s, x, j) => s + ((e >> j) & 1 ? x : -x), 0);
+          const rounded = (new Uint8Array(tables!.buffer)[4 * at + e]! - 128) * 2 * half;
+          expect(Math.abs(rounded - exact)).toBeLessThanOrEqual(half * 1.0001);
+        }
+      }
+    }
+  });
+});
