@@ -3,7 +3,7 @@ import type { Checkpoint } from '../../checkpoint/checkpoint.ts';
 import type { GroupSource } from '../../graph/ir.ts';
 import { demandTensor, readWords } from '../tensors.ts';
 import { readGroupScales } from './gptq.ts';
-import { type GroupMatrix, groupCount } from './group.ts';
+import { type GroupMatrix, groupCount } from './matrix.ts';
 
 /** The row of eight that each nibble of a word belongs to. */
 const ROW_OF_NIBBLE = [0, 2, 4, 6, 1, 3, 5, 7] as const;

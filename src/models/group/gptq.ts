@@ -3,7 +3,7 @@ import type { Checkpoint } from '../../checkpoint/checkpoint.ts';
 import { LutraError } from '../../common/errors.ts';
 import type { GroupSource } from '../../graph/ir.ts';
 import { demandTensor, FLOAT_DTYPES, readFloats, readWords, type StoredFloats, toF32 } from '../tensors.ts';
-import { type GroupMatrix, groupCount } from './group.ts';
+import { type GroupMatrix, groupCount } from './matrix.ts';
 
 type GptqSource = Extract<GroupSource, { readonly format: 'gptq' }>;
 

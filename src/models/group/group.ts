@@ -4,38 +4,13 @@
  */
 import type { Checkpoint } from '../../checkpoint/checkpoint.ts';
 import { LutraError } from '../../common/errors.ts';
-import type { CodeBits, GroupPart, GroupSource } from '../../graph/ir.ts';
+import type { GroupPart, GroupSource } from '../../graph/ir.ts';
 import type { StoredFloats } from '../tensors.ts';
 import { readAwq } from './awq.ts';
 import { readGptq } from './gptq.ts';
+import type { GroupMatrix } from './matrix.ts';
 import { readParts } from './parts.ts';
 import { readRounded } from './round.ts';
-
-/** A weight is scale * (code - zero), or scale * code - zero where zeros are floats. */
-export interface GroupMatrix {
-  readonly bits: CodeBits;
-  readonly rows: number;
-  readonly cols: number;
-  /** Columns that share a scale; the last group may be narrower. */
-  readonly group: number;
-  /** [rows, cols], a code a byte. */
-  readonly codes: Uint8Array;
-  /** [rows, groups] */
-  readonly scales: StoredFloats;
-  /** [rows, groups]; without them, `middleCode(bits)` is 0 in every group. */
-  readonly zeros?: Uint8Array | StoredFloats;
-  /** [cols]: column i of the codes belongs to input order[i]. */
-  readonly order?: Int32Array;
-}
-
-/** The code that is 0 where no zeros are given; of one bit, half way between the two. */
-export function middleCode(bits: CodeBits): number {
-  return bits === 1 ? 0.5 : 2 ** (bits - 1);
-}
-
-export function groupCount(cols: number, group: number): number {
-  return Math.ceil(cols / group);
-}
 
 function readGroupMatrix(source: GroupSource, checkpoint: Checkpoint): Promise<GroupMatrix> {
   switch (source.format) {

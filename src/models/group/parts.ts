@@ -2,7 +2,7 @@
 import type { Checkpoint } from '../../checkpoint/checkpoint.ts';
 import type { GroupSource } from '../../graph/ir.ts';
 import { readFloats, readU8 } from '../tensors.ts';
-import { type GroupMatrix, groupCount } from './group.ts';
+import type { GroupMatrix } from './matrix.ts';
 
 /** Reads one matrix; throws `not-found` or `invalid` for tensors that are missing or of other shapes. */
 export async function readParts(
@@ -10,7 +10,7 @@ export async function readParts(
   checkpoint: Checkpoint,
 ): Promise<GroupMatrix> {
   const [rows = 0, cols = 0] = checkpoint.tensors.get(tensor)?.shape ?? [];
-  const shape = [rows, groupCount(cols, group)];
+  const shape = [rows, Math.ceil(cols / group)];
   const codes = await readU8(checkpoint, tensor, [rows, cols]);
   const scales = await readFloats(checkpoint, `${tensor}_scales`, [shape]);
   if (!minima) return { bits, rows, cols, group, codes, scales };

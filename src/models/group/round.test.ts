@@ -2,7 +2,8 @@ import { describe, expect, it } from 'vitest';
 import type { GroupSource } from '../../graph/ir.ts';
 import { toF32 } from '../tensors.ts';
 import { bf16Tensor, f32Tensor, memoryCheckpoint, randomValues } from '../testing.ts';
-import { type GroupMatrix, middleCode, readCodes, readOrder, readScales, readZeros } from './group.ts';
+import { readCodes, readOrder, readScales, readZeros } from './group.ts';
+import { type GroupMatrix, middleCode } from './matrix.ts';
 import { roundingErrors } from './round.ts';
 
 type RoundSource = Extract<GroupSource, { readonly format: 'round' }>;

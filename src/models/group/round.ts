@@ -5,7 +5,7 @@ import { f16ToF32, f32ToF16, widenHalves } from '../../common/halves.ts';
 import type { GroupSource } from '../../graph/ir.ts';
 import type { RoundingSummary } from '../info.ts';
 import { readFloats, type StoredFloats } from '../tensors.ts';
-import { type GroupMatrix, groupCount } from './group.ts';
+import { type GroupMatrix, groupCount } from './matrix.ts';
 
 type RoundSource = Extract<GroupSource, { readonly format: 'round' }>;
 
