@@ -6,7 +6,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { barPlot, linePlot } from './lib/plot.mjs';
+import { barPlot, linePlot } from '../dist/common/plot.js';
 import { fillSection, markdownReport } from './lib/report.mjs';
 
 const DOCS = fileURLToPath(new URL('../docs', import.meta.url));

@@ -118,8 +118,8 @@ function heading(title: string, subtitle: string | undefined): string[] {
  * their right ends.
  */
 export function linePlot({ title, subtitle, x: xLabel, y: yLabel, series, ticks }: LinePlot): string {
-  const height = 400;
-  const box = { left: 68, right: WIDTH - 190, top: 76, bottom: height - 58 };
+  const height = 420;
+  const box = { left: 68, right: WIDTH - 190, top: 96, bottom: height - 58 };
   const points = series.flatMap((one) => one.points);
   if (points.length === 0) throw new Error(`${title}: nothing to plot`);
   const xs = ticks ?? [...new Set(points.map(({ x }) => x))].sort((a, b) => a - b);

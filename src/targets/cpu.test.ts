@@ -59,7 +59,9 @@ test('a processor runs the variants whose features it has, best first, and alway
   expect(names('x64', 'avx2', 'f16c', 'avx_vnni')).toEqual(['c:avxvnni', 'c:avx2', 'c:scalar']);
   expect(names('x64', 'avx2', 'f16c', ...avx512)).toEqual(['c:avx512vnni', 'c:avx2', 'c:scalar']);
   expect(names('x64', 'avx2', 'f16c', ...avx512.slice(1))).toEqual(['c:avx2', 'c:scalar']);
-  expect(names('x64', 'avx2', 'f16c', 'avx_vnni', ...avx512, 'avx512vbmi')).toEqual(machinesFor('x64').map((m) => m.name));
+  expect(names('x64', 'avx2', 'f16c', 'avx_vnni', ...avx512, 'avx512vbmi')).toEqual(
+    machinesFor('x64').map((m) => m.name),
+  );
   expect(names('arm64', 'avx2', 'f16c')).toEqual(['c:scalar']);
   expect(names('arm64', 'asimd', 'i8mm')).toEqual(['c:neon', 'c:scalar']);
   expect(names('arm64', 'asimd', 'asimddp', 'i8mm')).toEqual(machinesFor('arm64').map((m) => m.name));

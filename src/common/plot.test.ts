@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { apart, barPlot, linePlot, niceTicks } from './plot.mjs';
+import { apart, barPlot, linePlot, niceTicks } from './plot.ts';
 
 /** A well-formedness check that needs no parser: every element that opens also closes, in order. */
 function checkNesting(svg: string): string[] {
