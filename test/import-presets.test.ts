@@ -47,7 +47,7 @@ it.each(Object.entries(SYNTH_PRESETS))('%s', async (preset, config) => {
   const checkpoint = await openCheckpoint(folder);
   const { graph, info } = importModel(checkpoint);
   const { quantization } = info;
-  const how = quantization.form === 'online' ? 'online' : quantization.direction;
+  const how = quantization.form === 'packed' ? quantization.direction : quantization.form;
   expect([info.architecture, how]).toEqual(expected[preset]);
   expect([info.name, info.headDim, info.tied]).toEqual([preset, 10, config.tie_word_embeddings]);
   const executor = await ReferenceExecutor.create(runPasses(graph), (c) => exactValues(c, checkpoint));
