@@ -1,7 +1,8 @@
 import { z } from 'zod';
 import type { Checkpoint } from '../checkpoint/checkpoint.ts';
 import { LutraError } from '../common/errors.ts';
-import type { RopeScaling } from '../graph/ir.ts';
+import { parseConfig, refuse } from './parse-config.ts';
+import { type Rope, readRope } from './rope-config.ts';
 
 const size = z.int().min(1);
 const positive = z.number().positive();
@@ -18,8 +19,10 @@ const decoderSchema = z.looseObject({
   vocab_size: size,
   max_position_embeddings: size,
   rms_norm_eps: positive,
-  hidden_act: z.string(),
+  hidden_act: z.string().nullish(),
+  hidden_activation: z.string().nullish(),
   rope_theta: positive.nullish(),
+  original_max_position_embeddings: size.nullish(),
   rope_scaling: z.looseObject({}).nullish(),
   /** Where newer transformers write theta and scaling. */
   rope_parameters: z.looseObject({ rope_theta: positive.optional() }).nullish(),
@@ -31,12 +34,19 @@ const decoderSchema = z.looseObject({
   eos_token_id: tokenIds,
 });
 
-const llama3Scaling = z.looseObject({
-  factor: z.number().min(1),
-  low_freq_factor: positive,
-  high_freq_factor: positive,
-  original_max_position_embeddings: size,
-});
+/** What an architecture makes of its config.json. */
+export interface ConfigTraits {
+  /** `attention_bias` and `mlp_bias` say which projections have one; else they are refused. */
+  readonly biases?: boolean;
+  /** Positions that are asked for: some models have other angles where these are more than they were trained on. */
+  readonly context?: number | undefined;
+}
+
+const ACTIVATIONS: Readonly<Record<string, DecoderConfig['activation']>> = {
+  relu2: 'relu2',
+  silu: 'silu',
+  gelu_pytorch_tanh: 'gelu',
+};
 
 /** A decoder's shape, checked and with defaults filled in. */
 export interface DecoderConfig {
@@ -49,54 +59,13 @@ export interface DecoderConfig {
   readonly vocab: number;
   readonly maxContext: number;
   readonly normEps: number;
-  readonly activation: 'relu2' | 'silu';
+  readonly activation: 'relu2' | 'silu' | 'gelu';
   readonly ropeTheta: number;
-  readonly ropeScaling?: RopeScaling;
+  readonly rope: Rope;
+  readonly biases: { readonly attention: boolean; readonly mlp: boolean };
   readonly tied: boolean;
   readonly bosId?: number;
   readonly eosIds: readonly number[];
-}
-
-function valueAt(root: unknown, path: readonly PropertyKey[]): unknown {
-  let value = root;
-  for (const key of path) value = (value as Record<PropertyKey, unknown> | null | undefined)?.[key];
-  return value;
-}
-
-/** Parses `input` or throws `invalid` naming the key, what it is and what was expected. */
-export function parseConfig<T>(schema: z.ZodType<T>, input: unknown, where: string): T {
-  const result = schema.safeParse(input);
-  if (result.success) return result.data;
-  const issue = result.error.issues[0]!;
-  const key = issue.path.join('.');
-  const value = valueAt(input, issue.path);
-  const found = value === undefined ? 'is missing' : `is ${JSON.stringify(value)}`;
-  throw new LutraError('invalid', `${where}: ${key} ${found} (${issue.message})`, {
-    hint: 'Take config.json as the model was published.',
-  });
-}
-
-/** Throws `unsupported`: `where` has `what`, which lutra cannot handle, but can `instead`. */
-export function refuse(where: string, what: string, instead: string): never {
-  throw new LutraError('unsupported', `${where}: ${what} is not supported`, {
-    hint: `Supported: ${instead}.`,
-  });
-}
-
-function readScaling(rope: Readonly<Record<string, unknown>>, where: string): RopeScaling | undefined {
-  const kind = rope.rope_type ?? rope.type ?? 'default';
-  if (kind === 'default') return undefined;
-  if (kind !== 'llama3') refuse(where, `rope_scaling of type ${JSON.stringify(kind)}`, 'none, or llama3');
-  const scaling = parseConfig(llama3Scaling, rope, `${where}: rope_scaling`);
-  if (scaling.high_freq_factor <= scaling.low_freq_factor) {
-    throw new LutraError('invalid', `${where}: rope_scaling.high_freq_factor must be above low_freq_factor`);
-  }
-  return {
-    factor: scaling.factor,
-    lowFactor: scaling.low_freq_factor,
-    highFactor: scaling.high_freq_factor,
-    originalContext: scaling.original_max_position_embeddings,
-  };
 }
 
 function asList(ids: number | readonly number[] | null | undefined): readonly number[] {
@@ -110,7 +79,7 @@ const generationSchema = z.looseObject({ bos_token_id: tokenIds, eos_token_id: t
  * Reads the decoder's shape from config.json. Throws `invalid`, naming the key, for what is missing or
  * makes no sense, and `unsupported` for what lutra cannot handle.
  */
-export function readDecoderConfig(checkpoint: Checkpoint): DecoderConfig {
+export function readDecoderConfig(checkpoint: Checkpoint, traits: ConfigTraits = {}): DecoderConfig {
   const where = `${checkpoint.path}/config.json`;
   const config = parseConfig(decoderSchema, checkpoint.config, where);
   const generation = parseConfig(
@@ -118,7 +87,8 @@ export function readDecoderConfig(checkpoint: Checkpoint): DecoderConfig {
     checkpoint.generationConfig,
     `${checkpoint.path}/generation_config.json`,
   );
-  const { hidden_size: hidden, num_attention_heads: heads, hidden_act: activation } = config;
+  const { hidden_size: hidden, num_attention_heads: heads } = config;
+  const named = config.hidden_activation ?? config.hidden_act;
   const kvHeads = config.num_key_value_heads ?? heads;
   const headDim = config.head_dim ?? hidden / heads;
   if (heads % kvHeads !== 0) {
@@ -134,19 +104,22 @@ export function readDecoderConfig(checkpoint: Checkpoint): DecoderConfig {
     );
   }
   if (headDim % 2 !== 0) refuse(where, `head_dim ${headDim}`, 'even ones');
-  if (activation !== 'relu2' && activation !== 'silu') {
-    refuse(where, `hidden_act ${JSON.stringify(activation)}`, 'relu2 and silu');
+  if (named === undefined || named === null) {
+    throw new LutraError('invalid', `${where}: hidden_act is missing (expected the name of an activation)`);
   }
-  if (config.attention_bias === true) refuse(where, 'attention_bias', 'projections without bias');
-  if (config.mlp_bias === true) refuse(where, 'mlp_bias', 'projections without bias');
+  const activation = ACTIVATIONS[named];
+  if (activation === undefined) {
+    return refuse(where, `hidden_act ${JSON.stringify(named)}`, Object.keys(ACTIVATIONS).join(', '));
+  }
+  const biases = { attention: config.attention_bias === true, mlp: config.mlp_bias === true };
+  if (traits.biases !== true) {
+    if (biases.attention) refuse(where, 'attention_bias', 'projections without bias');
+    if (biases.mlp) refuse(where, 'mlp_bias', 'projections without bias');
+  }
   if ((config.partial_rotary_factor ?? 1) !== 1) {
     refuse(where, `partial_rotary_factor ${config.partial_rotary_factor}`, 'rotation of whole heads');
   }
-  const ropeTheta = config.rope_theta ?? config.rope_parameters?.rope_theta;
-  if (ropeTheta === undefined) {
-    throw new LutraError('invalid', `${where}: rope_theta is missing (expected a number above 0)`);
-  }
-  const ropeScaling = readScaling(config.rope_scaling ?? config.rope_parameters ?? {}, where);
+  const { rope, maxContext } = readRope(config, where, headDim, traits.context);
   const bosId = [...asList(generation.bos_token_id), ...asList(config.bos_token_id)][0];
   return {
     hidden,
@@ -156,11 +129,12 @@ export function readDecoderConfig(checkpoint: Checkpoint): DecoderConfig {
     kvHeads,
     headDim,
     vocab: config.vocab_size,
-    maxContext: config.max_position_embeddings,
+    maxContext,
     normEps: config.rms_norm_eps,
     activation,
-    ropeTheta,
-    ...(ropeScaling === undefined ? {} : { ropeScaling }),
+    ropeTheta: rope.theta,
+    rope,
+    biases,
     tied: config.tie_word_embeddings ?? !checkpoint.tensors.has('lm_head.weight'),
     ...(bosId === undefined ? {} : { bosId }),
     eosIds: [...new Set([...asList(config.eos_token_id), ...asList(generation.eos_token_id)])],

@@ -10,6 +10,7 @@
  */
 import type { Checkpoint } from '../checkpoint/checkpoint.ts';
 import { LutraError } from '../common/errors.ts';
+import { narrowFloats, widenHalves } from '../common/halves.ts';
 import { GraphBuilder } from '../graph/builder.ts';
 import type { CodeBits, Graph, GroupSource, WeightSource } from '../graph/ir.ts';
 import { tensor } from '../graph/types.ts';
@@ -17,6 +18,7 @@ import type { DecoderConfig } from './config.ts';
 import { scalesDType } from './group/gptq.ts';
 import { groupCount, middleCode } from './group/matrix.ts';
 import type { GroupQuantization, MatrixCodes, ModelInfo, ParameterCounts, Quantization } from './info.ts';
+import type { Rope } from './rope-config.ts';
 import { demandTensor, FLOAT_DTYPES, type StoredFloats } from './tensors.ts';
 
 /** Where one architecture differs from another. */
@@ -25,6 +27,20 @@ export interface DecoderForm {
   readonly quantization: Quantization;
   /** Names of the norms before o_proj and down_proj, under `self_attn` and `mlp`. */
   readonly subNorms?: { readonly attention: string; readonly feedForward: string };
+  /** Projections with a bias. */
+  readonly biases?: { readonly qkv?: boolean; readonly output?: boolean; readonly mlp?: boolean };
+  /** Whether heads of queries and of keys are normed by themselves: `q_norm` and `k_norm`. */
+  readonly headNorms?: boolean;
+  /** Whether projections of one input are stored as one: `qkv_proj` and `gate_up_proj`. */
+  readonly fused?: boolean;
+  /** Layers whose tokens see only the last so many positions, in which they may turn by other angles. */
+  readonly sliding?: { readonly window: number; readonly layers: readonly boolean[]; readonly rope?: Rope };
+  /** Gemma's: norms have weights less 1, and there are two more in a layer, after attention and after feed-forward. */
+  readonly gemmaNorms?: boolean;
+  /** Whether embeddings are multiplied by sqrt(hidden), rounded as the table is. */
+  readonly scaledEmbedding?: boolean;
+  /** Scores are scaled by 1 / sqrt of this instead of the head size; only with `headNorms`. */
+  readonly queryScalar?: number;
 }
 
 export interface ImportedModel {
@@ -81,8 +97,43 @@ class DecoderWriter {
     const from = `${stored}.weight`;
     this.#demand(from, FLOAT_DTYPES, [[width]]);
     this.#counts.norms += width;
-    const weight = this.#g.constant(`${name}.weight`, tensor('f32', width), { kind: 'tensor', tensor: from });
+    const source: WeightSource =
+      this.#form.gemmaNorms === true
+        ? { kind: 'adjusted', tensor: from, plus: 1, factor: 1, times: 1 }
+        : { kind: 'tensor', tensor: from };
+    const weight = this.#g.constant(`${name}.weight`, tensor('f32', width), source);
     return this.#g.op('rmsNorm', [x, weight], { eps: this.#config.normEps }, name);
+  }
+
+  /** Norms every head of x by itself; what the norm multiplies by may include a scale. */
+  #headNorm(x: string, stored: string, heads: number, factor: number, name: string): string {
+    const { headDim, normEps } = this.#config;
+    const from = `${stored}.weight`;
+    this.#demand(from, FLOAT_DTYPES, [[headDim]]);
+    this.#counts.norms += headDim;
+    const plus = this.#form.gemmaNorms === true ? 1 : 0;
+    const weight = this.#g.constant(`${name}.weight`, tensor('f32', heads * headDim), {
+      kind: 'adjusted',
+      tensor: from,
+      plus,
+      factor,
+      times: heads,
+    });
+    return this.#g.op('rmsNorm.heads', [x, weight], { headDim, eps: normEps }, name);
+  }
+
+  /**
+   * Adds a projection's bias. Files of GPTQ and AWQ may have one, of zeros for the most part, where the architecture
+   * has none.
+   */
+  #bias(x: string, stored: string, rows: number, expected: boolean, name: string): string {
+    const from = `${stored}.bias`;
+    const extra = this.#form.quantization.form === 'groups' && this.#checkpoint.tensors.has(from);
+    if (!expected && !extra) return x;
+    this.#demand(from, FLOAT_DTYPES, [[rows]]);
+    this.#counts.norms += rows;
+    const row = this.#g.constant(`${name}Bias.row`, tensor('f32', rows), { kind: 'tensor', tensor: from });
+    return this.#g.op('bias', [x, row], {}, `${name}Bias`);
   }
 
   /** The sources of a projection's trits and of their scale. */
@@ -231,7 +282,11 @@ class DecoderWriter {
     return g.op('lowbit.matmul.group', [...quantized, ...constants], attrs, name);
   }
 
-  #linear(x: string, stored: string, rows: number, cols: number, name: string): string {
+  #linear(x: string, stored: string, rows: number, cols: number, name: string, biased = false): string {
+    return this.#bias(this.#product(x, stored, rows, cols, name), stored, rows, biased, name);
+  }
+
+  #product(x: string, stored: string, rows: number, cols: number, name: string): string {
     const g = this.#g;
     const { quantization } = this.#form;
     if (quantization.form === 'float') return this.#floatLinear(x, stored, rows, cols, name);
@@ -249,66 +304,127 @@ class DecoderWriter {
     return g.op('lowbit.matmul', [...quantized, weight, weightScale], {}, name);
   }
 
-  #attention(x: string, table: string, layer: number, prefix: string): string {
+  /** Several projections of one input: stored one by one, or as one of which each has some columns. */
+  #projections(
+    x: string,
+    stored: string,
+    together: string,
+    parts: readonly { readonly stored: string; readonly rows: number; readonly name: string }[],
+    prefix: string,
+    biased: boolean,
+  ): readonly string[] {
+    const { hidden } = this.#config;
+    if (this.#form.fused !== true) {
+      return parts.map(({ stored: part, rows, name }) =>
+        this.#linear(x, `${stored}.${part}`, rows, hidden, `${prefix}.${name}`, biased),
+      );
+    }
+    const all = parts.reduce((sum, { rows }) => sum + rows, 0);
+    const name = `${prefix}.${parts.map((part) => part.name).join('_')}`;
+    const whole = this.#linear(x, `${stored}.${together}`, all, hidden, name, biased);
+    let start = 0;
+    return parts.map(({ rows: length, name: part }) => {
+      const sliced = this.#g.op('slice', [whole], { start, length }, `${prefix}.${part}`);
+      start += length;
+      return sliced;
+    });
+  }
+
+  #attention(x: string, tables: readonly [string, string], layer: number, prefix: string): string {
     const g = this.#g;
     const { hidden, heads, kvHeads, headDim } = this.#config;
+    const { subNorms, biases, headNorms, sliding, queryScalar = headDim } = this.#form;
     const stored = `model.layers.${layer}.self_attn`;
-    const subNorm = this.#form.subNorms?.attention;
+    const subNorm = subNorms?.attention;
     const [width, kvWidth] = [heads * headDim, kvHeads * headDim];
-    const q = this.#linear(x, `${stored}.q_proj`, width, hidden, `${prefix}.q`);
-    const k = this.#linear(x, `${stored}.k_proj`, kvWidth, hidden, `${prefix}.k`);
-    const v = this.#linear(x, `${stored}.v_proj`, kvWidth, hidden, `${prefix}.v`);
+    const parts = [
+      { stored: 'q_proj', rows: width, name: 'q' },
+      { stored: 'k_proj', rows: kvWidth, name: 'k' },
+      { stored: 'v_proj', rows: kvWidth, name: 'v' },
+    ];
+    let [q, k, v] = this.#projections(x, stored, 'qkv_proj', parts, prefix, biases?.qkv === true);
+    if (headNorms === true) {
+      const factor = Math.sqrt(headDim / queryScalar);
+      q = this.#headNorm(q!, `${stored}.q_norm`, heads, factor, `${prefix}.qNorm`);
+      k = this.#headNorm(k!, `${stored}.k_norm`, kvHeads, 1, `${prefix}.kNorm`);
+    }
+    const slides = sliding?.layers[layer] === true;
+    const table = tables[slides ? 1 : 0];
     const turn = (value: string, count: number, name: string) =>
       g.op('rope', [value, table], { heads: count, headDim, style: 'half' }, name);
-    const turned = [turn(q, heads, `${prefix}.qRope`), turn(k, kvHeads, `${prefix}.kRope`)];
+    const turned = [turn(q!, heads, `${prefix}.qRope`), turn(k!, kvHeads, `${prefix}.kRope`)];
     const mixed = g.op(
       'attention',
-      [...turned, v],
-      { layer, heads, kvHeads, headDim },
+      [...turned, v!],
+      { layer, heads, kvHeads, headDim, ...(slides && { window: sliding.window }) },
       `${prefix}.attention`,
     );
     const normed =
       subNorm === undefined
         ? mixed
         : this.#norm(mixed, `${stored}.${subNorm}`, width, `${prefix}.attnSubNorm`);
-    return this.#linear(normed, `${stored}.o_proj`, hidden, width, `${prefix}.o`);
+    return this.#linear(normed, `${stored}.o_proj`, hidden, width, `${prefix}.o`, biases?.output);
   }
 
   #feedForward(x: string, layer: number, prefix: string): string {
     const { hidden, intermediate, activation } = this.#config;
     const stored = `model.layers.${layer}.mlp`;
     const subNorm = this.#form.subNorms?.feedForward;
-    const gate = this.#linear(x, `${stored}.gate_proj`, intermediate, hidden, `${prefix}.gate`);
-    const up = this.#linear(x, `${stored}.up_proj`, intermediate, hidden, `${prefix}.up`);
-    const gated = this.#g.op('gate', [gate, up], { act: activation }, `${prefix}.gated`);
+    const biased = this.#form.biases?.mlp === true;
+    const parts = [
+      { stored: 'gate_proj', rows: intermediate, name: 'gate' },
+      { stored: 'up_proj', rows: intermediate, name: 'up' },
+    ];
+    const gateAndUp = this.#projections(x, stored, 'gate_up_proj', parts, prefix, biased);
+    const gated = this.#g.op('gate', gateAndUp, { act: activation }, `${prefix}.gated`);
     const normed =
       subNorm === undefined
         ? gated
         : this.#norm(gated, `${stored}.${subNorm}`, intermediate, `${prefix}.ffnSubNorm`);
-    return this.#linear(normed, `${stored}.down_proj`, hidden, intermediate, `${prefix}.down`);
+    return this.#linear(normed, `${stored}.down_proj`, hidden, intermediate, `${prefix}.down`, biased);
+  }
+
+  #ropeTable(name: string, rope: Rope, positions: number): string {
+    const { headDim } = this.#config;
+    const { theta, ...more } = rope;
+    const source = { kind: 'rope-table', theta, headDim, positions, ...more } as const;
+    return this.#g.constant(name, tensor('f32', positions, headDim), source);
+  }
+
+  #embedded(tokens: string, embed: string): string {
+    const g = this.#g;
+    const rows = g.op('embedding', [tokens, embed], {}, 'embedded');
+    if (this.#form.scaledEmbedding !== true) return rows;
+    const { dtype } = g.typeOf(embed);
+    const exact = Float32Array.of(Math.sqrt(this.#config.hidden));
+    const factor =
+      dtype === 'f16' || dtype === 'bf16' ? widenHalves(narrowFloats(exact, dtype), dtype) : exact;
+    return g.op('scale', [rows], { factor: factor[0]! }, 'scaled');
   }
 
   /** `positions`: rows of the rotation table. */
   write(positions: number): Graph {
     const g = this.#g;
-    const { hidden, headDim, ropeTheta, ropeScaling, tied, layers } = this.#config;
+    const { hidden, rope, tied, layers } = this.#config;
+    const { gemmaNorms, sliding } = this.#form;
     const tokens = g.input('tokens', 'i32', ['tokens']);
     const embed = this.#table('embed', 'model.embed_tokens.weight');
-    const table = g.constant('rope', tensor('f32', positions, headDim), {
-      kind: 'rope-table',
-      theta: ropeTheta,
-      headDim,
-      positions,
-      ...(ropeScaling === undefined ? {} : { scaling: ropeScaling }),
-    });
-    let x = g.op('embedding', [tokens, embed], {}, 'embedded');
+    const table = this.#ropeTable('rope', rope, positions);
+    const local = sliding?.rope === undefined ? table : this.#ropeTable('ropeLocal', sliding.rope, positions);
+    let x = this.#embedded(tokens, embed);
     for (let layer = 0; layer < layers; layer++) {
       const prefix = `l${layer}`;
       const stored = `model.layers.${layer}`;
-      const attnIn = this.#norm(x, `${stored}.input_layernorm`, hidden, `${prefix}.attnNorm`);
-      x = g.op('add', [this.#attention(attnIn, table, layer, prefix), x], {}, `${prefix}.h`);
-      const ffnIn = this.#norm(x, `${stored}.post_attention_layernorm`, hidden, `${prefix}.ffnNorm`);
-      x = g.op('add', [this.#feedForward(ffnIn, layer, prefix), x], {}, `${prefix}.out`);
+      const norm = (value: string, from: string, name: string) =>
+        this.#norm(value, `${stored}.${from}`, hidden, `${prefix}.${name}`);
+      const attnIn = norm(x, 'input_layernorm', 'attnNorm');
+      let mixed = this.#attention(attnIn, [table, local], layer, prefix);
+      if (gemmaNorms === true) mixed = norm(mixed, 'post_attention_layernorm', 'attnPostNorm');
+      x = g.op('add', [mixed, x], {}, `${prefix}.h`);
+      const before = gemmaNorms === true ? 'pre_feedforward_layernorm' : 'post_attention_layernorm';
+      let fed = this.#feedForward(norm(x, before, 'ffnNorm'), layer, prefix);
+      if (gemmaNorms === true) fed = norm(fed, 'post_feedforward_layernorm', 'ffnPostNorm');
+      x = g.op('add', [fed, x], {}, `${prefix}.out`);
     }
     const last = g.op('selectOutputs', [x], {}, 'selected');
     const normed = this.#norm(last, 'model.norm', hidden, 'norm');
@@ -357,7 +473,7 @@ export function importDecoder(
   const writer = new DecoderWriter(checkpoint, config, form, name);
   const graph = writer.write(Math.min(config.maxContext, context ?? config.maxContext));
   writer.checkLeftovers();
-  const { ropeScaling: _, ...shape } = config;
+  const { rope: _, biases: __, ...shape } = config;
   const head = graph.constants.find((constant) => constant.name === (config.tied ? 'embed' : 'head'))!;
   return {
     graph,

@@ -153,7 +153,6 @@ describe('config.json', () => {
     'max_position_embeddings',
     'rms_norm_eps',
     'hidden_act',
-    'rope_theta',
     'model_type',
   ])('names the missing key %s', (key) => {
     const { [key]: _, ...rest } = LLAMA as Record<string, unknown>;
@@ -174,7 +173,7 @@ describe('config.json', () => {
   });
 
   it.each<[Config, string]>([
-    [{ model_type: 'qwen3' }, 'the architecture qwen3, LlamaForCausalLM is not supported'],
+    [{ model_type: 'mamba2' }, 'the architecture mamba2, LlamaForCausalLM is not supported'],
     [{ quantization_config: { quant_method: 'hqq', bits: 4 } }, 'the quantization "hqq" is not supported'],
     [
       { quantization_config: { quant_method: 'bitnet', linear_class: 'fancylinear' } },
@@ -240,6 +239,47 @@ describe('config.json', () => {
     expect(() => importModel(llama({ rope_scaling: { rope_type: 'llama3' } }))).toThrow(
       'rope_scaling: factor is missing',
     );
+  });
+
+  it('takes theta to be 10000 where nothing is said, as transformers does', () => {
+    expect(importModel(llama({ rope_theta: undefined })).info.ropeTheta).toBe(10000);
+  });
+
+  it('lists the architectures that are known', () => {
+    let error: unknown;
+    try {
+      importModel(llama({ model_type: 'toString' }));
+    } catch (caught) {
+      error = caught;
+    }
+    expect(error).toMatchObject({
+      code: 'unsupported',
+      hint: 'Supported: model_type bitnet, llama, mistral, qwen2, qwen3, phi3, gemma3_text, and BitnetForCausalLM of 1bitLLM.',
+    });
+  });
+
+  it.each<[Config, string]>([
+    [{ model_type: 'gemma3_text', final_logit_softcapping: 30 }, 'final_logit_softcapping is not supported'],
+    [{ model_type: 'gemma3_text', use_bidirectional_attention: true }, 'use_bidirectional_attention'],
+    [{ model_type: 'mistral', sliding_window: 0 }, 'sliding_window is 0'],
+    [
+      { model_type: 'mistral', sliding_window: 8, layer_types: ['full_attention'] },
+      'has 1 entries for 2 layers',
+    ],
+    [
+      { model_type: 'mistral', sliding_window: 8, layer_types: ['full_attention', 'linear_attention'] },
+      'a layer of type "linear_attention" is not supported',
+    ],
+    [{ model_type: 'phi3', partial_rotary_factor: 0.75 }, 'partial_rotary_factor 0.75 is not supported'],
+    [
+      { model_type: 'phi3', rope_scaling: { type: 'longrope', short_factor: [1], long_factor: [1, 1] } },
+      'rope_scaling.short_factor has 1 numbers, expected 2',
+    ],
+    [{ model_type: 'phi3', rope_scaling: { type: 'longrope' } }, 'rope_scaling: short_factor is missing'],
+    [{ rope_scaling: { type: 'linear', factor: 'x' } }, 'rope_scaling: factor is "x"'],
+    [{ rope_scaling: { type: 'yarn', factor: 4, mscale: 1 } }, 'mscale is not supported'],
+  ])('refuses %j', (config, message) => {
+    expect(() => importModel(llama(config))).toThrow(message);
   });
 
   it('limits the rotation table to the context asked for', () => {

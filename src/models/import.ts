@@ -2,11 +2,15 @@ import { z } from 'zod';
 import type { Checkpoint } from '../checkpoint/checkpoint.ts';
 import { LutraError } from '../common/errors.ts';
 import { importBitnet } from './bitnet.ts';
-import { parseConfig } from './config.ts';
 import type { ImportedModel } from './decoder.ts';
+import { importGemma3 } from './gemma3.ts';
 import { importLlama } from './llama.ts';
+import { importMistral } from './mistral.ts';
 import { importOneBit } from './onebit.ts';
 import type { ImportOptions } from './options.ts';
+import { parseConfig } from './parse-config.ts';
+import { importPhi3 } from './phi3.ts';
+import { importQwen2, importQwen3 } from './qwen.ts';
 
 export type { ImportOptions } from './options.ts';
 
@@ -16,12 +20,17 @@ const kindSchema = z.looseObject({
   weight_bits: z.unknown().optional(),
 });
 
-const SUPPORTED = [
-  'bitnet (microsoft/bitnet-b1.58-2B-4T)',
-  'BitnetForCausalLM of 1bitLLM',
-  'llama in floats or quantized by GPTQ or AWQ',
-  'llama with quant_method bitnet (Llama3-8B-1.58, Falcon3-1.58bit, Falcon-E)',
-].join('; ');
+/** By `model_type`. */
+const IMPORTERS: Readonly<Record<string, (checkpoint: Checkpoint, options: ImportOptions) => ImportedModel>> =
+  {
+    bitnet: importBitnet,
+    llama: importLlama,
+    mistral: importMistral,
+    qwen2: importQwen2,
+    qwen3: importQwen3,
+    phi3: importPhi3,
+    gemma3_text: importGemma3,
+  };
 
 /**
  * Turns a checkpoint into the graph of its forward step, reading nothing but headers and config. Throws
@@ -35,10 +44,10 @@ export function importModel(checkpoint: Checkpoint, options: ImportOptions = {})
   if (kind.weight_bits !== undefined || kind.architectures?.includes('BitnetForCausalLM') === true) {
     return importOneBit(checkpoint, options);
   }
-  if (kind.model_type === 'bitnet') return importBitnet(checkpoint, options);
-  if (kind.model_type === 'llama') return importLlama(checkpoint, options);
+  const importer = Object.hasOwn(IMPORTERS, kind.model_type) ? IMPORTERS[kind.model_type] : undefined;
+  if (importer !== undefined) return importer(checkpoint, options);
   const name = [kind.model_type, ...(kind.architectures ?? [])].join(', ');
   throw new LutraError('unsupported', `${where}: the architecture ${name} is not supported`, {
-    hint: `Supported: ${SUPPORTED}.`,
+    hint: `Supported: model_type ${Object.keys(IMPORTERS).join(', ')}, and BitnetForCausalLM of 1bitLLM.`,
   });
 }

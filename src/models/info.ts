@@ -2,7 +2,7 @@ import type { CodeBits, GroupSource } from '../graph/ir.ts';
 
 /** What an importer knows of a model besides its graph. Plain JSON: a manifest holds it. */
 export interface ModelInfo {
-  /** `bitnet`, `1bitllm`, `llama-bitnet` or `llama`: the importer that read it. */
+  /** `bitnet`, `1bitllm`, `llama-bitnet`, `llama`, `mistral`, `qwen2`, ...: what the model is known as. */
   readonly architecture: string;
   /** As the hub calls it where the path tells, else the folder's name. */
   readonly name: string;
@@ -17,7 +17,7 @@ export interface ModelInfo {
   readonly maxContext: number;
   /** Whether the output head is the embedding table. */
   readonly tied: boolean;
-  readonly activation: 'relu2' | 'silu';
+  readonly activation: 'relu2' | 'silu' | 'gelu';
   /** Whether attention and feed-forward have a norm before their last projection. */
   readonly subNorms: boolean;
   readonly normEps: number;

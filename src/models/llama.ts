@@ -11,6 +11,12 @@ import { readQuantization } from './quantization.ts';
 export function importLlama(checkpoint: Checkpoint, { context, ...options }: ImportOptions): ImportedModel {
   const quantization = readQuantization(checkpoint, options);
   const ternary = quantization.form === 'packed' || quantization.form === 'online';
-  const form = { architecture: ternary ? 'llama-bitnet' : 'llama', quantization };
-  return importDecoder(checkpoint, readDecoderConfig(checkpoint), form, context);
+  const config = readDecoderConfig(checkpoint, { biases: !ternary, context });
+  const { attention, mlp } = config.biases;
+  const form = {
+    architecture: ternary ? 'llama-bitnet' : 'llama',
+    quantization,
+    biases: { qkv: attention, output: attention, mlp },
+  };
+  return importDecoder(checkpoint, config, form, context);
 }

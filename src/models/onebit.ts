@@ -1,9 +1,10 @@
 import { z } from 'zod';
 import type { Checkpoint } from '../checkpoint/checkpoint.ts';
 import { LutraError } from '../common/errors.ts';
-import { parseConfig, readDecoderConfig, refuse } from './config.ts';
+import { readDecoderConfig } from './config.ts';
 import { type ImportedModel, importDecoder } from './decoder.ts';
 import type { ImportOptions } from './options.ts';
+import { parseConfig, refuse } from './parse-config.ts';
 
 const bitsSchema = z.looseObject({ weight_bits: z.int(), input_bits: z.int() });
 

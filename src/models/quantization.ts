@@ -3,8 +3,8 @@ import type { Checkpoint } from '../checkpoint/checkpoint.ts';
 import { parseObject } from '../checkpoint/json.ts';
 import { LutraError } from '../common/errors.ts';
 import type { CodeBits } from '../graph/ir.ts';
-import { parseConfig, refuse } from './config.ts';
 import type { Quantization } from './info.ts';
+import { parseConfig, refuse } from './parse-config.ts';
 
 const quantizationSchema = z.looseObject({
   quantization_config: z.looseObject({

@@ -10,6 +10,7 @@ import { foldConstants } from './fold-constants.ts';
 import { fuseNormQuantize } from './fuse-norm-quantize.ts';
 import { fuseProjections } from './fuse-projections.ts';
 import { fuseResidual } from './fuse-residual.ts';
+import { joinColumns } from './join-columns.ts';
 import type { Pass, PassOptions } from './pass.ts';
 import { selectEarly } from './select-early.ts';
 import { shareQuantize } from './share-quantize.ts';
@@ -171,6 +172,71 @@ describe('fuse-projections', () => {
       z: f32[tokens, 4] = lowbit.matmul(q2, scale2, sum2, wk, sk)
       return z`,
     );
+  });
+});
+
+describe('join-columns', () => {
+  const slices = (first: string) => `${EMBED}
+      const b: f32[6] = tensor("b")
+      const c: f32[2] = tensor("c")
+      ${X}
+      q: f32[tokens, 6] = slice(x) {start = 0, length = 6}
+      k: f32[tokens, 2] = slice(x) {start = 6, length = 2}
+      qb: f32[tokens, 6] = ${first}`;
+
+  it('adds the biases of all slices at once', () => {
+    const graph = joinColumns.run(
+      parseGraph(
+        graphText(`${slices('bias(q, b)')}
+      kb: f32[tokens, 2] = bias(k, c)
+      return qb, kb`),
+      ),
+      { head: 'stored' },
+    );
+    verifyGraph(graph);
+    const text = printGraph(graph);
+    expect(text).toContain('x.bias.weight: f32[8] = concat(tensor("b"), tensor("c"))');
+    expect(text).toContain('x.bias: f32[tokens, 8] = bias(x, x.bias.weight)');
+    expect(text).toContain('qb: f32[tokens, 6] = slice(x.bias) {start = 0, length = 6}');
+    expect(text).toContain('kb: f32[tokens, 2] = slice(x.bias) {start = 6, length = 2}');
+    expect(text.match(/bias\(/g)).toHaveLength(1);
+  });
+
+  it('leaves slices of which one has no bias, or another reader', () => {
+    expectUntouched(
+      joinColumns,
+      `${slices('bias(q, b)')}
+      return qb, k`,
+    );
+    expectUntouched(
+      joinColumns,
+      `${slices('bias(q, b)')}
+      kb: f32[tokens, 2] = bias(k, c)
+      return qb, kb, k`,
+    );
+  });
+
+  it('norms heads of the first slices, and leaves the last one', () => {
+    const attrs = '{headDim = 2, eps = 0.5}';
+    const graph = joinColumns.run(
+      parseGraph(
+        graphText(`${EMBED}
+      const b: f32[4] = adjusted("b", plus = 1, factor = 2, times = 2)
+      const c: f32[2] = tensor("c")
+      ${X}
+      q: f32[tokens, 4] = slice(x) {start = 0, length = 4}
+      k: f32[tokens, 2] = slice(x) {start = 4, length = 2}
+      v: f32[tokens, 2] = slice(x) {start = 6, length = 2}
+      qn: f32[tokens, 4] = rmsNorm.heads(q, b) ${attrs}
+      kn: f32[tokens, 2] = rmsNorm.heads(k, c) ${attrs}
+      return qn, kn, v`),
+      ),
+      { head: 'stored' },
+    );
+    verifyGraph(graph);
+    const text = printGraph(graph);
+    expect(text).toContain(`= rmsNorm.heads(x, x.rmsNorm.heads.weight) ${attrs}`);
+    expect(text).toContain('v: f32[tokens, 2] = slice(x.rmsNorm.heads) {start = 6, length = 2}');
   });
 });
 

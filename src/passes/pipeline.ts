@@ -10,6 +10,7 @@ import { foldConstants } from './fold-constants.ts';
 import { fuseNormQuantize } from './fuse-norm-quantize.ts';
 import { fuseProjections } from './fuse-projections.ts';
 import { fuseResidual } from './fuse-residual.ts';
+import { joinColumns } from './join-columns.ts';
 import type { Pass, PassOptions } from './pass.ts';
 import { selectEarly } from './select-early.ts';
 import { shareQuantize } from './share-quantize.ts';
@@ -19,6 +20,7 @@ export const PIPELINE: readonly Pass[] = [
   selectEarly,
   shareQuantize,
   fuseProjections,
+  joinColumns,
   absorbSlices,
   foldConstants,
   fuseNormQuantize,
