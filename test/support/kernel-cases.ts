@@ -2,9 +2,12 @@
 import { randomUniform } from '../../src/common/random.ts';
 import { packI2 } from '../../src/encodings/ternary-i2.ts';
 import { packT5b } from '../../src/encodings/ternary-t5b.ts';
+import type { GroupShape } from '../../src/kernels/group/shape.ts';
+import { groupMatmul } from '../../src/kernels/group-matmul.ts';
 import { rowStride } from '../../src/kernels/kernel.ts';
 import { lowbitMatmul } from '../../src/kernels/lowbit-matmul.ts';
 import { quantize } from '../../src/kernels/quantize.ts';
+import { quantizeGroup } from '../../src/kernels/quantize-group.ts';
 import { bytesOf, randomFloats, randomInts } from '../../src/kernels/testing.ts';
 import { runFunction } from '../../src/loops/interpret.ts';
 import type { LoopFunction } from '../../src/loops/ir.ts';
@@ -71,9 +74,82 @@ function quantizeCase(i: number): KernelTestCase {
   };
 }
 
-export const KERNEL_CASES: readonly KernelTestCase[] = Array.from({ length: 24 }, (_, i) =>
-  i % 4 === 3 ? quantizeCase(i) : matmulCase(i),
-);
+const bytesOfRandom = (seed: number, count: number) => Uint8Array.from(randomInts(seed, count, 0, 255));
+
+/** f16 of about 1. */
+const halves = (seed: number, count: number) =>
+  bytesOf(Uint16Array.from(randomInts(seed, count, 0x3800, 0x3fff)));
+
+/** Weights in groups: all bits, both kinds of activations, all kinds of zeros; any bytes are codes. */
+function groupCase(i: number): KernelTestCase {
+  const random = randomUniform(900 + i);
+  const between = (low: number, high: number) => low + Math.floor(random() * (high - low + 1));
+  const [m, k] = [between(1, 100), between(1, 300)];
+  const n = i % 2 === 0 ? 1 : between(2, 15);
+  const bits = [1, 2, 3, 4, 8][i % 5]!;
+  const zeros = (['none', 'u8', 'f16', 'f32'] as const)[i % 4]!;
+  const activationGroup = [32, 64, 128][i % 3]!;
+  const group = i % 7 === 0 ? k : 2 * activationGroup;
+  const to: GroupShape['to'] = random() < 0.5 ? 'int8' : 'int16';
+  const shape: GroupShape = {
+    ...{ m, k, bits, group, activationGroup, zeros, to },
+    zero: zeros === 'none' ? (bits === 1 ? 0.5 : 2 ** (bits - 1)) : 0,
+    scales: 'f16',
+    residual: random() < 0.5,
+    batch: n === 1 ? 'one' : 'many',
+    encoding: 'code-tiles',
+  };
+  const parts = n * rowStride(Math.ceil(k / activationGroup));
+  const [rows, groups] = [rowStride(m), Math.ceil(k / group)];
+  const lanes = { none: [], u8: [bytesOfRandom(i + 3, rows * groups)] };
+  const floatZeros = { f16: halves(i + 3, rows * groups), f32: bytesOf(randomFloats(i + 3, rows * groups)) };
+  const name = `group_${i}`;
+  return {
+    name,
+    build: (machine) => groupMatmul.build(name, shape, groupMatmul.defaultSchedule(shape, machine)),
+    buffers: [
+      bytesOf(Int8Array.from(randomInts(i, (to === 'int8' ? 1 : 2) * n * rowStride(k), -127, 127))),
+      bytesOf(randomFloats(i + 1, parts)),
+      bytesOf(Int32Array.from(randomInts(i + 2, parts, -9999, 9999))),
+      bytesOfRandom(i + 4, (rows * rowStride(k) * bits) / 8),
+      halves(i + 5, rows * groups),
+      ...(shape.residual ? [bytesOf(randomFloats(i + 7, n * rows))] : []),
+      ...(zeros === 'f16' || zeros === 'f32' ? [floatZeros[zeros]] : lanes[zeros]),
+      new Uint8Array(4 * n * rows),
+    ],
+    scalars: [n],
+  };
+}
+
+function quantizeGroupCase(i: number): KernelTestCase {
+  const random = randomUniform(950 + i);
+  const k = 1 + Math.floor(random() * 300);
+  const n = 1 + Math.floor(random() * 4);
+  const to = i % 2 === 0 ? 'int8' : 'int16';
+  const shape = { k, group: 64, to, ordered: i % 4 < 2 } as const;
+  const parts = 4 * n * rowStride(Math.ceil(k / 64));
+  const name = `quantize_group_${i}`;
+  return {
+    name,
+    build: (machine) => quantizeGroup.build(name, shape, quantizeGroup.defaultSchedule(shape, machine)),
+    buffers: [
+      bytesOf(randomFloats(i, n * rowStride(k))),
+      ...(shape.ordered ? [bytesOf(Int32Array.from(randomInts(i + 1, k, 0, k - 1)))] : []),
+      new Uint8Array((to === 'int8' ? 1 : 2) * n * rowStride(k)),
+      new Uint8Array(parts),
+      new Uint8Array(parts),
+    ],
+    scalars: [n],
+  };
+}
+
+const range = (count: number) => Array.from({ length: count }, (_, i) => i);
+
+export const KERNEL_CASES: readonly KernelTestCase[] = [
+  ...range(24).map((i) => (i % 4 === 3 ? quantizeCase(i) : matmulCase(i))),
+  ...range(10).map(groupCase),
+  ...range(4).map(quantizeGroupCase),
+];
 
 /** Whether a kernel left in its buffers what the interpreter computes of it, as it is scheduled for plain C. */
 export function isRight({ build, buffers, scalars }: KernelTestCase, got: readonly Uint8Array[]): boolean {
