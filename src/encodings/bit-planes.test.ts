@@ -24,13 +24,13 @@ function setBits(bytes: Uint8Array): string[] {
 }
 
 describe('bit-planes', () => {
-  // Of 130 columns, which are 3 spans: row 93 is row 13 of the second 16 of the second tile, byte 16 + 2 * 5 + 1 = 27
-  // of a line; column 75 is bit 3 of line 1 of the second span.
+  // Of 130 columns, which are 6 spans with the padding: row 93 is row 13 of the second 16 of the second tile, byte 16 + 2 * 5 + 1 = 27
+  // of a line; column 75 is bit 3 of line 1 of the third span.
   it.each([
-    [1, 1, [3 * 512 + 512 + 64 + 27]],
-    [2, 2, [(3 + 1) * 1024 + 512 + 64 + 27]],
-    [3, 5, [(3 + 1) * 1536 + 64 + 27, (3 + 1) * 1536 + 1024 + 64 + 27]],
-    [4, 8, [(3 + 1) * 2048 + 1536 + 64 + 27]],
+    [1, 1, [(6 + 2) * 256 + 64 + 27]],
+    [2, 2, [(6 + 2) * 512 + 256 + 64 + 27]],
+    [3, 5, [(6 + 2) * 768 + 64 + 27, (6 + 2) * 768 + 512 + 64 + 27]],
+    [4, 8, [(6 + 2) * 1024 + 768 + 64 + 27]],
   ] as const)('puts %i bits, code %i, where the layout says', (bits, code, bytes) => {
     const codes = new Uint8Array(100 * 130);
     codes[93 * 130 + 75] = code;

@@ -1,11 +1,11 @@
 /**
  * `bit-planes`: codes of 1, 2, 3 or 4 bits for kernels that look up 4 columns of one bit at a time, with rows in lanes.
  *
- * Rows and columns are padded to multiples of 64 with code 0. A tile is 64 rows; along it lie spans of 64 columns,
- * in a span one plane of bits after the other, the lowest first, in a plane 8 lines of 64 bytes, one for 8 columns:
+ * Rows and columns are padded to multiples of 64 with code 0. A tile is 64 rows; along it lie spans of 32 columns,
+ * in a span one plane of bits after the other, the lowest first, in a plane 4 lines of 64 bytes, one for 8 columns:
  *
  * ```
- * | plane 0: columns 0-7 | 8-15 | ... | 56-63 | plane 1: columns 0-7 | ... |      512 bytes a plane
+ * | plane 0: columns 0-7 | 8-15 | 16-23 | 24-31 | plane 1: columns 0-7 | ... |      256 bytes a plane
  *
  * a byte of a line, of one row      bits 7  6  5  4  3  2  1  0
  *                                column  7  6  5  4  3  2  1  0
@@ -22,7 +22,8 @@ import type { CodesWeight } from '../models/weights.ts';
 
 const PAD = 64;
 const LINE_BYTES = 64;
-const SPAN_LINES = 8;
+const SPAN = 32;
+const SPAN_LINES = 4;
 
 /** Widths of codes that are looked up. */
 export const PLANE_BITS: readonly CodeBits[] = [1, 2, 3, 4];
@@ -32,10 +33,10 @@ export function bitPlanesBytes(bits: CodeBits, rows: number, cols: number): numb
   return (alignUp(rows, PAD) * alignUp(cols, PAD) * bits) / 8;
 }
 
-/** The byte of 8 columns from `col` on, of plane 0; the next plane's lies 512 bytes further. */
+/** The byte of 8 columns from `col` on, of plane 0; the next plane's lies 256 bytes further. */
 function position(row: number, col: number, cols: number, bits: number): number {
-  const span = Math.floor(row / PAD) * (alignUp(cols, PAD) / PAD) + Math.floor(col / PAD);
-  const line = span * bits * SPAN_LINES + ((col % PAD) >> 3);
+  const span = Math.floor(row / PAD) * (alignUp(cols, PAD) / SPAN) + Math.floor(col / SPAN);
+  const line = span * bits * SPAN_LINES + ((col % SPAN) >> 3);
   return line * LINE_BYTES + (row & 48) + 2 * (row & 7) + ((row >> 3) & 1);
 }
 

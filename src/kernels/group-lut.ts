@@ -15,11 +15,12 @@ import type { LutSchedule, LutShape } from './lut/shape.ts';
 function defaultSchedule(shape: LutShape, machine: Machine): LutSchedule {
   const { vectorBytes } = machine;
   const scalar = vectorBytes === 4;
-  const lanes = scalar ? 16 : vectorBytes;
+  // More than a register: tables are loaded once for them all.
+  const lanes = scalar ? 16 : Math.min(TILE_ROWS, 2 * vectorBytes);
   const base: LutSchedule = {
     method: scalar && shape.tables === 'exact' ? 'scalar' : 'lookup',
     lanes,
-    rows: lanes,
+    rows: scalar ? lanes : TILE_ROWS,
     prefetchBytes: 0,
     few: 0,
     multiply: 'madd',

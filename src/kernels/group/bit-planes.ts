@@ -7,9 +7,9 @@ import { type GroupShape, TILE } from './shape.ts';
 
 /** Rows of a tile, columns of a span and of a line, bytes of a plane of a span. */
 export const TILE_ROWS = 64;
-const SPAN = 64;
+export const SPAN = 32;
 export const LINE_COLUMNS = 8;
-export const PLANE_BYTES = 512;
+export const PLANE_BYTES = 256;
 
 export function tileBytes({ k, bits }: GroupShape): number {
   return (rowStride(k) / SPAN) * bits * PLANE_BYTES;
@@ -18,7 +18,7 @@ export function tileBytes({ k, bits }: GroupShape): number {
 /** Byte offset of the line of column `column` of plane 0 in a tile. */
 export function lineOfColumn(column: Expr, bits: number): Expr {
   if (bits === 1) return mul(column, PLANE_BYTES / SPAN);
-  const span = mul(shift('right', column, 6), bits * PLANE_BYTES);
+  const span = mul(shift('right', column, 5), bits * PLANE_BYTES);
   return add(span, mul(and(column, SPAN - LINE_COLUMNS), TILE_ROWS / LINE_COLUMNS));
 }
 

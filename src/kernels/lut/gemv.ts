@@ -18,16 +18,15 @@ import {
   vector,
 } from '../../loops/expr.ts';
 import type { Expr } from '../../loops/ir.ts';
-import { LINE_COLUMNS, lineOfColumn, PLANE_BYTES, TILE_ROWS, tileBytes } from '../group/bit-planes.ts';
+import { LINE_COLUMNS, lineOfColumn, PLANE_BYTES, SPAN, TILE_ROWS, tileBytes } from '../group/bit-planes.ts';
 import { joinPlanes } from '../group/packed.ts';
 import { type GroupParams, laneOf, planesOf, storeResult, sumGroups } from '../group/shape.ts';
 import { rowStride } from '../kernel.ts';
 import type { LutSchedule, LutShape } from './shape.ts';
 import { BASE_BITS, BYTE_BIAS, ENTRIES, EXACT_BIAS, QUAD, tableBytes } from './tables.ts';
 
-/** Columns whose lookups are added in bytes. */
-const BLOCK = 32;
-const QUADS = BLOCK / QUAD;
+/** Tables whose lookups are added in bytes: those of a span. */
+const QUADS = SPAN / QUAD;
 
 /** What rounding up adds on average in 3 levels of averages, in eighths of a unit of the mean of 8: a quarter a level. */
 const AVERAGE_EXCESS = 6;
@@ -55,10 +54,9 @@ interface Words {
   readonly odd: Expr;
 }
 
-/** Sums of the even bytes, then of the odd ones, in the order of rows: words. */
-function splitWords({ all, odd }: Words, excess: number): readonly Expr[] {
-  const even = sub(all, shift('left', odd, 8));
-  return [even, odd].map((sums) => (excess === 0 ? sums : sub(sums, excess)));
+/** Sums of the even bytes, and of the odd ones. */
+function splitWords({ all, odd }: Words): readonly Expr[] {
+  return [sub(all, shift('left', odd, 8)), odd];
 }
 
 /** Rows in order, of words of the even bytes and of the odd ones: see `bit-planes`. */
@@ -67,39 +65,64 @@ function inRowOrder(even: Expr, odd: Expr): Expr {
   return concat(units.flatMap((u) => [slice(even, 8 * u, 8), slice(odd, 8 * u, 8)]));
 }
 
-/** Lookups of 32 columns from `from` on, each in all the tables of its columns: [table][quad] of bytes. */
-function lookups(
+/** Looks up a span from `from` on, in all the tables of their columns; gives `body` the table's number and bytes. */
+function forLookups(
   { b, p, shape, s, table }: Product,
   from: Expr,
   column: Expr,
   tablesOffset: number,
-): readonly (readonly Expr[])[] {
+  body: (kind: number, found: Expr) => void,
+): void {
   const perQuad = shape.tables === 'exact' ? 2 : 1;
   const first = b.let('tables', add(table, add(mul(column, (perQuad * ENTRIES) / QUAD), tablesOffset)));
-  const found: Expr[][] = range(perQuad).map(() => []);
-  for (const line of range(BLOCK / LINE_COLUMNS)) {
+  for (let line = 0; line < SPAN / LINE_COLUMNS; line++) {
     const at = add(from, TILE_ROWS * line);
     if (s.prefetchBytes > 0) b.prefetch(p.weight, add(at, s.prefetchBytes));
     const bytes = b.let('bytes', b.load(p.weight, at, s.lanes));
-    const words = bitcast(bytes, vector('u16', s.lanes / 2));
-    const high = and(bitcast(shift('right', words, 4), bytes.type), 15);
-    for (const [half, nibbles] of [and(bytes, 15), high].entries()) {
-      const index = b.let('index', nibbles);
-      for (const t of range(perQuad)) {
-        const offset = ((2 * line + half) * perQuad + t) * ENTRIES;
+    for (const half of [0, 1]) {
+      const words = bitcast(bytes, vector('u16', s.lanes / 2));
+      const moved = half === 0 ? bytes : bitcast(shift('right', words, 4), bytes.type);
+      const index = b.let('index', and(moved, 15));
+      for (let kind = 0; kind < perQuad; kind++) {
+        const offset = ((2 * line + half) * perQuad + kind) * ENTRIES;
         const entries = bitcast(b.load(p.tables, add(first, offset), ENTRIES), vector('u8', ENTRIES));
-        found[t]!.push(b.let('found', lookup16(entries, index)));
+        body(kind, b.let('found', lookup16(entries, index)));
       }
     }
   }
-  return found;
 }
 
-/** Averages of neighbours, then of those, ...: a mean, rounded up a little at every level. */
-function averages(values: readonly Expr[]): Expr {
-  if (values.length === 1) return values[0]!;
-  const half = values.length / 2;
-  return binary('averageRound', averages(values.slice(0, half)), averages(values.slice(half)));
+/**
+ * Adds up bytes one by one; or, of `fast` tables, takes averages of neighbours, then of those, ...: a mean, rounded up
+ * a little at every level. What is known at any time is in few registers.
+ */
+class ByteSums {
+  readonly #b: FunctionBuilder;
+  readonly #averages: boolean;
+  /** Of bytes taken together, the latest last, and how many. */
+  readonly #pending: { readonly bytes: Expr; readonly count: number }[] = [];
+
+  constructor(b: FunctionBuilder, averages: boolean) {
+    this.#b = b;
+    this.#averages = averages;
+  }
+
+  take(bytes: Expr): void {
+    let [sum, count] = [bytes, 1];
+    const last = () => this.#pending.at(-1);
+    while (this.#averages ? last()?.count === count : last() !== undefined) {
+      const other = this.#pending.pop()!;
+      const joined = this.#averages ? binary('averageRound', other.bytes, sum) : add(other.bytes, sum);
+      sum = this.#b.let('sum', joined);
+      count += other.count;
+    }
+    this.#pending.push({ bytes: sum, count });
+  }
+
+  /** The sum, or the mean of a power of two. */
+  get(): Expr {
+    return this.#pending[0]!.bytes;
+  }
 }
 
 /**
@@ -112,50 +135,46 @@ function sumPart(product: Product, start: Expr, column: Expr, width: number, tab
   const exact = tables === 'exact';
   const kinds = exact ? 2 : 1;
   const type = vector('u16', s.lanes / 2);
-  const entries = tables === 'fast' ? width / BLOCK : width / QUAD;
+  const entries = tables === 'fast' ? width / SPAN : width / QUAD;
   const largest = (exact ? 2 ** BASE_BITS - 1 : 255) * entries;
-  // Planes add up in words if these are wide enough for all of them.
-  const together = largest * (2 ** bits - 1) < 2 ** 16;
-  const words: Words[] = range(kinds).map(() => ({
-    all: b.var('all', constant(type, 0)),
-    odd: b.var('odd', constant(type, 0)),
+  // Planes add up in words, as many as these are wide enough for.
+  const most = Math.min(bits, Math.floor(Math.log2(65535 / largest + 1)));
+  const sets = range(Math.ceil(bits / most)).map((set) => ({
+    lowest: set * most,
+    words: range(kinds).map(
+      (): Words => ({
+        all: b.var('all', constant(type, 0)),
+        odd: b.var('odd', constant(type, 0)),
+      }),
+    ),
   }));
-  const joined = () => {
-    const halves = words.map((sums) => splitWords(sums, 0).map((half) => cast(half, 'i32')));
-    const [low, high] = halves as [Expr[], Expr[] | undefined];
-    return low.map((half, i) => (high === undefined ? half : add(half, shift('left', high[i]!, BASE_BITS))));
-  };
-  let wide: readonly Expr[] | undefined;
-  for (let plane = bits - 1; plane >= 0; plane--) {
-    if (plane < bits - 1) {
-      for (const { all, odd } of words) {
-        for (const sums of [all, odd]) b.set(sums, together ? shift('left', sums, 1) : constant(type, 0));
-      }
+  b.for('span', 0, width, SPAN, (offset) => {
+    const at = b.let('at', add(column, offset));
+    const line = b.let('line', add(start, lineOfColumn(at, bits)));
+    for (let plane = 0; plane < bits; plane++) {
+      const { lowest, words } = sets[Math.floor(plane / most)]!;
+      const addBytes = (kind: number, bytes: Expr) => {
+        const { all, odd } = words[kind]!;
+        const sums = b.let('sums', bitcast(bytes, type));
+        b.set(all, add(all, shift('left', sums, plane - lowest)));
+        b.set(odd, add(odd, shift('left', shift('right', sums, 8), plane - lowest)));
+      };
+      const bytes = range(kinds).map(() => new ByteSums(b, tables === 'fast'));
+      const take = tables === 'int8' ? addBytes : (kind: number, found: Expr) => bytes[kind]!.take(found);
+      forLookups(product, add(line, plane * PLANE_BYTES), at, tablesOffset, take);
+      if (tables !== 'int8') for (const [kind, sums] of bytes.entries()) addBytes(kind, sums.get());
     }
-    b.for('block', 0, width, BLOCK, (offset) => {
-      const at = b.let('at', add(column, offset));
-      const from = b.let('from', add(add(start, lineOfColumn(at, bits)), plane * PLANE_BYTES));
-      const found = lookups(product, from, at, tablesOffset);
-      for (const [i, { all, odd }] of words.entries()) {
-        const add2 = (bytes: Expr) => {
-          const sums = b.let('sums', bitcast(bytes, type));
-          b.set(all, add(all, sums));
-          b.set(odd, add(odd, shift('right', sums, 8)));
-        };
-        if (exact) add2(found[i]!.reduce((sum, bytes) => add(sum, bytes)));
-        else if (tables === 'fast') add2(averages(found[i]!));
-        else for (const bytes of found[i]!) add2(bytes);
-      }
-    });
-    if (!together) {
-      const plain = joined().map((half) => b.let('plane', half));
-      wide = plain.map((half, i) =>
-        b.let('planes', wide === undefined ? half : add(shift('left', wide[i]!, 1), half)),
-      );
-    }
-  }
-  const [even, odd] = wide ?? joined();
-  const order = inRowOrder(even!, odd!);
+  });
+  const [even, odd] = [0, 1].map((parity) =>
+    sets
+      .flatMap(({ lowest, words }) =>
+        words.map((sums, kind) =>
+          shift('left', cast(splitWords(sums)[parity]!, 'i32'), lowest + kind * BASE_BITS),
+        ),
+      )
+      .reduce((x, y) => add(x, y)),
+  );
+  const order = inRowOrder(b.let('even', even!), b.let('odd', odd!));
   const planesValue = 2 ** bits - 1;
   if (exact) return sub(order, EXACT_BIAS * entries * planesValue);
   if (tables === 'int8') return sub(order, BYTE_BIAS * entries * planesValue);
