@@ -96,11 +96,20 @@ function chooseArchitecture(info: ModelInfo, { architecture, type }: ConvertOpti
   );
 }
 
+/** Architectures, by lutra's names, that GGUF files are written of. */
+const WRITTEN = new Set(['bitnet', '1bitllm', 'llama-bitnet', 'llama']);
+
 /** What the architecture takes for granted, and other programs would get wrong. */
 function requireFit(info: ModelInfo, architecture: GgufArchitecture, type: TernaryGgufType): void {
   const refuse = (what: string, hint: string): never => {
     throw new LutraError('unsupported', `${info.name}: ${what}`, { hint });
   };
+  if (!WRITTEN.has(info.architecture)) {
+    refuse(
+      `models of the architecture ${info.architecture} cannot be written`,
+      'Bitnets and ternary Llamas can.',
+    );
+  }
   if (architecture === 'llama') {
     if (info.activation !== 'silu') {
       refuse(`the architecture llama has no activation ${info.activation}`, 'Only silu can be written.');
