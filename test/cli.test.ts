@@ -124,8 +124,15 @@ describe('lutra', () => {
 
     const manifest = join(artifact, 'manifest.json');
     const text = readFileSync(manifest, 'utf8');
-    writeFileSync(manifest, text.replace('"version": 1', '"version": 99'));
-    expectFailure(await cli.run(['run', artifact, 'hi']), 5, 'artifact version 99');
+    for (const [version, advice] of [
+      [99, 'Update lutra'],
+      [1, 'Compile the model again.'],
+    ] as const) {
+      writeFileSync(manifest, text.replace(/"version": \d+/, `"version": ${version}`));
+      const refused = await cli.run(['run', artifact, 'hi']);
+      expectFailure(refused, 5, `artifact version ${version}`);
+      expect(refused.error).toContain(advice);
+    }
     writeFileSync(manifest, text);
     truncateSync(join(artifact, 'weights.bin'), 1000);
     expectFailure(await cli.run(['run', artifact, 'hi']), 4, 'weights.bin has 1000 bytes');
