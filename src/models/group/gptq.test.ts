@@ -5,7 +5,6 @@ import { randomUniform } from '../../common/random.ts';
 import type { GroupSource } from '../../graph/ir.ts';
 import { ReferenceExecutor } from '../../graph/reference.ts';
 import { ReferenceCache } from '../../graph/step.ts';
-import { runPasses } from '../../passes/pipeline.ts';
 import { importModel } from '../import.ts';
 import { toF32 } from '../tensors.ts';
 import {
@@ -248,7 +247,7 @@ describe('a Llama by GPTQ', () => {
   ])('of %i bits, columns sorted: %s, computes what its weights in floats do', async (bits, shuffled) => {
     const [coded, floats] = await Promise.all(
       models(bits, shuffled).map(async (checkpoint) => {
-        const graph = runPasses(importModel(checkpoint).graph);
+        const { graph } = importModel(checkpoint);
         const model = await ReferenceExecutor.create(graph, (constant) => exactValues(constant, checkpoint));
         const cache = new ReferenceCache();
         return model.forward(Int32Array.of(3, 1, 4, 1), { position: 0, logits: 'all', cache });

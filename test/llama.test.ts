@@ -1,11 +1,11 @@
 /** Llamas whose weights are floats, as they are and rounded to codes. */
 import { describe, expect, it } from 'vitest';
-import { ReferenceExecutor } from '../graph/reference.ts';
-import { ReferenceCache } from '../graph/step.ts';
-import { runPasses } from '../passes/pipeline.ts';
-import { type ImportOptions, importModel } from './import.ts';
-import { memoryCheckpoint, SMALL, smallConfig, smallTensors } from './testing.ts';
-import { exactValues } from './weights.ts';
+import { ReferenceExecutor } from '../src/graph/reference.ts';
+import { ReferenceCache } from '../src/graph/step.ts';
+import { type ImportOptions, importModel } from '../src/models/import.ts';
+import { memoryCheckpoint, SMALL, smallConfig, smallTensors } from '../src/models/testing.ts';
+import { exactValues } from '../src/models/weights.ts';
+import { runPasses } from '../src/passes/pipeline.ts';
 
 const SHAPE = { ...SMALL, hidden: 64, intermediate: 96, heads: 4, kvHeads: 2, headDim: 16 };
 const TENSORS = smallTensors({ weights: 'masters', shape: SHAPE });
