@@ -105,7 +105,10 @@ export function planCheckpoint(
   checkpoint: Checkpoint,
   options: Pick<BuildOptions, 'context' | 'cacheElem' | 'head' | 'weights' | 'ternary' | 'extend'>,
 ): PlannedModel {
-  const context = chooseContext(options.context, importModel(checkpoint, options.weights).info);
+  // Models may be made for more positions when more are asked for.
+  const { context: wanted } = options;
+  const known = wanted !== undefined && Number.isInteger(wanted) && wanted > 0 ? { context: wanted } : {};
+  const context = chooseContext(wanted, importModel(checkpoint, { ...options.weights, ...known }).info);
   const { graph: unextended, info } = importModel(checkpoint, { ...options.weights, context });
   const { graph: imported, registry, kernels } = options.extend?.(unextended) ?? { graph: unextended };
   const { head, cacheElem } = options;

@@ -162,6 +162,10 @@ function sizesOf(use: KernelUse, extent: Extent): Readonly<Record<string, number
       return { gateUp: rows(2 * k), out: rows(k) };
     case 'add':
       return { a: rows(k), b: rows(k), out: rows(k) };
+    case 'columns': {
+      const [a, b, c] = [number('a'), number('b'), number('c')];
+      return { a: rows(a), b: rows(b), c: rows(c), out: rows(a + b + c) };
+    }
     case 'bias':
       return { x: rows(k), bias: pad(k), out: rows(k) };
     case 'scale':

@@ -220,6 +220,7 @@ as passes leave them for kernels
   lowbit.matmul.add(q, scale, sum, weight, weightScale, residual f32[t, m]) -> f32[t, m]
   rmsNorm.quantize.group(x f32[t, k], weight f32[k], order i32[k]?) {eps, group, to} -> q, scale, sum
   lowbit.matmul.group.add(q, scale, sum, weight, weightScale, residual f32[t, m], zeros?) -> f32[t, m]
+  columns(a f32[t, ka], b f32[t, kb], c f32[t, kc]?) -> f32[t, ka + kb + kc]   side by side
   attention.packed(qkv f32[tokens, (heads + 2 kvHeads) * headDim], table f32[positions, headDim])
       {layer, heads, kvHeads, headDim, style, window?} -> f32[tokens, heads*headDim]   rope on q and k, then attention
   gate.packed(gateUp f32[t, 2k]) {act} -> f32[t, k]                    gate half first

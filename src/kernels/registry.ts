@@ -2,6 +2,7 @@ import { LutraError } from '../common/errors.ts';
 import { add } from './add.ts';
 import { attention } from './attention.ts';
 import { bias } from './bias.ts';
+import { columns } from './columns.ts';
 import { embedding } from './embedding.ts';
 import { gatePacked } from './gate-packed.ts';
 import { groupMatmul } from './group-matmul.ts';
@@ -34,6 +35,7 @@ export const KERNELS: readonly AnyKernel[] = [
   gatePacked,
   add,
   bias,
+  columns,
   scale,
   rmsNormHeads,
   selectOutputs,

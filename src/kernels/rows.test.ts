@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { toF32 } from '../models/tensors.ts';
 import { add } from './add.ts';
 import { bias } from './bias.ts';
+import { columns } from './columns.ts';
 import { embedding } from './embedding.ts';
 import { gatePacked } from './gate-packed.ts';
 import { rowStride } from './kernel.ts';
@@ -213,5 +214,25 @@ describe('rmsNorm.heads', () => {
     cropRows(out as Float32Array, k).forEach((y, i) => {
       expect(Math.abs(y - expected[i]!)).toBeLessThan(1e-6 * Math.max(1, Math.abs(expected[i]!)));
     });
+  });
+});
+
+describe('columns', () => {
+  it.each([
+    { a: 16, b: 48, c: 0 },
+    { a: 50, b: 7, c: 21 },
+    { a: 1, b: 64, c: 3 },
+  ])('puts $a, $b and $c side by side', (widths) => {
+    const n = 3;
+    const parts = Object.values(widths)
+      .filter((k) => k > 0)
+      .map((k, i) => ({ k, x: randomFloats(i + 1, n * k) }));
+    const width = parts.reduce((sum, { k }) => sum + k, 0);
+    const buffers = [...parts.map(({ k, x }) => padRows(x, k)), empty(n, width)];
+    const out = runEverywhere(columns, widths, buffers, [n]).at(-1)!;
+    const expected = Array.from({ length: n }, (_, t) =>
+      parts.flatMap(({ k, x }) => [...x.subarray(t * k, (t + 1) * k)]),
+    );
+    expect(cropRows(out, width)).toEqual(expected.flat());
   });
 });

@@ -9,7 +9,7 @@
  * const c: u4[768, 256] = ...               const c: u4[768, 256] @code-tiles = ...
  * const s: f16[768, 2] = scales(...)        const s: f16[768, 2] @group-lanes = scales(...)
  *
- * and with the option ternary = 't5b', @t5b instead of @i2,
+ * and with the option ternary = 't5b', @t5b instead of @i2, with lookup = [4], @bit-planes instead of @code-tiles,
  *
  * and with the option head = 'int8', where a head shares its table with the embedding, which stays:
  * y = matmul(x, embed)                ->    const embed.int8: bf16[1024, 256] @int8-rows = ...
@@ -22,8 +22,8 @@
  */
 import type { Constant, Graph, Node } from '../graph/ir.ts';
 import { freshNames, type GraphIndex, indexGraph } from '../graph/rewrite.ts';
-import { isCode } from '../graph/types.ts';
-import type { HeadForm, Pass, PassOptions, TernaryEncoding } from './pass.ts';
+import { codeBits, isCode } from '../graph/types.ts';
+import type { HeadForm, Pass, PassOptions } from './pass.ts';
 
 /** Whether it is a table of angles, whatever its source: what attention reads without padding. */
 function isRopeTable({ name, source }: Constant, { usersOf }: GraphIndex): boolean {
@@ -40,12 +40,16 @@ function isOfGroups({ name }: Constant, { usersOf }: GraphIndex): boolean {
   });
 }
 
-function defaultEncoding(constant: Constant, index: GraphIndex, ternary: TernaryEncoding): string {
+function defaultEncoding(
+  constant: Constant,
+  index: GraphIndex,
+  { ternary = 'i2', lookup = [] }: PassOptions,
+): string {
   const { dtype } = constant.type;
   if (dtype === 'ternary') return ternary;
   if (dtype === 'i32') return 'rows';
   if (isOfGroups(constant, index)) return 'group-lanes';
-  if (isCode(dtype)) return 'code-tiles';
+  if (isCode(dtype)) return lookup.includes(codeBits(dtype)!) ? 'bit-planes' : 'code-tiles';
   return isRopeTable(constant, index) ? 'rows' : 'padded-rows';
 }
 
@@ -109,13 +113,13 @@ function withHeads(graph: Graph, head: HeadForm): Graph {
   return head === 'exact' ? scanHeads(graph) : quantizeHeads(graph, head);
 }
 
-function run(graph: Graph, { head, ternary = 'i2' }: PassOptions): Graph {
+function run(graph: Graph, options: PassOptions): Graph {
   if (graph.constants.every((constant) => constant.encoding !== undefined)) return graph;
-  const changed = withHeads(graph, head);
+  const changed = withHeads(graph, options.head);
   const index = indexGraph(changed);
   const constants = changed.constants.map((constant) =>
     constant.encoding === undefined
-      ? { ...constant, encoding: defaultEncoding(constant, index, ternary) }
+      ? { ...constant, encoding: defaultEncoding(constant, index, options) }
       : constant,
   );
   return { ...changed, constants };

@@ -1,4 +1,4 @@
-import type { Graph } from '../graph/ir.ts';
+import type { CodeBits, Graph } from '../graph/ir.ts';
 
 /**
  * How the output head's table is kept: as stored; as stored with a table of few bits beside it, by which a step
@@ -16,6 +16,8 @@ export interface PassOptions {
   readonly head: HeadForm;
   /** Default: `i2`. */
   readonly ternary?: TernaryEncoding;
+  /** Bits of the codes that kernels look up (encoding `bit-planes`) instead of multiplying by them; default: none. */
+  readonly lookup?: readonly CodeBits[];
 }
 
 /** One rewrite of the whole graph. Returns the very graph it was given when there is nothing to do. */

@@ -11,6 +11,7 @@ import { fuseNormQuantize } from './fuse-norm-quantize.ts';
 import { fuseProjections } from './fuse-projections.ts';
 import { fuseResidual } from './fuse-residual.ts';
 import { joinColumns } from './join-columns.ts';
+import { packColumns } from './pack-columns.ts';
 import type { Pass, PassOptions } from './pass.ts';
 import { selectEarly } from './select-early.ts';
 import { shareQuantize } from './share-quantize.ts';
@@ -237,6 +238,35 @@ describe('join-columns', () => {
     const text = printGraph(graph);
     expect(text).toContain(`= rmsNorm.heads(x, x.rmsNorm.heads.weight) ${attrs}`);
     expect(text).toContain('v: f32[tokens, 2] = slice(x.rmsNorm.heads) {start = 6, length = 2}');
+  });
+});
+
+describe('pack-columns', () => {
+  const body = (kStyle: string) => `${EMBED}
+      const table: f32[5, 2] = rope-table(theta = 100, headDim = 2, positions = 5)
+      const norm: f32[8] = tensor("norm")
+      ${X}
+      q: f32[tokens, 8] = rmsNorm(x, norm) {eps = 1}
+      qr: f32[tokens, 8] = rope(q, table) {heads = 4, headDim = 2, style = "half"}
+      kr: f32[tokens, 8] = rope(x, table) {heads = 4, headDim = 2, style = "${kStyle}"}
+      y: f32[tokens, 8] = attention(qr, kr, x) {layer = 0, heads = 4, kvHeads = 4, headDim = 2}
+      return y`;
+
+  it('puts side by side what no projection has so', () => {
+    const graph = dropDead.run(apply(packColumns, body('half')), { head: 'stored' });
+    const text = printGraph(graph);
+    expect(text).toContain('y.columns: f32[tokens, 24] = columns(q, x, x)');
+    expect(text).toContain('y: f32[tokens, 8] = attention.packed(y.columns, table)');
+    expect(text).not.toContain('rope(');
+    const gate = `${EMBED}
+      ${X}
+      y: f32[tokens, 8] = gate(x, x) {act = "silu"}
+      return y`;
+    expect(printGraph(apply(packColumns, gate))).toContain('y: f32[tokens, 8] = gate.packed(y.columns)');
+  });
+
+  it('leaves attention that turns q and k differently', () => {
+    expectUntouched(packColumns, body('interleaved'));
   });
 });
 

@@ -11,6 +11,7 @@ import { fuseNormQuantize } from './fuse-norm-quantize.ts';
 import { fuseProjections } from './fuse-projections.ts';
 import { fuseResidual } from './fuse-residual.ts';
 import { joinColumns } from './join-columns.ts';
+import { packColumns } from './pack-columns.ts';
 import type { Pass, PassOptions } from './pass.ts';
 import { selectEarly } from './select-early.ts';
 import { shareQuantize } from './share-quantize.ts';
@@ -22,6 +23,7 @@ export const PIPELINE: readonly Pass[] = [
   fuseProjections,
   joinColumns,
   absorbSlices,
+  packColumns,
   foldConstants,
   fuseNormQuantize,
   fuseResidual,
@@ -74,11 +76,11 @@ function compare(pass: string, before: Graph, after: Graph): PassReport {
 /** Sends a graph through the passes. Throws `internal`, naming the pass, when one leaves a graph that is not valid. */
 export function runPasses(graph: Graph, options: PipelineOptions = {}): Graph {
   const { passes = PIPELINE, registry = coreOperators, verify = true, onPass } = options;
-  const { head = 'stored', ternary = 'i2' } = options;
+  const { head = 'stored', ternary = 'i2', lookup = [] } = options;
   let current = graph;
   for (const pass of passes) {
     const before = current;
-    current = pass.run(before, { head, ternary });
+    current = pass.run(before, { head, ternary, lookup });
     if (verify && current !== before) {
       try {
         verifyGraph(current, registry);

@@ -329,6 +329,10 @@ const LOWERINGS: Readonly<Record<string, Lowering>> = {
     return [simpleStep(node, context, plain('gate.packed', { k, act: attr(node, 'act') }))];
   },
   add: rowWise((_, k) => ({ k })),
+  columns: (node, context) => {
+    const [a = 0, b = 0, c = 0] = node.inputs.map((name) => lastDim(typeOf(name, context)));
+    return [simpleStep(node, context, plain('columns', { a, b, c }))];
+  },
   bias: rowWise((_, k) => ({ k })),
   scale: rowWise((node, k) => ({ k, factor: attr(node, 'factor') })),
   'rmsNorm.heads': (node, context) => {

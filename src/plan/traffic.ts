@@ -90,6 +90,8 @@ function amounts({ use, rows, position, regionBytes }: Call): Amounts {
     case 'quantize':
     case 'quantize.group':
       return { ...base, activationBytes: rows * (5 * k + 8) };
+    case 'columns':
+      return { ...base, activationBytes: rows * 8 * (size(shape.a) + size(shape.b) + size(shape.c)) };
     case 'gate.packed':
       return { ...base, activationBytes: rows * 12 * k };
     case 'add':

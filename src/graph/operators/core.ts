@@ -7,7 +7,7 @@ import { lowbitMatmul, lowbitMatmulAdd } from './lowbit-matmul.ts';
 import { matmul, matmulScanned } from './matmul.ts';
 import { rmsNorm, rmsNormHeads, rmsNormQuantize, rmsNormQuantizeGroup } from './norm.ts';
 import { quantize, quantizeGroup } from './quantize.ts';
-import { selectOutputs, slice } from './select.ts';
+import { columnsOp, selectOutputs, slice } from './select.ts';
 
 /** The operators of language models: first those that importers write, then those that passes fuse them into. */
 export const coreOperators: Registry = createRegistry([
@@ -31,6 +31,7 @@ export const coreOperators: Registry = createRegistry([
   lowbitMatmulAdd,
   rmsNormQuantizeGroup,
   lowbitMatmulGroupAdd,
+  columnsOp,
   attentionPacked,
   gatePacked,
   matmulScanned,

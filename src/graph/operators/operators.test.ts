@@ -379,3 +379,11 @@ test('attention with a window sees its last positions only', () => {
     expectClose(out!.slice(t * 4, (t + 1) * 4), Array.from(expected!.slice(4)));
   }
 });
+
+test('columns puts rows side by side', () => {
+  const random = randomUniform(34);
+  const [a, b, c] = [floats(random, 2, 3), floats(random, 2, 1), floats(random, 2, 2)];
+  const rows = [a, b, c].map(rowsOf);
+  const expected = [0, 1].flatMap((t) => rows.flatMap((part) => part[t]!));
+  expectClose(run('columns', [a, b, c], {}, step(2))[0], expected);
+});

@@ -1,5 +1,5 @@
 import { defineOperator } from '../registry.ts';
-import { input, integerAttr } from '../schema.ts';
+import { input, integerAttr, optional } from '../schema.ts';
 import type { Tensor } from '../step.ts';
 import { tensor } from '../types.ts';
 
@@ -38,5 +38,33 @@ export const selectOutputs = defineOperator({
   reference({ inputs: [x], step }) {
     const { shape, data } = x!;
     return [Float64Array.from(data.subarray((step.tokens - step.outputs) * shape[1]!))];
+  },
+});
+
+export const columnsOp = defineOperator({
+  name: 'columns',
+  doc: 'Rows side by side: the columns of a, then those of b, then those of c.',
+  inputs: [
+    input('a', 'f32', 't', 'ka'),
+    input('b', 'f32', 't', 'kb'),
+    optional(input('c', 'f32', 't', 'kc')),
+  ],
+  attrs: {},
+  outputs: ['out'],
+  infer({ rows, inputs }) {
+    const width = inputs.reduce((sum, { shape }) => sum + (shape[1] as number), 0);
+    return [tensor('f32', rows, width)];
+  },
+  reference({ inputs }) {
+    const width = inputs.reduce((sum, { shape }) => sum + shape[1]!, 0);
+    const rows = inputs[0]!.shape[0]!;
+    const out = new Float64Array(rows * width);
+    let start = 0;
+    for (const { data, shape } of inputs) {
+      const k = shape[1]!;
+      for (let t = 0; t < rows; t++) out.set(data.subarray(t * k, (t + 1) * k), t * width + start);
+      start += k;
+    }
+    return [out];
   },
 });

@@ -1,0 +1,71 @@
+/**
+ * Puts side by side what attention and gate read, where no fused projection has it so.
+ *
+ * ```
+ * a = rope(q, table) {heads = 8, ...}            p = columns(q, k, v)
+ * b = rope(k, table) {heads = 4, ...}     ->     y = attention.packed(p, table) {heads = 8, ...}
+ * y = attention(a, b, v) {heads = 8, ...}
+ *
+ * y = gate(g, u) {act = "silu"}           ->     p = columns(g, u)
+ *                                                y = gate.packed(p) {act = "silu"}
+ * ```
+ */
+import type { Graph, Node } from '../graph/ir.ts';
+import { freshNames, type GraphIndex, indexGraph, replaceNodes } from '../graph/rewrite.ts';
+import { tensor } from '../graph/types.ts';
+import type { Pass } from './pass.ts';
+
+interface Packed {
+  /** What is put side by side. */
+  readonly parts: readonly string[];
+  readonly op: string;
+  /** Inputs after the packed one. */
+  readonly others: readonly string[];
+  readonly attrs: Node['attrs'];
+}
+
+function attentionOf(index: GraphIndex, node: Node): Packed | undefined {
+  const [q, k] = node.inputs.slice(0, 2).map((name) => index.producers.get(name));
+  if (q?.op !== 'rope' || k?.op !== 'rope') return undefined;
+  if (q.inputs[1] !== k.inputs[1] || q.attrs.style !== k.attrs.style) return undefined;
+  const { heads, kvHeads, headDim } = node.attrs;
+  if (q.attrs.heads !== heads || k.attrs.heads !== kvHeads || q.attrs.headDim !== headDim) return undefined;
+  return {
+    parts: [q.inputs[0]!, k.inputs[0]!, node.inputs[2]!],
+    op: 'attention.packed',
+    others: [q.inputs[1]!],
+    attrs: { ...node.attrs, style: q.attrs.style! },
+  };
+}
+
+function run(graph: Graph): Graph {
+  const index = indexGraph(graph);
+  const fresh = freshNames(graph);
+  const remove: Node[] = [];
+  const insert: Node[] = [];
+  for (const node of graph.nodes) {
+    const packed: Packed | undefined =
+      node.op === 'attention'
+        ? attentionOf(index, node)
+        : node.op === 'gate'
+          ? { parts: node.inputs, op: 'gate.packed', others: [], attrs: node.attrs }
+          : undefined;
+    if (packed === undefined) continue;
+    const types = packed.parts.map((name) => index.types.get(name)!);
+    const width = types.reduce((sum, { shape }) => sum + (shape[1] as number), 0);
+    const name = fresh(`${node.outputs[0]!.name}.columns`);
+    remove.push(node);
+    insert.push(
+      {
+        op: 'columns',
+        inputs: packed.parts,
+        outputs: [{ name, type: tensor('f32', types[0]!.shape[0]!, width) }],
+        attrs: {},
+      },
+      { op: packed.op, inputs: [name, ...packed.others], outputs: node.outputs, attrs: packed.attrs },
+    );
+  }
+  return remove.length === 0 ? graph : replaceNodes(graph, { remove, insert });
+}
+
+export const packColumns: Pass = { name: 'pack-columns', run };
