@@ -25,8 +25,8 @@ export interface Extent {
 
 /** Little work, for the interpreter has to do it too. */
 function testExtent(use: KernelUse): Extent {
-  // Of weights in groups, more tokens than the schedules for a few take.
-  const many = use.op === 'lowbit.matmul.group' ? 7 : 5;
+  // More tokens than schedules for a few take, and than their tiles hold, so that what prompts run is tested.
+  const many = { 'lowbit.matmul': 13, 'lowbit.matmul.group': 7 }[use.op] ?? 5;
   const n = use.shape.batch === 'one' ? 1 : isMatmul(use) ? many : 3;
   return { n, position: 17, matrixRows: 512, comparedRows: 64 };
 }

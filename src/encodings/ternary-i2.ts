@@ -14,8 +14,8 @@
  * one `dot4` of a vector whose 32-bit lanes are rows.
  */
 import { alignUp } from '../common/math.ts';
-import { type TernaryRows, tritsOf } from '../models/ternary.ts';
 import type { TernaryWeight } from '../models/weights.ts';
+import { packTernary } from './ternary-blocks.ts';
 
 const PAD = 64;
 const TILE = 16;
@@ -51,15 +51,11 @@ function packPlain(
   }
 }
 
-const viewWords = (bytes: Uint8Array | Int8Array) =>
-  new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2);
-
 /**
  * Packs the whole tiles of trits. A word of the source is 4 adjacent columns, and so is a field of a word of
  * the output; `+ 1` and `& 3` turn the bytes -1, 0, 1 into codes without a carry between bytes.
  */
-function packTrits(out: Int32Array, trits: Int8Array, firstRow: number, rows: number, cols: number): void {
-  const source = viewWords(trits);
+function packTrits(out: Int32Array, source: Int32Array, firstRow: number, rows: number, cols: number): void {
   const tiles = cols >> 4;
   const colTiles = alignUp(cols, PAD) / TILE;
   const code = (word: number) => ((word & 0x03030303) + 0x01010101) & 0x03030303;
@@ -86,12 +82,11 @@ function packTrits(out: Int32Array, trits: Int8Array, firstRow: number, rows: nu
  */
 function transcode(
   out: Int32Array,
-  bytes: Uint8Array,
+  source: Int32Array,
   firstRow: number,
   quarter: number,
   cols: number,
 ): void {
-  const source = viewWords(bytes);
   const tiles = cols >> 4;
   const rowWords = alignUp(cols, PAD);
   const start = (row: number) => (row >> 4) * rowWords + (row & 15);
@@ -123,25 +118,11 @@ function transcode(
   }
 }
 
-function packBlock(out: Uint8Array, block: TernaryRows, firstRow: number, cols: number): void {
-  const data = block.form === 'packed' ? block.bytes : block.trits;
-  // Rows start at whole words, which hosts (all little endian) read as 4 columns.
-  const fast = cols % 4 === 0 && data.byteOffset % 4 === 0;
-  const words = viewWords(out);
-  if (fast && block.form === 'packed') transcode(words, block.bytes, firstRow, block.rows / 4, cols);
-  if (fast && block.form === 'trits') packTrits(words, block.trits, firstRow, block.rows, cols);
-  const done = fast ? cols - (cols % TILE) : 0;
-  if (done < cols) packPlain(out, tritsOf(block), firstRow, block.rows, cols, done);
-}
+const PACKING = { tileColumns: TILE, plain: packPlain, trits: packTrits, transcode };
 
-export function packI2({ rows, cols, blocks }: TernaryWeight): Uint8Array {
-  const out = new Uint8Array(i2Bytes(rows, cols)).fill(ZERO_TRITS);
-  let firstRow = 0;
-  for (const block of blocks) {
-    packBlock(out, block, firstRow, cols);
-    firstRow += block.rows;
-  }
-  return out;
+export function packI2(weight: TernaryWeight): Uint8Array {
+  const out = new Uint8Array(i2Bytes(weight.rows, weight.cols)).fill(ZERO_TRITS);
+  return packTernary(out, weight, PACKING);
 }
 
 /** The plain reading of the layout: trits, [rows, cols]. */

@@ -14,8 +14,8 @@
  * `i2`. What the subtractions took away is 81 times the first code.
  */
 import { alignUp } from '../common/math.ts';
-import { type TernaryRows, tritsOf } from '../models/ternary.ts';
 import type { TernaryWeight } from '../models/weights.ts';
+import { packTernary } from './ternary-blocks.ts';
 
 const PAD = 64;
 const TILE_ROWS = 16;
@@ -57,17 +57,13 @@ function packPlain(
   }
 }
 
-const viewWords = (bytes: Uint8Array | Int8Array) =>
-  new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2);
-
 /** Four bytes at a time: each stays below 243, so that nothing is carried from one to the next. */
 function joinCodes(c0: number, c1: number, c2: number, c3: number, c4: number): number {
   return (Math.imul(c0, 81) + c1 + Math.imul(c2, 3) + Math.imul(c3, 9) + Math.imul(c4, 27)) | 0;
 }
 
 /** Packs the whole tiles of trits: a word of the source is 4 adjacent columns. */
-function packTrits(out: Int32Array, trits: Int8Array, firstRow: number, rows: number, cols: number): void {
-  const source = viewWords(trits);
+function packTrits(out: Int32Array, source: Int32Array, firstRow: number, rows: number, cols: number): void {
   const tiles = Math.floor(cols / TILE_COLUMNS);
   const colTiles = columnTiles(cols);
   const codes = (word: number) => ((word & 0x03030303) + 0x01010101) & 0x03030303;
@@ -92,12 +88,11 @@ function packTrits(out: Int32Array, trits: Int8Array, firstRow: number, rows: nu
 /** Packs the whole tiles of Hugging Face's packing: there, field i of a word is 4 columns of row r + i quarter. */
 function transcode(
   out: Int32Array,
-  bytes: Uint8Array,
+  source: Int32Array,
   firstRow: number,
   quarter: number,
   cols: number,
 ): void {
-  const source = viewWords(bytes);
   const tiles = Math.floor(cols / TILE_COLUMNS);
   const rowWords = columnTiles(cols) * TILE_ROWS;
   for (let r = 0; r < quarter; r++) {
@@ -122,25 +117,11 @@ function transcode(
   }
 }
 
-function packBlock(out: Uint8Array, block: TernaryRows, firstRow: number, cols: number): void {
-  const data = block.form === 'packed' ? block.bytes : block.trits;
-  // Rows start at whole words, which hosts (all little endian) read as 4 columns.
-  const fast = cols % 4 === 0 && data.byteOffset % 4 === 0;
-  const words = viewWords(out);
-  if (fast && block.form === 'packed') transcode(words, block.bytes, firstRow, block.rows / 4, cols);
-  if (fast && block.form === 'trits') packTrits(words, block.trits, firstRow, block.rows, cols);
-  const done = fast ? cols - (cols % TILE_COLUMNS) : 0;
-  if (done < cols) packPlain(out, tritsOf(block), firstRow, block.rows, cols, done);
-}
+const PACKING = { tileColumns: TILE_COLUMNS, plain: packPlain, trits: packTrits, transcode };
 
-export function packT5b({ rows, cols, blocks }: TernaryWeight): Uint8Array {
-  const out = new Uint8Array(t5bBytes(rows, cols)).fill(ZERO_TRITS);
-  let firstRow = 0;
-  for (const block of blocks) {
-    packBlock(out, block, firstRow, cols);
-    firstRow += block.rows;
-  }
-  return out;
+export function packT5b(weight: TernaryWeight): Uint8Array {
+  const out = new Uint8Array(t5bBytes(weight.rows, weight.cols)).fill(ZERO_TRITS);
+  return packTernary(out, weight, PACKING);
 }
 
 /** The plain reading of the layout: trits, [rows, cols]. */

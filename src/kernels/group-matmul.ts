@@ -5,7 +5,7 @@ import { writeGemm } from './group/gemm.ts';
 import { type VectorSchedule, writeGemv } from './group/packed.ts';
 import { writeScalar } from './group/scalar.ts';
 import { type GroupSchedule, type GroupShape, groupParams, planesOf, TILE } from './group/shape.ts';
-import { type Kernel, rowStride } from './kernel.ts';
+import { type Kernel, rowStride, variations } from './kernel.ts';
 
 type Multiply = VectorSchedule['multiply'];
 
@@ -56,19 +56,6 @@ function gemmSchedule(multiply: Multiply, shape: GroupShape, machine: Machine): 
     fewTokens: narrow || vectorRegisters === 16 ? 1 : 4 / planesOf(shape),
     unroll: 2,
   };
-}
-
-/** All combinations of the given choices with `base`, which is one of them. */
-function variations(
-  base: GroupSchedule,
-  choices: { readonly [K in keyof GroupSchedule]?: readonly GroupSchedule[K][] },
-): readonly GroupSchedule[] {
-  let all: GroupSchedule[] = [base];
-  for (const [key, values] of Object.entries(choices)) {
-    const others = values.filter((value) => value !== base[key as keyof GroupSchedule]);
-    all = all.flatMap((schedule) => [schedule, ...others.map((value) => ({ ...schedule, [key]: value }))]);
-  }
-  return all;
 }
 
 function schedules(shape: GroupShape, machine: Machine): readonly GroupSchedule[] {

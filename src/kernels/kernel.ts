@@ -28,6 +28,19 @@ export function defaultFirst<Schedule extends object>(
   return [chosen, ...others.filter((schedule) => !sameFields(chosen, schedule))];
 }
 
+/** All combinations of the given choices with `base`, which is one of them and comes first. */
+export function variations<Schedule extends object>(
+  base: Schedule,
+  choices: { readonly [K in keyof Schedule]?: readonly Schedule[K][] },
+): readonly Schedule[] {
+  let all: Schedule[] = [base];
+  for (const key of Object.keys(choices) as (keyof Schedule)[]) {
+    const others = (choices[key] ?? []).filter((value) => value !== base[key]);
+    all = all.flatMap((schedule) => [schedule, ...others.map((value) => ({ ...schedule, [key]: value }))]);
+  }
+  return all;
+}
+
 function sameFields(a: object, b: object): boolean {
   const sorted = (x: object) => JSON.stringify(Object.entries(x).sort(([k], [l]) => (k < l ? -1 : 1)));
   return sorted(a) === sorted(b);

@@ -1,7 +1,7 @@
 import { LutraError } from '../common/errors.ts';
 import { FunctionBuilder } from '../loops/builder.ts';
 import type { Machine } from '../loops/machine.ts';
-import { type Kernel, rowStride } from './kernel.ts';
+import { type Kernel, rowStride, variations } from './kernel.ts';
 import {
   type LowbitSchedule,
   type LowbitShape,
@@ -90,19 +90,6 @@ function gemmSchedule(
     few: narrow ? 3 : 12,
     fewTokens: narrow ? 1 : Math.max(1, Math.floor(vectorRegisters / 2 / perToken)),
   };
-}
-
-/** All combinations of the given choices with `base`, which is one of them. */
-function variations(
-  base: LowbitSchedule,
-  choices: { readonly [K in keyof LowbitSchedule]?: readonly LowbitSchedule[K][] },
-): readonly LowbitSchedule[] {
-  let all: LowbitSchedule[] = [base];
-  for (const [key, values] of Object.entries(choices)) {
-    const others = values.filter((value) => value !== base[key as keyof LowbitSchedule]);
-    all = all.flatMap((schedule) => [schedule, ...others.map((value) => ({ ...schedule, [key]: value }))]);
-  }
-  return all;
 }
 
 function schedules(shape: LowbitShape, machine: Machine): readonly LowbitSchedule[] {
