@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { join, resolve } from 'node:path';
-import { buildArtifact, type Draft, type Extend } from '../artifact/build.ts';
+import { type BuildOptions, buildArtifact, type Draft, type Extend } from '../artifact/build.ts';
 import { cacheFolder, fingerprintFolder } from '../artifact/cache.ts';
 import { ARTIFACT_VERSION, memoryNeeds } from '../artifact/manifest.ts';
 import { isArtifact, openArtifact } from '../artifact/open.ts';
@@ -8,10 +8,13 @@ import { runSteps } from '../artifact/self-test.ts';
 import { resolveModel } from '../checkpoint/resolve.ts';
 import { LutraError } from '../common/errors.ts';
 import { VERSION } from '../common/version.ts';
+import { PLANE_BITS } from '../encodings/bit-planes.ts';
 import type { CacheElem } from '../kernels/cache.ts';
+import type { TableForm } from '../kernels/lut/tables.ts';
+import type { Machine, NativeOp } from '../loops/machine.ts';
 import type { ModelInfo } from '../models/info.ts';
 import type { WeightOptions } from '../models/quantization.ts';
-import type { HeadForm, TernaryEncoding } from '../passes/pass.ts';
+import type { Family, HeadForm, TernaryEncoding } from '../passes/pass.ts';
 import type { TunedSchedule } from '../plan/types.ts';
 import { detectHost, startFirstSound } from '../runtime/load.ts';
 import { candidates, checkTarget, defaultThreads, type Host, nativeMachines } from '../runtime/targets.ts';
@@ -50,6 +53,13 @@ export interface CompileOptions extends WeightOptions {
    * is `t5b` where this CPU has AVX-512 VBMI and VNNI and the weights do not fit its caches, so that memory binds.
    */
   readonly encoding?: 'auto' | TernaryEncoding;
+  /**
+   * How weights in groups, of 1 to 4 bits, are multiplied: `mad` by multiplying, `lut` by looking up sums of 4
+   * activations, with the same results; `lut-int8` looks them up rounded to 8 bits (normalized mean squared error of
+   * a product below 6e-5), `lut-fast` adds these by averages too (below 2e-3). `auto` (default) is `lut` where that was
+   * measured to be faster: for 1 bit on processors without a dot product of 4 bytes, for 2 bits without one of 2 either.
+   */
+  readonly family?: 'auto' | Family;
   /** Threads of the run that records what the artifact computes. */
   readonly threads?: number;
   /** Tuning records whose adopted schedules are taken; default: those of `tune` on this computer. */
@@ -78,6 +88,24 @@ function chooseTernary(native: readonly string[], { cpu }: Host, { parameters }:
     ({ name }) => name === 'c:avx512vbmi' && native.includes(name),
   );
   return hasTables && parameters.ternary / 4 > cpu.caches.l3 ? 't5b' : 'i2';
+}
+
+const TABLES: Readonly<Record<Exclude<Family, 'mad'>, TableForm>> = {
+  lut: 'exact',
+  'lut-int8': 'int8',
+  'lut-fast': 'fast',
+};
+
+/** Which codes are looked up, and in which tables; `first` is the machine that code will mostly run on. */
+export function chooseLookup(
+  family: 'auto' | Family,
+  first: Machine | undefined,
+): NonNullable<BuildOptions['lookup']> {
+  if (family === 'mad') return { bits: [], tables: 'exact' };
+  if (family !== 'auto') return { bits: PLANE_BITS, tables: TABLES[family] };
+  const has = (op: NativeOp) => first === undefined || first.native.has(op);
+  if (has('dot4') || !has('lookup16')) return { bits: [], tables: 'exact' };
+  return { bits: has('dot2') ? [1] : [1, 2], tables: 'exact' };
 }
 
 /** Runs a draft on the best of its code that passes the kernel tests; tells which that was. */
@@ -126,7 +154,7 @@ async function cachePath(
   options: CompileOptions,
 ): Promise<string> {
   const { target = 'auto', context, cache = 'f32', head = 'stored', encoding = 'auto' } = options;
-  const { bits, group, symmetric, activations } = options;
+  const { bits, group, symmetric, activations, family = 'auto' } = options;
   const facts = [
     VERSION,
     ARTIFACT_VERSION,
@@ -138,6 +166,7 @@ async function cachePath(
     head,
     [bits, group, symmetric, activations],
     encoding,
+    family,
     tuned,
   ];
   const key = createHash('sha256').update(JSON.stringify(facts)).digest('hex').slice(0, 32);
@@ -176,6 +205,7 @@ export async function compile(source: string, options: CompileOptions = {}): Pro
   const output =
     options.output === undefined ? await cachePath(folder, native, tuned, options) : resolve(options.output);
   if (options.output === undefined && (await isArtifact(output))) return output;
+  const first = runnableMachines(host.cpu).find(({ name }) => native.includes(name)) ?? host.wasm[0];
   const verified = ['files'];
   await buildArtifact(folder, output, {
     target,
@@ -185,6 +215,7 @@ export async function compile(source: string, options: CompileOptions = {}): Pro
     head: options.head ?? 'stored',
     weights: weightOptions(options),
     ternary: (info) => (encoding === 'auto' ? chooseTernary(native, host, info) : encoding),
+    lookup: chooseLookup(options.family ?? 'auto', first),
     ...(options.context === undefined ? {} : { context: options.context }),
     ...(options.extend === undefined ? {} : { extend: options.extend }),
     ...(signal === undefined ? {} : { signal }),

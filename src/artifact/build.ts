@@ -3,9 +3,10 @@ import type { Checkpoint } from '../checkpoint/checkpoint.ts';
 import { openCheckpoint } from '../checkpoint/open.ts';
 import { LutraError } from '../common/errors.ts';
 import { VERSION } from '../common/version.ts';
-import type { Graph } from '../graph/ir.ts';
+import type { CodeBits, Graph } from '../graph/ir.ts';
 import type { Registry } from '../graph/registry.ts';
 import type { CacheElem } from '../kernels/cache.ts';
+import type { TableForm } from '../kernels/lut/tables.ts';
 import { roundingErrors, summarizeErrors } from '../models/group/round.ts';
 import { importModel } from '../models/import.ts';
 import type { ModelInfo } from '../models/info.ts';
@@ -64,6 +65,8 @@ export interface BuildOptions {
   readonly weights?: WeightOptions;
   /** How this model's ternary weights are kept; default `i2`. */
   readonly ternary?: (info: ModelInfo) => TernaryEncoding;
+  /** Codes that are looked up instead of multiplied by, and in which tables; default: none. */
+  readonly lookup?: { readonly bits: readonly CodeBits[]; readonly tables: TableForm };
   readonly extend?: Extend;
   /** Schedules to take instead of kernels' defaults. */
   readonly tuned?: readonly TunedSchedule[];
@@ -103,7 +106,7 @@ function chooseContext(asked: number | undefined, info: ModelInfo): number {
 /** Imports a checkpoint and plans it, reading headers only. */
 export function planCheckpoint(
   checkpoint: Checkpoint,
-  options: Pick<BuildOptions, 'context' | 'cacheElem' | 'head' | 'weights' | 'ternary' | 'extend'>,
+  options: Pick<BuildOptions, 'context' | 'cacheElem' | 'head' | 'weights' | 'ternary' | 'lookup' | 'extend'>,
 ): PlannedModel {
   // Models may be made for more positions when more are asked for.
   const { context: wanted } = options;
@@ -111,10 +114,19 @@ export function planCheckpoint(
   const context = chooseContext(wanted, importModel(checkpoint, { ...options.weights, ...known }).info);
   const { graph: unextended, info } = importModel(checkpoint, { ...options.weights, context });
   const { graph: imported, registry, kernels } = options.extend?.(unextended) ?? { graph: unextended };
-  const { head, cacheElem } = options;
+  const { head, cacheElem, lookup } = options;
   const ternary = options.ternary?.(info) ?? 'i2';
-  const graph = runPasses(imported, { head, ternary, ...(registry === undefined ? {} : { registry }) });
-  const plan = planModel(graph, { context, block: BLOCK, cacheElem }, new Set(kernels?.keys()));
+  const graph = runPasses(imported, {
+    head,
+    ternary,
+    lookup: lookup?.bits ?? [],
+    ...(registry === undefined ? {} : { registry }),
+  });
+  const plan = planModel(
+    graph,
+    { context, block: BLOCK, cacheElem, ...(lookup && { tables: lookup.tables }) },
+    new Set(kernels?.keys()),
+  );
   return { imported, graph, info, plan, ...(kernels === undefined ? {} : { kernels }) };
 }
 
@@ -235,7 +247,7 @@ export async function buildArtifact(source: string, output: string, options: Bui
     try {
       const draft = await writeContents(folder, checkpoint, options);
       const { info, plan } = draft;
-      const tokens = stepTokens(plan.vocab, plan.options.context);
+      const tokens = stepTokens(Math.min(plan.vocab, info.vocab), plan.options.context);
       const selfTest: SelfTest = {
         kernels: draft.kernelTests,
         steps: { tokens, digest: await options.digestSteps(draft, tokens) },

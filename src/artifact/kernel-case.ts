@@ -7,6 +7,7 @@ import { LutraError } from '../common/errors.ts';
 import { alignUp } from '../common/math.ts';
 import { ROW_PAD } from '../kernels/kernel.ts';
 import { TILE, tileFormat, tileRowBytes } from '../kernels/lowbit.ts';
+import { type TablesShape, tableBytes } from '../kernels/lut/tables.ts';
 import { threadIterations } from '../loops/interpret.ts';
 import { type BufferParam, kindBytes, type LoopFunction } from '../loops/ir.ts';
 import type { KernelUse } from '../plan/types.ts';
@@ -103,12 +104,21 @@ function sizesOf(use: KernelUse, extent: Extent): Readonly<Record<string, number
       const planes = use.shape.to === 'int16' ? 2 : 1;
       return { x: rows(k), weight: pad(k), order: k, q: planes * rows(k), scale: parts, sum: parts };
     }
+    case 'lut.tables': {
+      const tables = tableBytes(use.shape as unknown as TablesShape);
+      const parts = pad(Math.ceil(k / number('activationGroup')));
+      const planes = use.shape.to === 'int16' ? 2 : 1;
+      return { q: planes * rows(k), tables: n * tables, tableScale: n * parts };
+    }
     case 'lowbit.matmul.group': {
       const m = number('m');
       const parts = n * pad(Math.ceil(k / number('activationGroup')));
       const matrix = Math.min(pad(m), matrixRows);
       const lanes = matrix * Math.ceil(k / number('group'));
+      const lut = use.family === 'lut';
       return {
+        tables: lut ? n * tableBytes(use.shape as unknown as TablesShape) : 0,
+        tableScale: parts,
         q: (use.shape.to === 'int16' ? 2 : 1) * rows(k),
         scale: parts,
         sum: parts,

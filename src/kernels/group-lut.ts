@@ -1,16 +1,17 @@
 import { LutraError } from '../common/errors.ts';
 import { FunctionBuilder } from '../loops/builder.ts';
-import { add, compare, int, mul } from '../loops/expr.ts';
 import type { Machine } from '../loops/machine.ts';
 import { TILE_ROWS } from './group/bit-planes.ts';
-import { gemmScratch, writeUnpacked } from './group/gemm.ts';
-import type { VectorSchedule } from './group/packed.ts';
-import { groupParams } from './group/shape.ts';
+import { writeGemm } from './group/gemm.ts';
+import { groupParams, TILE } from './group/shape.ts';
 import { groupMatmul } from './group-matmul.ts';
-import { type Kernel, rowStride } from './kernel.ts';
+import { defaultFirst, type Kernel, rowStride } from './kernel.ts';
 import { type LutParams, writeLutTile } from './lut/gemv.ts';
 import { writeLutScalar } from './lut/scalar.ts';
 import type { LutSchedule, LutShape } from './lut/shape.ts';
+
+/** Whether there are enough tokens for codes to be unpacked. */
+const multiplies = ({ batch, tables }: LutShape) => batch === 'many' && tables === 'exact';
 
 function defaultSchedule(shape: LutShape, machine: Machine): LutSchedule {
   const { vectorBytes } = machine;
@@ -22,34 +23,37 @@ function defaultSchedule(shape: LutShape, machine: Machine): LutSchedule {
     lanes,
     rows: scalar ? lanes : TILE_ROWS,
     prefetchBytes: 0,
-    few: 0,
     multiply: 'madd',
     dotRows: 16,
     tokens: 1,
     rowBlock: TILE_ROWS,
     unroll: 1,
   };
-  if (shape.batch === 'one' || base.method === 'scalar' || shape.tables !== 'exact') return base;
+  if (!multiplies(shape) || base.method === 'scalar') return base;
   const dots = groupMatmul.defaultSchedule({ ...shape, encoding: 'code-tiles' }, machine);
   const { multiply, rows, tokens, rowBlock, unroll } = dots;
   if (multiply === 'scalar') throw new LutraError('internal', `no dots for ${machine.name}`);
-  return { ...base, few: 4, multiply, dotRows: rows, tokens, rowBlock, unroll };
+  return { ...base, multiply, dotRows: rows, tokens, rowBlock, unroll };
 }
 
 function schedules(shape: LutShape, machine: Machine): readonly LutSchedule[] {
   const base = defaultSchedule(shape, machine);
   if (base.method === 'scalar' || machine.vectorBytes === 4) return [base];
+  if (multiplies(shape)) {
+    return defaultFirst(base, [
+      ...[1, 4].map((unroll) => ({ ...base, unroll })),
+      ...[TILE, 2 * TILE, TILE_ROWS]
+        .filter((rowBlock) => rowBlock >= base.dotRows)
+        .map((rowBlock) => ({ ...base, rowBlock })),
+    ]);
+  }
   const all: LutSchedule[] = [];
-  const many = shape.batch === 'many' && shape.tables === 'exact';
   for (const lanes of [16, 32, 64].filter((l) => l >= machine.vectorBytes)) {
     for (const rows of [16, 32, 64].filter((r) => r >= lanes)) {
-      for (const prefetchBytes of many ? [0] : [0, 1024, 4096]) {
-        for (const few of many ? [2, 4, 8] : [0]) all.push({ ...base, lanes, rows, prefetchBytes, few });
-      }
+      for (const prefetchBytes of [0, 1024, 4096]) all.push({ ...base, lanes, rows, prefetchBytes });
     }
   }
-  const isBase = (s: LutSchedule) => JSON.stringify(s) === JSON.stringify(base);
-  return [base, ...all.filter((s) => !isBase(s))];
+  return defaultFirst(base, all);
 }
 
 function checkShape({ bits, k, group, activationGroup, encoding }: LutShape): void {
@@ -82,34 +86,13 @@ export const groupLut: Kernel<LutShape, LutSchedule> = {
     const tables = b.buffer('tables', 'i8', 'read');
     const tableScale = shape.tables === 'exact' ? undefined : b.buffer('tableScale', 'f32', 'read');
     const p: LutParams = { ...groupParams(b, shape), tables, ...(tableScale && { tableScale }) };
-    const { few, multiply, dotRows, tokens, rowBlock, unroll } = schedule;
-    if (schedule.method === 'scalar') writeLutScalar(b, p, shape);
-    else if (few === 0) {
-      b.thread('tile', rowStride(shape.m) / TILE_ROWS, (tile) => writeLutTile(b, p, shape, schedule, tile));
+    const { method, multiply, dotRows, tokens, rowBlock, unroll } = schedule;
+    if (method === 'scalar') writeLutScalar(b, p, shape);
+    else if (multiplies(shape)) {
+      const unused = { few: 0, fewTokens: 1, prefetchBytes: 0 };
+      writeGemm(b, p, shape, { multiply, rows: dotRows, tokens, rowBlock, unroll, ...unused });
     } else {
-      const dots: VectorSchedule = {
-        multiply,
-        rows: dotRows,
-        tokens,
-        rowBlock,
-        few: 0,
-        fewTokens: 1,
-        unroll,
-        prefetchBytes: 0,
-      };
-      const product = { b, p, shape, s: dots, ...gemmScratch(b, shape, dots) };
-      b.thread('tile', rowStride(shape.m) / TILE_ROWS, (tile) => {
-        b.if(
-          compare('le', p.n, int(few)),
-          () => writeLutTile(b, p, shape, schedule, tile),
-          () => {
-            const perTile = TILE_ROWS / rowBlock;
-            b.for('inTile', 0, perTile, 1, (i) =>
-              writeUnpacked(product, b.let('block', add(mul(tile, perTile), i))),
-            );
-          },
-        );
-      });
+      b.thread('tile', rowStride(shape.m) / TILE_ROWS, (tile) => writeLutTile(b, p, shape, schedule, tile));
     }
     return b.build();
   },

@@ -5,9 +5,11 @@ import { bias } from './bias.ts';
 import { columns } from './columns.ts';
 import { embedding } from './embedding.ts';
 import { gatePacked } from './gate-packed.ts';
+import { groupLut } from './group-lut.ts';
 import { groupMatmul } from './group-matmul.ts';
 import type { AnyKernel } from './kernel.ts';
 import { lowbitMatmul } from './lowbit-matmul.ts';
+import { lutTables } from './lut/tables.ts';
 import { matmul, matmulRows } from './matmul.ts';
 import { matmulGrouped } from './matmul-grouped.ts';
 import { matmulQuantize } from './matmul-quantize.ts';
@@ -30,6 +32,8 @@ export const KERNELS: readonly AnyKernel[] = [
   quantizeGroup,
   rmsNormQuantizeGroup,
   groupMatmul,
+  groupLut,
+  lutTables,
   ropeStore,
   attention,
   gatePacked,

@@ -54,7 +54,7 @@ function defaultEncoding(
 }
 
 /** Encodings of heads that are rounded. */
-const ROUNDED: Readonly<Record<Exclude<HeadForm, 'stored' | 'exact'>, string>> = {
+const ROUNDED: Readonly<Record<Exclude<HeadForm, 'stored' | 'exact' | 'none'>, string>> = {
   int8: 'int8-rows',
   int6: 'int6-g64',
   int4: 'int4-g32',
@@ -109,7 +109,7 @@ function scanHeads(graph: Graph): Graph {
 }
 
 function withHeads(graph: Graph, head: HeadForm): Graph {
-  if (head === 'stored') return graph;
+  if (head === 'stored' || head === 'none') return graph;
   return head === 'exact' ? scanHeads(graph) : quantizeHeads(graph, head);
 }
 

@@ -6,11 +6,19 @@ import type { CodeBits, Graph } from '../graph/ir.ts';
  * or in 6 or 4 bits with one for every group of columns.
  */
 export const HEAD_FORMS = ['stored', 'exact', 'int8', 'int6', 'int4'] as const;
-export type HeadForm = (typeof HEAD_FORMS)[number];
+/** `none`: without one, for models whose last activations are wanted. */
+export type HeadForm = (typeof HEAD_FORMS)[number] | 'none';
 
 /** How ternary weights are kept: 2 bits each, or 1.6, which takes more work to read. */
 export const TERNARY_ENCODINGS = ['i2', 't5b'] as const;
 export type TernaryEncoding = (typeof TERNARY_ENCODINGS)[number];
+
+/**
+ * How codes of 1 to 4 bits are multiplied: by instructions that multiply (`mad`), or by looking up sums of activations
+ * (`lut`), which gives the same results; in tables of 8 bits (`lut-int8`), added by averages (`lut-fast`), which does not.
+ */
+export const FAMILIES = ['mad', 'lut', 'lut-int8', 'lut-fast'] as const;
+export type Family = (typeof FAMILIES)[number];
 
 export interface PassOptions {
   readonly head: HeadForm;

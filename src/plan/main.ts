@@ -99,6 +99,7 @@ export function buildMain(steps: readonly Step[], block: number, addresses: Addr
       const scalars = step.scalars.map((s) => ({ n: part.n, pos: part.pos, tokens: rows })[s]);
       const args = step.operands.map((operand) => place(operand, part));
       const write = (kernel: StepKernel) => k.call(addresses.kernelName(kernel), args, scalars);
+      if (step.alone === true) return k.if(compare('eq', part.n, int(1)), () => write(step.kernel));
       if (step.single === undefined) return write(step.kernel);
       k.if(
         compare('eq', part.n, int(1)),

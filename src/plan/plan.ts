@@ -48,6 +48,7 @@ function placeArena(steps: readonly Step[], block: number, logits: string) {
   const alias = findInPlace(steps, lastUse);
   const intervals = new Map<string, Interval>();
   steps.forEach((step, i) => {
+    const rows = step.alone === true ? 1 : block;
     for (const { name, type } of step.defines) {
       if (name === logits) continue;
       const root = alias.get(name) ?? name;
@@ -56,7 +57,7 @@ function placeArena(steps: readonly Step[], block: number, logits: string) {
       intervals.set(
         root,
         known === undefined
-          ? { name: root, bytes: block * rowBytes(type), first: kept.has(name) ? 0 : i, last }
+          ? { name: root, bytes: rows * rowBytes(type), first: kept.has(name) ? 0 : i, last }
           : { ...known, last: Math.max(known.last, last) },
       );
     }

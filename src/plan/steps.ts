@@ -3,7 +3,9 @@ import { alignUp } from '../common/math.ts';
 import type { Constant, Graph, Node, TensorType } from '../graph/ir.ts';
 import { codeBits } from '../graph/types.ts';
 import { type CachePart, cacheParts } from '../kernels/cache.ts';
+import type { GroupShape } from '../kernels/group/shape.ts';
 import { ROW_PAD } from '../kernels/kernel.ts';
+import { tableBytes } from '../kernels/lut/tables.ts';
 import type { PlanOptions, ShapeValue } from './types.ts';
 
 /** Where a kernel's buffer comes from. */
@@ -42,6 +44,8 @@ export interface Step {
   readonly scalars: readonly StepScalar[];
   /** Values this step defines (they are among its operands). */
   readonly defines: readonly { readonly name: string; readonly type: TensorType }[];
+  /** Of several rows it is left out; what it defines has room for one. */
+  readonly alone?: boolean;
   /** The defined value may take the memory of this operand, if nothing reads that later. */
   readonly inPlaceOf?: string;
 }
@@ -132,8 +136,49 @@ function lowbitMatmul(residual: boolean): Lowering {
   };
 }
 
+/** The shape that kernels of all families share. */
+type GroupFacts = Omit<GroupShape, 'batch'>;
+
+type GroupSteps = (node: Node, context: Context, shape: GroupFacts, q: string) => readonly Step[];
+
 /** How `quantize.group` writes integers, by their dtype. */
-const ACTIVATIONS: Readonly<Record<string, string>> = { i8: 'int8', i16: 'int16' };
+const ACTIVATIONS: Readonly<Record<string, GroupShape['to']>> = { i8: 'int8', i16: 'int16' };
+
+const multiplySteps: GroupSteps = (node, context, shape) => {
+  const kernel = (batch: string) => plain('lowbit.matmul.group', { ...shape, batch }, 'mad');
+  return [simpleStep(node, context, kernel('many'), { single: kernel('one') })];
+};
+
+/** Tables of the activations, and the product that looks up sums in them. */
+const lookupSteps: GroupSteps = (node, context, shape, q) => {
+  const { k, activationGroup, to } = shape;
+  const { tables = 'exact' } = context.options;
+  const out = node.outputs[0]!;
+  const [rows] = out.type.shape;
+  const form = { k, activationGroup, to, tables };
+  const define = (name: string, dtype: 'i8' | 'f32', width: number) => ({
+    name: `${out.name}.${name}`,
+    type: { dtype, shape: [rows!, width] },
+  });
+  const defines = [
+    define('tables', 'i8', tableBytes(form)),
+    ...(tables === 'exact' ? [] : [define('tableScale', 'f32', Math.ceil(k / activationGroup))]),
+  ];
+  const values = defines.map(({ name }): Operand => ({ kind: 'value', name }));
+  const kernel = (batch: string) => plain('lowbit.matmul.group', { ...shape, tables, batch }, 'lut');
+  const product = simpleStep(node, context, kernel('many'), { single: kernel('one') });
+  return [
+    {
+      rows: rowsOf(out.type),
+      kernel: plain('lut.tables', form),
+      operands: [{ kind: 'value', name: q }, ...values],
+      scalars: ['n'],
+      defines,
+      alone: tables === 'exact',
+    },
+    { ...product, operands: [...values, ...product.operands] },
+  ];
+};
 
 function groupMatmul(residual: boolean): Lowering {
   return (node, context) => {
@@ -145,22 +190,23 @@ function groupMatmul(residual: boolean): Lowering {
       throw new LutraError('internal', `plan: the weight of ${node.outputs[0]?.name} must be a constant`);
     }
     const [m, k] = weight.type.shape as readonly number[];
-    const common = {
+    const common: GroupFacts = {
       m: m!,
       k: k!,
       bits: codeBits(weight.type.dtype)!,
-      group: attr(node, 'group'),
-      activationGroup: attr(node, 'activationGroup'),
-      zero: attr(node, 'zero'),
-      zeros: zeros?.type.dtype ?? 'none',
-      scales: scales.type.dtype,
+      group: Number(attr(node, 'group')),
+      activationGroup: Number(attr(node, 'activationGroup')),
+      zero: Number(attr(node, 'zero')),
+      zeros: (zeros?.type.dtype ?? 'none') as GroupShape['zeros'],
+      scales: scales.type.dtype as GroupShape['scales'],
       to: ACTIVATIONS[typeOf(q, context).dtype]!,
       residual,
       encoding: weight.encoding!,
     };
-    const kernel = (batch: string) => plain('lowbit.matmul.group', { ...common, batch }, 'mad');
-    const base = simpleStep(node, context, kernel('many'), { single: kernel('one') });
-    return [residual ? { ...base, inPlaceOf: node.inputs[5]! } : base];
+    const steps = common.encoding === 'bit-planes' ? lookupSteps : multiplySteps;
+    const lowered = steps(node, context, common, q);
+    if (!residual) return lowered;
+    return [...lowered.slice(0, -1), { ...lowered.at(-1)!, inPlaceOf: node.inputs[5]! }];
   };
 }
 

@@ -1,4 +1,5 @@
 /** What a forward step moves and computes, call by call: what profiles and rooflines are made of. */
+import { type TablesShape, tableBytes } from '../kernels/lut/tables.ts';
 import { walkMain } from '../loops/interpret.ts';
 import type { StepSequence } from '../loops/step.ts';
 import type { KernelUse, Plan, ShapeValue } from './types.ts';
@@ -96,6 +97,8 @@ function amounts({ use, rows, position, regionBytes }: Call): Amounts {
       return { ...base, activationBytes: rows * 12 * k };
     case 'add':
       return { ...base, activationBytes: rows * 12 * k };
+    case 'lut.tables':
+      return { ...base, activationBytes: rows * (k + tableBytes(shape as unknown as TablesShape)) };
     case 'lowbit.matmul':
     case 'lowbit.matmul.group':
       return {

@@ -1,5 +1,6 @@
 import type { Node } from '../graph/ir.ts';
 import type { CacheElem } from '../kernels/cache.ts';
+import type { TableForm } from '../kernels/lut/tables.ts';
 import type { LoopFunction } from '../loops/ir.ts';
 
 export type ShapeValue = number | string | boolean;
@@ -42,6 +43,8 @@ export interface PlanOptions {
   /** Tokens computed at a time during prefill; a multiple of 16. */
   readonly block: number;
   readonly cacheElem: CacheElem;
+  /** What weights in the encoding `bit-planes` are looked up in; default `exact`. */
+  readonly tables?: TableForm;
 }
 
 /**

@@ -4,7 +4,14 @@ import { openArtifact } from '../../artifact/open.ts';
 import { LutraError } from '../../common/errors.ts';
 import type { RoundingSummary } from '../../models/info.ts';
 import type { WeightOptions } from '../../models/quantization.ts';
-import { HEAD_FORMS, type HeadForm, TERNARY_ENCODINGS, type TernaryEncoding } from '../../passes/pass.ts';
+import {
+  FAMILIES,
+  type Family,
+  HEAD_FORMS,
+  type HeadForm,
+  TERNARY_ENCODINGS,
+  type TernaryEncoding,
+} from '../../passes/pass.ts';
 import { codeBits, groupSize, pick } from '../arguments.ts';
 import type { Deps } from '../deps.ts';
 import { interruptible } from '../io.ts';
@@ -16,6 +23,7 @@ interface CompileFlags extends ModelOptions, WeightOptions {
   readonly output: string;
   readonly head?: HeadForm;
   readonly encoding?: 'auto' | TernaryEncoding;
+  readonly family?: 'auto' | Family;
   readonly cache?: CacheForm;
   readonly records?: string;
   readonly standalone?: true;
@@ -44,6 +52,12 @@ export function addCompileCommand(program: Command, deps: Deps): void {
         '--encoding <name>',
         'ternary weights in 2 bits (i2) or 1.6 (t5b): the same results; auto (default) takes what is faster here',
       ).choices(['auto', ...TERNARY_ENCODINGS]),
+    )
+    .addOption(
+      new Option(
+        '--family <name>',
+        'weights in groups, multiplied (mad) or looked up: lut (same output), lut-int8, lut-fast (not lossless); auto (default) takes what is faster here',
+      ).choices(['auto', ...FAMILIES]),
     )
     .addOption(
       new Option(
@@ -80,7 +94,7 @@ async function compileForDevice(deps: Deps, model: string, flags: CompileFlags):
   const bar = createProgressBar(io);
   const made = await interruptible(io, (signal) =>
     deps.standalone(modelSource(model), {
-      ...pick(flags, ['output', 'threads', 'context', 'head', 'cache', 'arch', ...WEIGHT_FLAGS]),
+      ...pick(flags, ['output', 'threads', 'context', 'head', 'family', 'cache', 'arch', ...WEIGHT_FLAGS]),
       signal,
       onProgress: bar.update,
       onWarning: bar.warn,
@@ -116,6 +130,7 @@ async function compileModel(deps: Deps, model: string, flags: CompileFlags): Pro
         'context',
         'head',
         'encoding',
+        'family',
         'cache',
         'records',
         ...WEIGHT_FLAGS,

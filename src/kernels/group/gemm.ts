@@ -36,7 +36,7 @@ import {
 
 const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 
-export interface Product {
+interface Product {
   readonly b: FunctionBuilder;
   readonly p: GroupParams;
   readonly shape: GroupShape;
@@ -159,16 +159,8 @@ function partDots(
   return sums.map(joinPlanes);
 }
 
-/** Scratch for the codes of a row block. */
-export function gemmScratch(b: FunctionBuilder, { k }: GroupShape, s: VectorSchedule) {
-  return {
-    codes: b.local('codes', s.multiply === 'madd' ? 'i16' : 'u8', s.rowBlock * rowStride(k)),
-    totals: b.local('totals', 'f32', s.tokens * s.rows),
-  };
-}
-
 /** The row block by all tokens, through unpacked codes. */
-export function writeUnpacked(product: Product, block: Expr): void {
+function writeUnpacked(product: Product, block: Expr): void {
   const { b, p, shape, s, totals } = product;
   unpackBlock(product, block);
   const firstRow = b.let('firstRow', mul(block, s.rowBlock));
@@ -195,9 +187,11 @@ export function writeUnpacked(product: Product, block: Expr): void {
  * depend on its companions.
  */
 export function writeGemm(b: FunctionBuilder, p: GroupParams, shape: GroupShape, s: VectorSchedule): void {
-  const scratch = gemmScratch(b, shape, s);
-  b.thread('block', rowStride(shape.m) / s.rowBlock, (block) => {
-    const unpacked = () => writeUnpacked({ b, p, shape, s, ...scratch }, block);
+  const { m, k } = shape;
+  const codes = b.local('codes', s.multiply === 'madd' ? 'i16' : 'u8', s.rowBlock * rowStride(k));
+  const totals = b.local('totals', 'f32', s.tokens * s.rows);
+  b.thread('block', rowStride(m) / s.rowBlock, (block) => {
+    const unpacked = () => writeUnpacked({ b, p, shape, s, codes, totals }, block);
     const packed = () => {
       const first = b.let('first', mul(block, s.rowBlock / TILE));
       const end = add(first, s.rowBlock / TILE);

@@ -3,7 +3,7 @@ import { add, and, cast, float, int, mul, shift, sub } from '../../loops/expr.ts
 import type { Expr } from '../../loops/ir.ts';
 import { lineOfColumn, PLANE_BYTES, TILE_ROWS, tileBytes } from '../group/bit-planes.ts';
 import { joinPlanes } from '../group/packed.ts';
-import { laneOf, planesOf, storeResult, sumGroups } from '../group/shape.ts';
+import { laneOf, planesOf, storeResult, sumGroups, tokenStride } from '../group/shape.ts';
 import { rowStride } from '../kernel.ts';
 import type { LutParams } from './gemv.ts';
 import type { LutShape } from './shape.ts';
@@ -14,13 +14,52 @@ const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 /** Columns of a byte of weights. */
 const COLUMNS = 8;
 
-/** Exact products without vectors, in little code: a row at a time, entries loaded from memory. */
+interface Products {
+  readonly b: FunctionBuilder;
+  readonly p: LutParams;
+  readonly shape: LutShape;
+  /** Where the codes' lowest bits are, and the activations. */
+  readonly from: Expr;
+  readonly x: Expr;
+  /** Of the planes of activations. */
+  readonly dots: readonly Expr[];
+}
+
+/** Adds the products of 8 columns. */
+function addProducts({ b, p, shape: { k, bits }, from, x, dots }: Products): void {
+  const bytes = range(bits).map((plane) =>
+    b.let('byte', cast(b.load(p.weight, add(from, plane * PLANE_BYTES)), 'i32')),
+  );
+  const codes = range(COLUMNS).map((column) =>
+    b.let(
+      'code',
+      bytes
+        .map((byte, plane) => shift('left', and(shift('right', byte, column), 1), plane))
+        .reduce((code, bit) => add(code, bit)),
+    ),
+  );
+  for (const [plane, dot] of dots.entries()) {
+    const products = codes.map((code, column) =>
+      mul(code, cast(b.load(p.q, add(x, plane * rowStride(k) + column)), 'i32')),
+    );
+    b.set(
+      dot,
+      products.reduce((sum, product) => add(sum, product), dot),
+    );
+  }
+}
+
+/**
+ * Exact products without vectors, in little code: a row at a time, entries loaded from memory, or in batch `many` the
+ * activations.
+ */
 export function writeLutScalar(b: FunctionBuilder, p: LutParams, shape: LutShape): void {
   const { m, k, bits } = shape;
   const entryBytes = (2 * ENTRIES) / QUAD;
   b.thread('tile', rowStride(m) / TILE_ROWS, (tile) => {
     b.for('token', 0, p.n, 1, (token) => {
       const table = b.let('table', mul(token, tableBytes(shape)));
+      const x = b.let('x', mul(token, tokenStride(shape)));
       b.for('inTile', 0, TILE_ROWS, 1, (inTile) => {
         const row = b.let('row', add(mul(tile, TILE_ROWS), inTile));
         const inUnit = add(mul(and(inTile, 7), 2), and(shift('right', inTile, 3), 1));
@@ -33,6 +72,10 @@ export function writeLutScalar(b: FunctionBuilder, p: LutParams, shape: LutShape
           b.for('k', 0, width, COLUMNS, (offset) => {
             const at = b.let('at', add(column, offset));
             const from = b.let('from', add(start, lineOfColumn(at, bits)));
+            if (shape.batch === 'many') {
+              addProducts({ b, p, shape, from, x: add(x, at), dots });
+              return;
+            }
             for (const weightPlane of range(bits)) {
               const byte = b.let('byte', cast(b.load(p.weight, add(from, weightPlane * PLANE_BYTES)), 'i32'));
               for (const [half, nibble] of [and(byte, 15), shift('right', byte, 4)].entries()) {

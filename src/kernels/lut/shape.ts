@@ -13,8 +13,7 @@ export type LutSchedule = {
   readonly rows: number;
   /** How far ahead weights are prefetched; 0: not at all. */
   readonly prefetchBytes: number;
-  /** Batch `many` of `exact` tables: with more tokens than this, codes are unpacked and multiplied, as in `mad`, by */
-  readonly few: number;
+  /** Batch `many` of `exact` tables does without them: codes are unpacked and multiplied, as in `mad`, by */
   readonly multiply: 'dot4' | 'dot2' | 'madd';
   /** so many rows and tokens in registers at a time, */
   readonly dotRows: number;
