@@ -1,6 +1,7 @@
 /** lutra compiles low-bit language models into fast code for the hardware at hand, and runs them. */
 export { type CompileOptions, compile } from './api/compile.ts';
 export { type Converted, type ConvertOptions, convert } from './api/convert.ts';
+export { type Embedder, loadEmbedder } from './api/embed.ts';
 export { load } from './api/load.ts';
 export { compileStandalone, type StandaloneCompileOptions } from './api/standalone.ts';
 export { type TuneOptions, type TuneResult, tune } from './api/tune.ts';

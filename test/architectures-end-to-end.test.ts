@@ -3,10 +3,18 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { loadEmbedder } from '../src/api/embed.ts';
 import { load } from '../src/api/load.ts';
 import { synthesizeConfig } from '../src/checkpoint/synth.ts';
 import { writeSafetensors } from '../src/checkpoint/write.ts';
-import { type Architecture, asTensors, publishedForward, randomWeights, SHAPE } from './support/published.ts';
+import {
+  type Architecture,
+  asTensors,
+  publishedForward,
+  randomWeights,
+  SHAPE,
+  type Weights,
+} from './support/published.ts';
 
 const scratch = mkdtempSync(join(tmpdir(), 'lutra-architectures-'));
 const cacheBefore = process.env.LUTRA_CACHE;
@@ -38,6 +46,27 @@ const CASES: readonly {
 
 const TOKENS = [600, 5, 36, 9, 22, 3, 3, 17, 530, 8, 11, 2, 25];
 
+/** A folder with a tokenizer, and with these weights. */
+async function makeFolder(
+  name: string,
+  config: Readonly<Record<string, unknown>>,
+  weights: Weights,
+  rename = (tensor: string) => tensor,
+): Promise<string> {
+  const folder = join(scratch, name);
+  // Weights that are then replaced.
+  await synthesizeConfig({ ...config, model_type: 'llama' }, folder, { seed: 5 });
+  const tensors = Object.entries(asTensors(weights)).map(([stored, { dtype, shape, bytes }]) => ({
+    name: rename(stored),
+    dtype,
+    shape,
+    chunks: () => [bytes],
+  }));
+  await writeSafetensors(folder, tensors);
+  writeFileSync(join(folder, 'config.json'), JSON.stringify(config));
+  return folder;
+}
+
 it.each(CASES)(
   '$architecture by way of C and of WebAssembly',
   { timeout: 60_000 },
@@ -52,18 +81,8 @@ it.each(CASES)(
       model_type: architecture,
       ...config,
     };
-    const folder = join(scratch, architecture);
-    // A tokenizer, and weights that are then replaced.
-    await synthesizeConfig({ ...full, model_type: 'llama' }, folder, { seed: 5 });
     const weights = randomWeights(architecture, full);
-    const tensors = Object.entries(asTensors(weights)).map(([name, { dtype, shape, bytes }]) => ({
-      name,
-      dtype,
-      shape,
-      chunks: () => [bytes],
-    }));
-    await writeSafetensors(folder, tensors);
-    writeFileSync(join(folder, 'config.json'), JSON.stringify(full));
+    const folder = await makeFolder(architecture, full, weights);
     const published = publishedForward(architecture, full, weights, TOKENS).flat();
     const logitsOf: Float32Array[] = [];
     for (const target of ['c', 'wasm'] as const) {
@@ -81,3 +100,40 @@ it.each(CASES)(
     expect(logitsOf[0]).toEqual(logitsOf[1]);
   },
 );
+
+it('embeds texts with BitNet embedding models', { timeout: 60_000 }, async () => {
+  const full = {
+    ...SHAPE,
+    head_dim: 8,
+    num_hidden_layers: 2,
+    vocab_size: 640,
+    bos_token_id: 600,
+    eos_token_id: 609,
+    model_type: 'qwen3',
+    architectures: ['Qwen3Model'],
+    tie_word_embeddings: true,
+    bitnet_layers: true,
+  };
+  const weights = randomWeights('qwen3', full);
+  const folder = await makeFolder('embedding', full, weights, (name) => name.replace('model.', ''));
+  const found: Float32Array[] = [];
+  let ids: number[] = [];
+  for (const target of ['c', 'wasm'] as const) {
+    await using model = await loadEmbedder(folder, { target });
+    expect(model.dimensions).toBe(SHAPE.hidden_size);
+    // Together, and not the first one: each has the cache to itself.
+    const [, vector] = await Promise.all(['something else', 'ab cd', 'zz'].map((text) => model.embed(text)));
+    found.push(vector!);
+    await using logits = await load(folder, { target });
+    ids = [...logits.tokenize('ab cd')];
+    if (logits.endOfText !== undefined && ids.at(-1) !== logits.endOfText) ids.push(logits.endOfText);
+    await expect(model.embed('ab '.repeat(400))).rejects.toThrow('do not fit the context of 64');
+  }
+  expect(found[0]).toEqual(found[1]);
+  const last = publishedForward('qwen3', full, weights, ids, 64, 'hidden').at(-1)!;
+  const length = Math.hypot(...last);
+  const cosine = last.reduce((sum, x, i) => sum + (x / length) * found[0]![i]!, 0);
+  expect(Math.abs(Math.hypot(...found[0]!) - 1)).toBeLessThan(1e-6);
+  // Where f32 and float64 differ in the last bit, an int8 activation may be one more or less.
+  expect(cosine).toBeGreaterThan(0.999);
+});

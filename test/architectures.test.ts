@@ -187,6 +187,42 @@ function errorOf(found: ArrayLike<number>, expected: ArrayLike<number>): number 
   return worst / largest;
 }
 
+describe.each([
+  { architecture: 'qwen3', className: 'Qwen3Model', config: {} },
+  { architecture: 'gemma3_text', className: 'Gemma3TextModel', config: GEMMA },
+] as const)('BitNet embeddings of $architecture', ({ architecture, className, config }) => {
+  const full = {
+    ...SHAPE,
+    model_type: architecture,
+    architectures: [className],
+    tie_word_embeddings: true,
+    bitnet_layers: true,
+    ...config,
+  };
+  const weights = randomWeights(architecture, full);
+  // As `save_pretrained` writes a model without a head.
+  const names = Object.entries(asTensors(weights)).map(([name, tensor]) => [
+    name.replace('model.', ''),
+    tensor,
+  ]);
+  const checkpoint = memoryCheckpoint(Object.fromEntries(names), full);
+  const expected = publishedForward(architecture, full, weights, TOKENS, 64, 'hidden').flat();
+
+  it('are what the definition says', async () => {
+    const { graph, info } = importModel(checkpoint);
+    expect(info.quantization).toEqual({ form: 'online' });
+    const headless = runPasses(graph, { head: 'none' });
+    expect(headless.outputs).toEqual(['norm']);
+    expect(headless.nodes.some(({ op }) => op === 'matmul')).toBe(false);
+    // Scales of weights are f32, as transformers has them.
+    expect(errorOf(await referenceLogits(headless, checkpoint), expected)).toBeLessThan(1e-6);
+  });
+
+  it('refuse to be rounded again', () => {
+    expect(() => importModel(checkpoint, { bits: 4 })).toThrow('are ternary: they cannot be rounded again');
+  });
+});
+
 describe.each(CASES)('$name', (each) => {
   const { checkpoint, expected } = checkpointOf(each);
   const options: ImportOptions = each.context === undefined ? {} : { context: each.context };

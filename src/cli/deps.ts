@@ -1,5 +1,6 @@
 import type { CompileOptions } from '../api/compile.ts';
 import type { Converted, ConvertOptions } from '../api/convert.ts';
+import type { loadEmbedder } from '../api/embed.ts';
 import type { StandaloneCompileOptions } from '../api/standalone.ts';
 import type { TuneOptions, TuneResult } from '../api/tune.ts';
 import type { Standalone } from '../artifact/standalone.ts';
@@ -11,6 +12,7 @@ import type { Io } from './io.ts';
 export interface Deps {
   readonly io: Io;
   readonly load: (source: string, options?: LoadOptions) => Promise<Model>;
+  readonly loadEmbedder: typeof loadEmbedder;
   /** Returns the folder it wrote. */
   readonly compile: (source: string, options?: CompileOptions) => Promise<string>;
   /** Writes a GGUF file. */

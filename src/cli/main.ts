@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-import { compile, compileStandalone, convert, load, tune } from '../index.ts';
+import { compile, compileStandalone, convert, load, loadEmbedder, tune } from '../index.ts';
 import { forkedWorker } from './bench/fork.ts';
 import { processIo } from './io.ts';
 import { runCli } from './program.ts';
@@ -13,6 +13,7 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 process.exitCode = await runCli(process.argv.slice(2), {
   io: processIo(),
   load,
+  loadEmbedder,
   compile,
   convert,
   standalone: compileStandalone,

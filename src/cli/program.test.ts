@@ -39,6 +39,15 @@ async function lutra(args: readonly string[], setting: Setting = {}): Promise<Ru
   const deps: Deps = {
     io,
     load,
+    loadEmbedder: async () => ({
+      name: 'fake',
+      target: 'wasm',
+      context: 16,
+      dimensions: 2,
+      embed: async (text) => Float32Array.of(0.5, text.length),
+      dispose: async () => undefined,
+      [Symbol.asyncDispose]: async () => undefined,
+    }),
     compile: async () => 'nowhere',
     convert: async () => {
       throw new Error('not used here');
@@ -76,6 +85,19 @@ beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), 'lutra-cli-'));
 });
 afterAll(() => rmSync(folder, { recursive: true }));
+
+describe('embed', () => {
+  it('prints a vector for every text, or one JSON object', async () => {
+    const plain = await lutra(['embed', 'some-model', 'ab', 'c']);
+    expect([plain.code, plain.out]).toEqual([0, '0.500000 2.000000\n0.500000 1.000000\n']);
+    const { out } = await lutra(['embed', 'some-model', 'ab', '--json']);
+    expect(JSON.parse(out)).toEqual({ model: 'fake', target: 'wasm', dimensions: 2, embeddings: [[0.5, 2]] });
+  });
+
+  it('needs a text', async () => {
+    expect((await lutra(['embed', 'some-model'])).code).toBe(2);
+  });
+});
 
 describe('lutra', () => {
   it('prints help and version, and takes no command as a mistake', async () => {

@@ -6,6 +6,7 @@ import { addChatCommand } from './commands/chat.ts';
 import { addCompileCommand } from './commands/compile.ts';
 import { addConvertCommand } from './commands/convert.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
+import { addEmbedCommand } from './commands/embed.ts';
 import { addEvalCommand } from './commands/eval.ts';
 import { addInspectCommand } from './commands/inspect.ts';
 import { addRunCommand } from './commands/run.ts';
@@ -21,6 +22,7 @@ const COMMANDS = [
   addChatCommand,
   addCompileCommand,
   addConvertCommand,
+  addEmbedCommand,
   addInspectCommand,
   addTuneCommand,
   addBenchCommand,

@@ -29,6 +29,8 @@ export interface DecoderForm {
   readonly subNorms?: { readonly attention: string; readonly feedForward: string };
   /** Projections with a bias. */
   readonly biases?: { readonly qkv?: boolean; readonly output?: boolean; readonly mlp?: boolean };
+  /** Whether every projection norms its input first: `q_proj.norm` and so on, as in BitNet embedding models. */
+  readonly inputNorms?: boolean;
   /** Whether heads of queries and of keys are normed by themselves: `q_norm` and `k_norm`. */
   readonly headNorms?: boolean;
   /** Whether projections of one input are stored as one: `qkv_proj` and `gate_up_proj`. */
@@ -62,6 +64,8 @@ class DecoderWriter {
   readonly #config: DecoderConfig;
   readonly #form: DecoderForm;
   readonly #g: GraphBuilder;
+  /** What names of tensors begin with: nothing in checkpoints of models without a head. */
+  readonly #root: 'model.' | '';
   readonly #used = new Set<string>();
   /** By input: the matrix whose order of columns is that of all, and the constant that has it. */
   readonly #orders = new Map<string, string>();
@@ -73,6 +77,7 @@ class DecoderWriter {
     this.#config = config;
     this.#form = form;
     this.#g = new GraphBuilder(name);
+    this.#root = checkpoint.tensors.has('embed_tokens.weight') ? '' : 'model.';
   }
 
   get counts(): ParameterCounts {
@@ -283,7 +288,9 @@ class DecoderWriter {
   }
 
   #linear(x: string, stored: string, rows: number, cols: number, name: string, biased = false): string {
-    return this.#bias(this.#product(x, stored, rows, cols, name), stored, rows, biased, name);
+    const input =
+      this.#form.inputNorms === true ? this.#norm(x, `${stored}.norm`, cols, `${name}.inNorm`) : x;
+    return this.#bias(this.#product(input, stored, rows, cols, name), stored, rows, biased, name);
   }
 
   #product(x: string, stored: string, rows: number, cols: number, name: string): string {
@@ -334,7 +341,7 @@ class DecoderWriter {
     const g = this.#g;
     const { hidden, heads, kvHeads, headDim } = this.#config;
     const { subNorms, biases, headNorms, sliding, queryScalar = headDim } = this.#form;
-    const stored = `model.layers.${layer}.self_attn`;
+    const stored = `${this.#root}layers.${layer}.self_attn`;
     const subNorm = subNorms?.attention;
     const [width, kvWidth] = [heads * headDim, kvHeads * headDim];
     const parts = [
@@ -368,7 +375,7 @@ class DecoderWriter {
 
   #feedForward(x: string, layer: number, prefix: string): string {
     const { hidden, intermediate, activation } = this.#config;
-    const stored = `model.layers.${layer}.mlp`;
+    const stored = `${this.#root}layers.${layer}.mlp`;
     const subNorm = this.#form.subNorms?.feedForward;
     const biased = this.#form.biases?.mlp === true;
     const parts = [
@@ -408,13 +415,13 @@ class DecoderWriter {
     const { hidden, rope, tied, layers } = this.#config;
     const { gemmaNorms, sliding } = this.#form;
     const tokens = g.input('tokens', 'i32', ['tokens']);
-    const embed = this.#table('embed', 'model.embed_tokens.weight');
+    const embed = this.#table('embed', `${this.#root}embed_tokens.weight`);
     const table = this.#ropeTable('rope', rope, positions);
     const local = sliding?.rope === undefined ? table : this.#ropeTable('ropeLocal', sliding.rope, positions);
     let x = this.#embedded(tokens, embed);
     for (let layer = 0; layer < layers; layer++) {
       const prefix = `l${layer}`;
-      const stored = `model.layers.${layer}`;
+      const stored = `${this.#root}layers.${layer}`;
       const norm = (value: string, from: string, name: string) =>
         this.#norm(value, `${stored}.${from}`, hidden, `${prefix}.${name}`);
       const attnIn = norm(x, 'input_layernorm', 'attnNorm');
@@ -427,7 +434,7 @@ class DecoderWriter {
       x = g.op('add', [fed, x], {}, `${prefix}.out`);
     }
     const last = g.op('selectOutputs', [x], {}, 'selected');
-    const normed = this.#norm(last, 'model.norm', hidden, 'norm');
+    const normed = this.#norm(last, `${this.#root}norm`, hidden, 'norm');
     const head = tied ? embed : this.#table('head', 'lm_head.weight');
     return g.build([g.op('matmul', [normed, head], {}, 'logits')]);
   }

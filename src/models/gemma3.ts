@@ -2,9 +2,9 @@ import { z } from 'zod';
 import type { Checkpoint } from '../checkpoint/checkpoint.ts';
 import { readDecoderConfig } from './config.ts';
 import { type ImportedModel, importDecoder } from './decoder.ts';
+import { readProjections } from './input-norms.ts';
 import type { ImportOptions } from './options.ts';
 import { parseConfig, refuse } from './parse-config.ts';
-import { readQuantization } from './quantization.ts';
 import { readRope } from './rope-config.ts';
 import { readSliding } from './sliding.ts';
 
@@ -56,7 +56,7 @@ export function importGemma3(checkpoint: Checkpoint, { context, ...options }: Im
   const theta = own.rope_local_base_freq ?? near?.rope_theta ?? LOCAL_THETA;
   const form = {
     architecture: 'gemma3',
-    quantization: readQuantization(checkpoint, options),
+    ...readProjections(checkpoint, options),
     headNorms: true,
     gemmaNorms: true,
     scaledEmbedding: true,

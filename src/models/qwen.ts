@@ -2,6 +2,7 @@ import { z } from 'zod';
 import type { Checkpoint } from '../checkpoint/checkpoint.ts';
 import { type DecoderConfig, readDecoderConfig } from './config.ts';
 import { type DecoderForm, type ImportedModel, importDecoder } from './decoder.ts';
+import { readProjections } from './input-norms.ts';
 import type { ImportOptions } from './options.ts';
 import { parseConfig } from './parse-config.ts';
 import { readQuantization } from './quantization.ts';
@@ -40,7 +41,7 @@ export function importQwen3(checkpoint: Checkpoint, { context, ...options }: Imp
   const config = readDecoderConfig(checkpoint, { biases: true, context });
   const form = {
     architecture: 'qwen3',
-    quantization: readQuantization(checkpoint, options),
+    ...readProjections(checkpoint, options),
     biases: { qkv: config.biases.attention, output: config.biases.attention },
     headNorms: true,
     ...readWindow(checkpoint, config),

@@ -6,6 +6,7 @@ import { verifyGraph } from '../graph/verify.ts';
 import { absorbSlices } from './absorb-slices.ts';
 import { chooseEncodings } from './choose-encodings.ts';
 import { dropDead } from './drop-dead.ts';
+import { dropHead } from './drop-head.ts';
 import { foldConstants } from './fold-constants.ts';
 import { fuseNormQuantize } from './fuse-norm-quantize.ts';
 import { fuseProjections } from './fuse-projections.ts';
@@ -18,6 +19,7 @@ import { shareQuantize } from './share-quantize.ts';
 
 /** What every model goes through, in this order. */
 export const PIPELINE: readonly Pass[] = [
+  dropHead,
   selectEarly,
   shareQuantize,
   fuseProjections,

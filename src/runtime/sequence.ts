@@ -16,13 +16,17 @@ export class Sequence {
   readonly #cache: CacheHandle;
   readonly #context: number;
   readonly #vocab: number;
+  /** Tokens there are: as many as there are logits, unless the model has no output head. */
+  readonly #tokenLimit: number;
   readonly #tokens: number[] = [];
   #freed = false;
 
-  constructor(stepper: Stepper, context: number, vocab: number) {
+  /** `vocab`: values of an output. */
+  constructor(stepper: Stepper, context: number, vocab: number, tokenLimit = vocab) {
     this.#stepper = stepper;
     this.#context = context;
     this.#vocab = vocab;
+    this.#tokenLimit = tokenLimit;
     this.#cache = stepper.createCache();
   }
 
@@ -101,9 +105,9 @@ export class Sequence {
         { hint: 'Shorten the prompt, or load the model with a larger context.' },
       );
     }
-    const wrong = tokens.find((t) => !Number.isInteger(t) || t < 0 || t >= this.#vocab);
+    const wrong = tokens.find((t) => !Number.isInteger(t) || t < 0 || t >= this.#tokenLimit);
     if (wrong !== undefined) {
-      throw new LutraError('usage', `token ${wrong} is not in the vocabulary of ${this.#vocab}`);
+      throw new LutraError('usage', `token ${wrong} is not in the vocabulary of ${this.#tokenLimit}`);
     }
   }
 

@@ -33,6 +33,9 @@ export const SHAPE = {
   eos_token_id: 2,
 } as const;
 
+/** config.json key of this file's own: BitNet layers, each with a norm in front (bitnet-embedding). */
+const BITNET = 'bitnet_layers';
+
 export type Architecture = 'llama' | 'mistral' | 'qwen2' | 'qwen3' | 'phi3' | 'gemma3_text';
 
 type Shape = Readonly<Record<keyof typeof SHAPE, number | string>>;
@@ -50,12 +53,13 @@ export function randomWeights(architecture: Architecture, config: Config): Weigh
     ['hidden_size', 'intermediate_size', 'num_attention_heads', 'num_key_value_heads', 'head_dim'] as const
   ).map((key) => sizeOf(config, key)) as [number, number, number, number, number];
   const [width, kvWidth] = [heads * headDim, kvHeads * headDim];
-  const linear = (name: string, rows: number, cols: number, biased = false) => {
-    add(`${name}.weight`, rows, cols, 0, 0.4);
-    if (biased) add(`${name}.bias`, rows, 1, 0, 0.5);
-  };
   const gemma = architecture === 'gemma3_text';
   const norm = (name: string, size: number) => add(`${name}.weight`, size, 1, gemma ? 0 : 1, 0.4);
+  const linear = (name: string, rows: number, cols: number, biased = false) => {
+    add(`${name}.weight`, rows, cols, 0, 0.4);
+    if (config[BITNET] === true) norm(`${name}.norm`, cols);
+    if (biased) add(`${name}.bias`, rows, 1, 0, 0.5);
+  };
   const biases = { attention: config.attention_bias === true, mlp: config.mlp_bias === true };
   add('model.embed_tokens.weight', sizeOf(config, 'vocab_size'), hidden, 0, 1);
   for (let i = 0; i < sizeOf(config, 'num_hidden_layers'); i++) {
@@ -198,16 +202,35 @@ function rotated(head: Vector, position: number, { inverseFrequencies, scaling }
   });
 }
 
+/** Rounds half to even. */
+function nearest(x: number): number {
+  const low = Math.floor(x);
+  return x - low === 0.5 ? low + (low % 2 === 0 ? 0 : 1) : Math.round(x);
+}
+
+/** Activations in int8 for each token, weights as -1, 0 and 1 times their mean magnitude. */
+function bitLinear(x: Vector, { rows, cols, data }: Matrix): Vector {
+  const scale = 127 / Math.max(1e-5, ...x.map(Math.abs));
+  const q = x.map((v) => Math.max(-128, Math.min(127, nearest(v * scale))));
+  const mean = Math.max(1e-5, data.reduce((sum, w) => sum + Math.abs(w), 0) / data.length);
+  const trits = Array.from(data, (w) => Math.max(-1, Math.min(1, nearest(w / mean))));
+  return Array.from(
+    { length: rows },
+    (_, row) => (dot(q, trits.slice(row * cols, (row + 1) * cols)) * mean) / scale,
+  );
+}
+
 const headsOf = (row: Vector, headDim: number) =>
   Array.from({ length: row.length / headDim }, (_, h) => row.slice(h * headDim, (h + 1) * headDim));
 
-/** Logits of every token of a sequence. `context`: positions the model is set up for, at least those there are. */
+/** Logits of every token of a sequence, or, of `hidden`, what the head reads. `context`: positions the model is set up for, at least those there are. */
 export function publishedForward(
   architecture: Architecture,
   config: Config,
   weights: Weights,
   tokens: readonly number[],
   context = tokens.length,
+  output: 'logits' | 'hidden' = 'logits',
 ): Vector[] {
   const gemma = architecture === 'gemma3_text';
   const [hidden, heads, kvHeads, headDim] = (
@@ -219,6 +242,7 @@ export function publishedForward(
     return found;
   };
   const linear = (x: Vector, name: string): Vector => {
+    if (config[BITNET] === true) return bitLinear(norm(x, `${name}.norm`), at(`${name}.weight`));
     const matrix = at(`${name}.weight`);
     const bias = weights.get(`${name}.bias`);
     return Array.from(
@@ -321,6 +345,7 @@ export function publishedForward(
   const head = weights.get('lm_head.weight') ?? table;
   return x.map((row) => {
     const last = norm(row, 'model.norm');
+    if (output === 'hidden') return last;
     return Array.from({ length: head.rows }, (_, token) => dot(rowOf(head, token), last));
   });
 }
