@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { compile } from '../src/api/compile.ts';
 import { loadEmbedder } from '../src/api/embed.ts';
 import { load } from '../src/api/load.ts';
 import { synthesizeConfig } from '../src/checkpoint/synth.ts';
@@ -130,6 +131,9 @@ it('embeds texts with BitNet embedding models', { timeout: 60_000 }, async () =>
     await expect(model.embed('ab '.repeat(400))).rejects.toThrow('do not fit the context of 64');
   }
   expect(found[0]).toEqual(found[1]);
+  const output = join(scratch, 'headless.lutra');
+  await compile(folder, { output, head: 'none', target: 'wasm' });
+  await expect(load(output)).rejects.toThrow('was compiled without an output head');
   const last = publishedForward('qwen3', full, weights, ids, 64, 'hidden').at(-1)!;
   const length = Math.hypot(...last);
   const cosine = last.reduce((sum, x, i) => sum + (x / length) * found[0]![i]!, 0);

@@ -54,6 +54,16 @@ export async function load(
     });
   }
   const artifact = await openArtifact(compiled ? source : await compile(source, options));
+  const { vocab, hidden } = artifact.manifest.model;
+  if (artifact.manifest.needs.vocab === hidden && vocab !== hidden) {
+    throw new LutraError(
+      'usage',
+      `${source} was compiled without an output head, so that it writes no text`,
+      {
+        hint: 'Use it by loadEmbedder or lutra embed.',
+      },
+    );
+  }
   const executable = await startArtifact(artifact, {
     ...(target === 'auto' ? {} : { target }),
     ...(threads === undefined ? {} : { threads }),

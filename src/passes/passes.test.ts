@@ -6,6 +6,7 @@ import { verifyGraph } from '../graph/verify.ts';
 import { absorbSlices } from './absorb-slices.ts';
 import { chooseEncodings } from './choose-encodings.ts';
 import { dropDead } from './drop-dead.ts';
+import { dropHead } from './drop-head.ts';
 import { foldConstants } from './fold-constants.ts';
 import { fuseNormQuantize } from './fuse-norm-quantize.ts';
 import { fuseProjections } from './fuse-projections.ts';
@@ -81,6 +82,20 @@ describe('select-early', () => {
       h: f32[outputs, 8] = add(x.selected, y)
       n: f32[outputs, 8] = rmsNorm(h, norm) {eps = 0.00001}
       last: f32[outputs, 8] = add(n, h)
+      logits: f32[outputs, 9] = matmul(last, embed)
+      return logits`,
+    );
+  });
+
+  it('leaves what would have to select anything but rows of floats', () => {
+    expectUntouched(
+      selectEarly,
+      `${LAYER}
+      q: i8[tokens, 8], scale: f32[tokens], sum: i32[tokens] = quantize(x)
+      y: f32[tokens, 8] = lowbit.matmul(q, scale, sum, t, s)
+      k: f32[tokens, 8] = lowbit.matmul(q, scale, sum, t, s)
+      a: f32[tokens, 8] = attention(k, k, k) {layer = 0, heads = 1, kvHeads = 1, headDim = 8}
+      last: f32[outputs, 8] = selectOutputs(y)
       logits: f32[outputs, 9] = matmul(last, embed)
       return logits`,
     );
@@ -174,6 +189,22 @@ describe('fuse-projections', () => {
       return z`,
     );
   });
+});
+
+describe('drop-head', () => {
+  const body = `${EMBED}
+      ${X}
+      last: f32[outputs, 8] = selectOutputs(x)
+      logits: f32[outputs, 9] = matmul(last, embed)
+      return logits`;
+
+  it('returns what the head would read, where there is to be none', () => {
+    const text = printGraph(apply(dropHead, body, { head: 'none' }));
+    expect(text).toContain('return last');
+    expect(text).not.toContain('matmul');
+  });
+
+  it('leaves the head otherwise', () => expectUntouched(dropHead, body));
 });
 
 describe('join-columns', () => {

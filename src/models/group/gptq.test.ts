@@ -1,5 +1,6 @@
 /** GPTQ and AWQ matrices, written here by what their formats say, bit by bit and not by our own packing. */
 import { describe, expect, it } from 'vitest';
+import type { Checkpoint } from '../../checkpoint/checkpoint.ts';
 import { narrowFloats } from '../../common/halves.ts';
 import { randomUniform } from '../../common/random.ts';
 import type { GroupSource } from '../../graph/ir.ts';
@@ -11,6 +12,7 @@ import {
   f32Tensor,
   type MemoryTensor,
   memoryCheckpoint,
+  randomValues,
   SMALL,
   smallConfig,
   smallTensors,
@@ -255,6 +257,40 @@ describe('a Llama by GPTQ', () => {
     );
     const size = Math.sqrt(floats!.reduce((sum, x) => sum + x * x, 0) / floats!.length);
     for (const [i, x] of floats!.entries()) expect(Math.abs(coded![i]! - x)).toBeLessThan(2e-3 * size);
+  });
+
+  it('takes biases that the files have', async () => {
+    const [coded, floats] = models(4, false);
+    const biases = Object.fromEntries(
+      [...floats!.tensors].flatMap(([name, { shape }], i) =>
+        name.endsWith('_proj.weight')
+          ? [[name.replace('weight', 'bias'), f32Tensor([shape[0]!], randomValues(shape[0]!, 900 + i))]]
+          : [],
+      ),
+    );
+    const withBiases = (checkpoint: Checkpoint, config: Checkpoint['config']): Checkpoint => {
+      const extra = memoryCheckpoint(biases);
+      return {
+        ...checkpoint,
+        config: { ...checkpoint.config, ...config },
+        tensors: new Map([...checkpoint.tensors, ...extra.tensors]),
+        read: (name) => (extra.tensors.has(name) ? extra : checkpoint).read(name),
+      };
+    };
+    const logits = async (checkpoint: Checkpoint) => {
+      const { graph } = importModel(checkpoint);
+      const model = await ReferenceExecutor.create(graph, (constant) => exactValues(constant, checkpoint));
+      return model.forward(Int32Array.of(3, 1, 4), {
+        position: 0,
+        logits: 'all',
+        cache: new ReferenceCache(),
+      });
+    };
+    const found = await logits(withBiases(coded!, {}));
+    const expected = await logits(withBiases(floats!, { attention_bias: true, mlp_bias: true }));
+    const size = Math.sqrt(expected.reduce((sum, x) => sum + x * x, 0) / expected.length);
+    for (const [i, x] of expected.entries()) expect(Math.abs(found[i]! - x)).toBeLessThan(2e-3 * size);
+    expect(found).not.toEqual(await logits(coded!));
   });
 
   it('is read from a quantize_config.json of its own', () => {
