@@ -25,28 +25,38 @@ function overOutputs(type: TensorType): TensorType {
   return { ...type, shape: type.shape.map((dim) => (dim === 'tokens' ? 'outputs' : dim)) };
 }
 
-/** The row-wise nodes that nothing but `select` reads, directly or through others of them. */
-function movable(index: GraphIndex, select: Node): ReadonlySet<Node> {
-  const moved = new Set<Node>();
-  const open = [select.inputs[0]!];
-  for (let name = open.pop(); name !== undefined; name = open.pop()) {
-    const node = index.producers.get(name);
-    if (node === undefined || moved.has(node) || !isRowWise(node)) continue;
-    const isFree = ({ name: value }: { readonly name: string }) =>
-      !index.isOutput(value) && index.usersOf(value).every((user) => user === select || moved.has(user));
-    // A value with another reader that moves later is looked at again from there.
-    if (!node.outputs.every(isFree)) continue;
-    moved.add(node);
-    open.push(...node.inputs);
+/** Whether `selectOutputs` can take a value, or need not: it is no value of tokens. */
+function isSelectable({ dtype, shape }: TensorType): boolean {
+  return shape[0] !== 'tokens' || (dtype === 'f32' && shape.length === 2);
+}
+
+/**
+ * The row-wise nodes that nothing but `select` reads, directly or through others of them, and that read nothing
+ * from outside that cannot be selected.
+ */
+function movable(graph: Graph, index: GraphIndex, select: Node): ReadonlySet<Node> {
+  const candidates = new Set(graph.nodes.filter(isRowWise));
+  const stays = (node: Node) =>
+    node.outputs.some(
+      ({ name }) =>
+        index.isOutput(name) || !index.usersOf(name).every((user) => user === select || candidates.has(user)),
+    ) ||
+    node.inputs.some(
+      (name) => !candidates.has(index.producers.get(name) ?? select) && !isSelectable(index.types.get(name)!),
+    );
+  // Dropping one may make others stay that it reads, or that read it.
+  for (let before = -1; before !== candidates.size; ) {
+    before = candidates.size;
+    for (const node of [...candidates].reverse()) if (stays(node)) candidates.delete(node);
   }
-  return moved;
+  return candidates;
 }
 
 function run(graph: Graph): Graph {
   const index = indexGraph(graph);
   const select = graph.nodes.find(({ op }) => op === 'selectOutputs');
   if (select === undefined) return graph;
-  const free = movable(index, select);
+  const free = movable(graph, index, select);
   const moved = graph.nodes.filter((node) => free.has(node));
   if (moved.length === 0) return graph;
   const fresh = freshNames(graph);
