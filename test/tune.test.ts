@@ -31,7 +31,7 @@ const trials = async () => (await readRecords(records)).filter((r): r is Trial =
 
 describe('lutra tune', () => {
   it('measures schedules within its limits, and records all of them', async () => {
-    const { code, out, error } = await tune('--trials', '1', '--seconds', '30');
+    const { code, out, error } = await tune('--trials', '1', '--seconds', '600', '--timeout', '120');
     expect({ code, error }).toEqual({ code: 0, error: '' });
     const result = JSON.parse(out);
     expect(result).toMatchObject({ machine: MACHINE, records });
@@ -48,7 +48,7 @@ describe('lutra tune', () => {
 
   it('goes on from the records: what was tried is not tried again', async () => {
     const before = await trials();
-    const { code } = await tune('--trials', '2', '--seconds', '30');
+    const { code } = await tune('--trials', '2', '--seconds', '600', '--timeout', '120');
     expect(code).toBe(0);
     const after = await trials();
     const fresh = after.slice(before.length);
