@@ -31,8 +31,8 @@ function testExtent(use: KernelUse): Extent {
   const n = use.shape.batch === 'one' ? 1 : isMatmul(use) ? many : 3;
   return { n, position: 17, matrixRows: 512, comparedRows: 64 };
 }
-/** `ids` index a table of VOCABULARY rows; `halves` are 0 0 1 1 2 ...; `trits` bytes of four 2-bit codes 0 to 2, `trits5` of five in base 3. */
-const FILLS = ['f32', 'f16', 'bf16', 'i32', 'i8', 'ids', 'halves', 'trits', 'trits5'] as const;
+/** `ids` index a table of VOCABULARY rows; `halves` are 0 0 1 1 2 ...; `trits` bytes of four 2-bit codes 0 to 2, `trits5` of five in base 3; `entries` bytes below 32. */
+const FILLS = ['f32', 'f16', 'bf16', 'i32', 'i8', 'ids', 'halves', 'trits', 'trits5', 'entries'] as const;
 export type Fill = (typeof FILLS)[number];
 
 const bufferSchema = z.object({
@@ -194,8 +194,9 @@ function fillOf({ shape }: KernelUse, { elem, name }: BufferParam): Fill {
     case 'f32':
     case 'f16':
     case 'bf16':
-    case 'i8':
       return elem;
+    case 'i8':
+      return name === 'tables' ? 'entries' : elem;
     case 'i32':
       return name === 'tokens' || name === 'pairs' || name === 'order'
         ? 'ids'

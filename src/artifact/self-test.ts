@@ -50,6 +50,7 @@ const FILL_BYTES: Readonly<Record<Fill, number>> = {
   i8: 1,
   trits: 1,
   trits5: 1,
+  entries: 1,
 };
 
 /** Random elements: no zeros, no infinities. */
@@ -80,6 +81,9 @@ function fillBuffer(fill: Fill, elements: number, next: () => number): Uint8Arra
       break;
     case 'trits5':
       each(bytes, () => between(0, 3 ** 5 - 1));
+      break;
+    case 'entries':
+      each(bytes, () => between(0, 31));
       break;
     case 'i8':
       each(bytes, () => between(-127, 127));

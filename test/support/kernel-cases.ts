@@ -3,9 +3,11 @@ import { randomUniform } from '../../src/common/random.ts';
 import { packI2 } from '../../src/encodings/ternary-i2.ts';
 import { packT5b } from '../../src/encodings/ternary-t5b.ts';
 import type { GroupShape } from '../../src/kernels/group/shape.ts';
+import { groupLut } from '../../src/kernels/group-lut.ts';
 import { groupMatmul } from '../../src/kernels/group-matmul.ts';
 import { rowStride } from '../../src/kernels/kernel.ts';
 import { lowbitMatmul } from '../../src/kernels/lowbit-matmul.ts';
+import { lutTables, type TableForm, tableBytes } from '../../src/kernels/lut/tables.ts';
 import { quantize } from '../../src/kernels/quantize.ts';
 import { quantizeGroup } from '../../src/kernels/quantize-group.ts';
 import { bytesOf, randomFloats, randomInts } from '../../src/kernels/testing.ts';
@@ -80,14 +82,17 @@ const bytesOfRandom = (seed: number, count: number) => Uint8Array.from(randomInt
 const halves = (seed: number, count: number) =>
   bytesOf(Uint16Array.from(randomInts(seed, count, 0x3800, 0x3fff)));
 
-/** Weights in groups: all bits, both kinds of activations, all kinds of zeros; any bytes are codes. */
-function groupCase(i: number): KernelTestCase {
+/**
+ * Weights in groups: all bits, both kinds of activations, all kinds of zeros; any bytes are codes. With `tables`, which
+ * any bytes below 32 are too, they are looked up.
+ */
+function groupCase(i: number, tables?: TableForm): KernelTestCase {
   const random = randomUniform(900 + i);
   const between = (low: number, high: number) => low + Math.floor(random() * (high - low + 1));
   const [m, k] = [between(1, 100), between(1, 300)];
   const n = i % 2 === 0 ? 1 : between(2, 15);
-  const bits = [1, 2, 3, 4, 8][i % 5]!;
-  const zeros = (['none', 'u8', 'f16', 'f32'] as const)[i % 4]!;
+  const bits = tables === undefined ? [1, 2, 3, 4, 8][i % 5]! : 1 + (i % 4);
+  const zeros = (['none', 'u8', 'f16', 'f32'] as const)[(tables === undefined ? i : i >> 2) % 4]!;
   const activationGroup = [32, 64, 128][i % 3]!;
   const group = i % 7 === 0 ? k : 2 * activationGroup;
   const to: GroupShape['to'] = random() < 0.5 ? 'int8' : 'int16';
@@ -97,17 +102,28 @@ function groupCase(i: number): KernelTestCase {
     scales: 'f16',
     residual: random() < 0.5,
     batch: n === 1 ? 'one' : 'many',
-    encoding: 'code-tiles',
+    encoding: tables === undefined ? 'code-tiles' : 'bit-planes',
   };
   const parts = n * rowStride(Math.ceil(k / activationGroup));
   const [rows, groups] = [rowStride(m), Math.ceil(k / group)];
   const lanes = { none: [], u8: [bytesOfRandom(i + 3, rows * groups)] };
   const floatZeros = { f16: halves(i + 3, rows * groups), f32: bytesOf(randomFloats(i + 3, rows * groups)) };
-  const name = `group_${i}`;
+  const name = `group_${tables ?? 'mad'}_${i}`;
+  const build = (machine: Machine) => {
+    if (tables === undefined) {
+      return groupMatmul.build(name, shape, groupMatmul.defaultSchedule(shape, machine));
+    }
+    const lookup = { ...shape, tables };
+    return groupLut.build(name, lookup, groupLut.defaultSchedule(lookup, machine));
+  };
   return {
     name,
-    build: (machine) => groupMatmul.build(name, shape, groupMatmul.defaultSchedule(shape, machine)),
+    build,
     buffers: [
+      ...(tables === undefined
+        ? []
+        : [Uint8Array.from(randomInts(i + 8, n * tableBytes({ ...shape, tables }), 0, 31))]),
+      ...(tables === undefined || tables === 'exact' ? [] : [bytesOf(randomFloats(i + 9, parts))]),
       bytesOf(Int8Array.from(randomInts(i, (to === 'int8' ? 1 : 2) * n * rowStride(k), -127, 127))),
       bytesOf(randomFloats(i + 1, parts)),
       bytesOf(Int32Array.from(randomInts(i + 2, parts, -9999, 9999))),
@@ -116,6 +132,26 @@ function groupCase(i: number): KernelTestCase {
       ...(shape.residual ? [bytesOf(randomFloats(i + 7, n * rows))] : []),
       ...(zeros === 'f16' || zeros === 'f32' ? [floatZeros[zeros]] : lanes[zeros]),
       new Uint8Array(4 * n * rows),
+    ],
+    scalars: [n],
+  };
+}
+
+function tablesCase(i: number): KernelTestCase {
+  const random = randomUniform(970 + i);
+  const [k, n] = [1 + Math.floor(random() * 300), 1 + Math.floor(random() * 3)];
+  const to = i % 2 === 0 ? 'int8' : 'int16';
+  const tables = i < 2 ? 'exact' : 'int8';
+  const shape = { k, activationGroup: [32, 128][i % 2]!, to, tables } as const;
+  const name = `tables_${i}`;
+  const scales = 4 * n * rowStride(Math.ceil(k / shape.activationGroup));
+  return {
+    name,
+    build: (machine) => lutTables.build(name, shape, lutTables.defaultSchedule(shape, machine)),
+    buffers: [
+      bytesOf(Int8Array.from(randomInts(i, (to === 'int8' ? 1 : 2) * n * rowStride(k), -127, 127))),
+      new Uint8Array(n * tableBytes(shape)),
+      ...(tables === 'exact' ? [] : [new Uint8Array(scales)]),
     ],
     scalars: [n],
   };
@@ -147,7 +183,10 @@ const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 
 export const KERNEL_CASES: readonly KernelTestCase[] = [
   ...range(24).map((i) => (i % 4 === 3 ? quantizeCase(i) : matmulCase(i))),
-  ...range(10).map(groupCase),
+  ...range(10).map((i) => groupCase(i)),
+  ...range(4).map((i) => groupCase(i, 'exact')),
+  ...range(2).map((i) => groupCase(i + 8, i === 0 ? 'int8' : 'fast')),
+  ...range(4).map(tablesCase),
   ...range(4).map(quantizeGroupCase),
 ];
 

@@ -1,0 +1,75 @@
+/** A model whose weights are looked up (family `lut`), in the interpreter: the same logits as by multiplying. */
+import { describe, expect, it } from 'vitest';
+import { encodeConstant } from '../src/encodings/encoding.ts';
+import { runProgram } from '../src/loops/interpret.ts';
+import { importModel } from '../src/models/import.ts';
+import { memoryCheckpoint, SMALL, smallConfig, smallTensors } from '../src/models/testing.ts';
+import { runPasses } from '../src/passes/pipeline.ts';
+import { scheduleProgram } from '../src/plan/lower.ts';
+import { planModel } from '../src/plan/plan.ts';
+import type { PlanOptions } from '../src/plan/types.ts';
+import { C_MACHINES } from '../src/targets/c/machines.ts';
+
+const SHAPE = { ...SMALL, hidden: 64, intermediate: 96, heads: 4, kvHeads: 2, headDim: 16 };
+const CONFIG = { ...smallConfig(SHAPE), model_type: 'llama', architectures: ['LlamaForCausalLM'] };
+const checkpoint = memoryCheckpoint(smallTensors({ weights: 'masters', shape: SHAPE }), CONFIG);
+const CONTEXT = 32;
+const PROMPT = [1, 5, 9, 2, 7, 3];
+
+/** Logits of the last token; at first `chunk` tokens at a time. */
+async function logits(
+  bits: 1 | 2 | 3 | 4,
+  tables: PlanOptions['tables'] | undefined,
+  chunk: number,
+): Promise<Float32Array> {
+  const { graph: imported } = importModel(checkpoint, { bits, group: 32, context: CONTEXT });
+  const graph = runPasses(imported, { lookup: tables === undefined ? [] : [bits] });
+  const options = { context: CONTEXT, block: 16, cacheElem: 'f32', ...(tables && { tables }) } as const;
+  const plan = planModel(graph, options);
+  const lookups = plan.kernels.filter(({ family }) => family === 'lut').length;
+  expect(lookups > 0).toBe(tables !== undefined);
+  const program = scheduleProgram(plan, C_MACHINES[3]!);
+  const weights = new Uint8Array(plan.weightsBytes);
+  for (const slot of plan.weights) {
+    const constant = graph.constants.find(({ name }) => name === slot.constant)!;
+    const packed = await encodeConstant(constant, checkpoint);
+    for (const [i, region] of slot.regions.entries()) weights.set(packed[i]!, region.offset);
+  }
+  const buffers = {
+    weights,
+    arena: new Uint8Array(plan.arenaBytes).fill(0xff),
+    cache: new Uint8Array(plan.cacheBytes).fill(0xff),
+    logits: new Uint8Array(plan.logitsStride * 4),
+  };
+  for (let position = 0; position < PROMPT.length; position += chunk) {
+    const tokens = Int32Array.from(PROMPT.slice(position, position + chunk));
+    runProgram(program, { buffers, sequences: [{ tokens, position, cache: 0, logits: 'last' }], threads: 2 });
+  }
+  return new Float32Array(buffers.logits.buffer, 0, plan.vocab).slice();
+}
+
+function nmse(found: Float32Array, expected: Float32Array): number {
+  const sum = (of: (i: number) => number) => expected.reduce((total, _, i) => total + of(i) ** 2, 0);
+  return sum((i) => found[i]! - expected[i]!) / sum((i) => expected[i]!);
+}
+
+describe('a model by table lookups', () => {
+  it.each([1, 2, 3, 4] as const)('has the logits of multiplications, of %i bits', async (bits) => {
+    const expected = await logits(bits, undefined, PROMPT.length);
+    expect(await logits(bits, 'exact', PROMPT.length)).toEqual(expected);
+    expect(await logits(bits, 'exact', 1)).toEqual(expected);
+  });
+
+  it('has nearly those with rounded tables, the same at once and one by one', async () => {
+    const expected = await logits(4, undefined, PROMPT.length);
+    for (const [tables, bound] of [
+      ['int8', 5e-3],
+      ['fast', 0.1],
+    ] as const) {
+      const found = await logits(4, tables, PROMPT.length);
+      expect(nmse(found, expected)).toBeLessThan(bound);
+      expect(found).not.toEqual(expected);
+      expect(await logits(4, tables, 1)).toEqual(found);
+    }
+  });
+});
