@@ -5,7 +5,7 @@
  *   npm run build
  *   node bench/tables.mjs                              from a matrix that stays in the cache, and from memory
  *   node bench/tables.mjs --target wasm:baseline
- *   node bench/tables.mjs --ladder                     T-MAC's steps one by one, at 2 bits
+ *   node bench/tables.mjs --schedules exact            all schedules of `lut`, best first
  *
  * Seconds are those the processor spent, less those of a call that does nothing, the least of several rounds in which
  * contenders take turns.
@@ -23,7 +23,6 @@ import { compileKernels, machineNamed } from '../dist/tune/kernels.js';
 const { values: options } = parseArgs({
   options: {
     target: { type: 'string' },
-    ladder: { type: 'boolean', default: false },
     schedules: { type: 'string' },
     bits: { type: 'string', default: '1,2,3,4' },
     m: { type: 'string', default: '4096,65536' },
@@ -40,23 +39,44 @@ const SHORTEST = 0.008;
 const machine = machineNamed(options.target ?? runnableMachines(await detectCpu())[0].name);
 
 function shapeOf(m, bits, more) {
-  const groups = { group: GROUP, activationGroup: GROUP, zero: 2 ** (bits - 1), zeros: 'none', scales: 'f16' };
+  const groups = {
+    group: GROUP,
+    activationGroup: GROUP,
+    zero: 2 ** (bits - 1),
+    zeros: 'none',
+    scales: 'f16',
+  };
   return { m, k: K, bits, ...groups, to: options.to, residual: false, batch: 'one', ...more };
 }
 
 const mad = (m, bits, change = {}) => {
   const shape = shapeOf(m, bits, { encoding: 'code-tiles' });
-  return { name: 'mad', kernel: groupMatmul, shape, schedule: { ...groupMatmul.defaultSchedule(shape, machine), ...change } };
+  return {
+    name: 'mad',
+    kernel: groupMatmul,
+    shape,
+    schedule: { ...groupMatmul.defaultSchedule(shape, machine), ...change },
+  };
 };
 
 const lut = (m, bits, tables, change = {}) => {
   const shape = shapeOf(m, bits, { encoding: 'bit-planes', tables });
-  return { name: `lut ${tables}`, kernel: groupLut, shape, schedule: { ...groupLut.defaultSchedule(shape, machine), ...change } };
+  return {
+    name: `lut ${tables}`,
+    kernel: groupLut,
+    shape,
+    schedule: { ...groupLut.defaultSchedule(shape, machine), ...change },
+  };
 };
 
 const build = (tables, vector) => {
   const shape = { k: K, activationGroup: GROUP, to: options.to, tables };
-  return { name: `tables ${tables}${vector ? '' : ', one by one'}`, kernel: lutTables, shape, schedule: { vector } };
+  return {
+    name: `tables ${tables}${vector ? '' : ', one by one'}`,
+    kernel: lutTables,
+    shape,
+    schedule: { vector },
+  };
 };
 
 /** Bytes of each buffer, by name. */
@@ -76,7 +96,8 @@ function sizes({ shape }) {
 }
 
 const extent = ({ kernel, shape }) => {
-  if (kernel === lutTables) return shape.tables === 'exact' ? ((shape.to === 'int16' ? 2 : 1) * K) / 64 : K / GROUP;
+  if (kernel === lutTables)
+    return shape.tables === 'exact' ? ((shape.to === 'int16' ? 2 : 1) * K) / 64 : K / GROUP;
   return shape.m / (kernel === groupLut ? 64 : 16);
 };
 
@@ -141,7 +162,9 @@ async function measure(contenders) {
 
 const print = (name, seconds, work, note = '') => {
   const rate = work === 0 ? '' : `${(work / seconds / 1e9).toFixed(1)} G weights/s`;
-  console.log(`  ${name.padEnd(44)}${(seconds * 1e6).toFixed(1).padStart(10)} us${rate.padStart(22)}  ${note}`.trimEnd());
+  console.log(
+    `  ${name.padEnd(44)}${(seconds * 1e6).toFixed(1).padStart(10)} us${rate.padStart(22)}  ${note}`.trimEnd(),
+  );
 };
 
 console.log(`${machine.name}, one thread, activations ${options.to}`);
@@ -150,7 +173,9 @@ if (options.schedules !== undefined) {
   for (const m of options.m.split(',').map(Number)) {
     for (const bits of bitsAsked) {
       const { shape } = lut(m, bits, options.schedules);
-      const contenders = groupLut.schedules(shape, machine).map((schedule) => lut(m, bits, options.schedules, schedule));
+      const contenders = groupLut
+        .schedules(shape, machine)
+        .map((schedule) => lut(m, bits, options.schedules, schedule));
       const seconds = await measure(contenders);
       console.log(`${m} x ${K}, ${bits} bits`);
       for (const i of [...seconds.keys()].sort((a, b) => seconds[a] - seconds[b])) {

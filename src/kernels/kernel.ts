@@ -87,6 +87,9 @@ reduction has a fixed order (a fixed number of partial sums, attention in chunks
                                                    q i8 r, scale f32 r [n, pad(a)], sum i32 r, weight u8 r,
                                                    weightScale f16|f32 r, (residual f32 r,) (zeros u8|f16|f32 r,)
                                                    out f32 w [n, pad(m)]; n      both encoded as group-lanes
+  lut.tables     {k, activationGroup, to, tables: 'exact'|'int8'|'fast'}
+                                                   q i8 r, tables i8 w, (tableScale f32 w [n, pad(a)]); n
+  lowbit.matmul.group, lut {as above, tables}      tables i8 r, (tableScale f32 r,) then as above
   rope.store     {heads, kvHeads, headDim, context, style, cacheElem}
                                                    qkv f32 r [n, pad((heads+2kvHeads)*headDim)], table f32 r [positions, headDim],
                                                    qOut f32 w [n, pad(heads*headDim)], keys w, (keyScales f32 w,)
