@@ -21,6 +21,9 @@ const SMALL = {
   max_position_embeddings: 16,
 };
 
+/** GPTQ packs whole groups of 128 columns. */
+const SMALL_GPTQ = { ...SMALL, hidden_size: 128, intermediate_size: 256 };
+
 /** Special tokens follow 256 bytes, in either family's way. */
 function smallIds(config: Readonly<Record<string, unknown>>): Record<string, unknown> {
   return Number(config.bos_token_id) < 256
@@ -33,6 +36,8 @@ const expected: Readonly<Record<string, readonly [string, string]>> = {
   'bitnet-2b-4t-bf16': ['bitnet', 'online'],
   'bitnet-3b': ['1bitllm', 'online'],
   'llama3-8b-1.58': ['llama-bitnet', 'divide'],
+  'llama2-7b-w2': ['llama', 'groups'],
+  'llama2-7b-w4': ['llama', 'groups'],
 };
 
 let scratch: string;
@@ -43,13 +48,18 @@ afterAll(() => rm(scratch, { recursive: true, force: true }));
 
 it.each(Object.entries(SYNTH_PRESETS))('%s', async (preset, config) => {
   const folder = join(scratch, preset);
-  await synthesizeConfig({ ...config, ...SMALL, ...smallIds(config) }, folder);
+  const small = preset.startsWith('llama2') ? SMALL_GPTQ : SMALL;
+  await synthesizeConfig({ ...config, ...small, ...smallIds(config) }, folder);
   const checkpoint = await openCheckpoint(folder);
   const { graph, info } = importModel(checkpoint);
   const { quantization } = info;
   const how = quantization.form === 'packed' ? quantization.direction : quantization.form;
   expect([info.architecture, how]).toEqual(expected[preset]);
-  expect([info.name, info.headDim, info.tied]).toEqual([preset, 10, config.tie_word_embeddings]);
+  expect([info.name, info.headDim, info.tied]).toEqual([
+    preset,
+    small.hidden_size / small.num_attention_heads,
+    config.tie_word_embeddings,
+  ]);
   const executor = await ReferenceExecutor.create(runPasses(graph), (c) => exactValues(c, checkpoint));
   const logits = executor.forward(Int32Array.of(300, 72, 105), {
     position: 0,

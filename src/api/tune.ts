@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { planCheckpoint } from '../artifact/build.ts';
 import { cacheFolder } from '../artifact/cache.ts';
@@ -118,7 +118,9 @@ async function checkModel(
   choices: readonly TunedSchedule[],
   options: TuneOptions,
 ): Promise<Pick<Adoption, 'decode' | 'prefill' | 'adopted'>> {
-  const scratch = await mkdtemp(join(cacheFolder(), 'tune', 'check-'));
+  const parent = join(cacheFolder(), 'tune');
+  await mkdir(parent, { recursive: true });
+  const scratch = await mkdtemp(join(parent, 'check-'));
   const models: Model[] = [];
   try {
     const { threads, context, cache, head, signal, onProgress, onWarning } = options;
