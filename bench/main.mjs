@@ -18,7 +18,7 @@ import { join } from 'node:path';
 import { cacheFolder } from '../dist/artifact/cache.js';
 import { parseArguments } from './lib/arguments.mjs';
 import { createContext } from './lib/context.mjs';
-import { describeMachine } from './lib/machine.mjs';
+import { commandText, describeMachine } from './lib/machine.mjs';
 import { createModels } from './lib/models.mjs';
 import { endAll } from './lib/process.mjs';
 import { textReport } from './lib/report.mjs';
@@ -78,7 +78,7 @@ async function main() {
     started: before?.started ?? new Date().toISOString(),
     seconds: 0,
     quick: options.quick,
-    command: ['npm run bench --', ...process.argv.slice(2)].join(' '),
+    command: commandText('bench'),
     loadBefore: load,
     machine,
     limits: [...(before?.limits ?? [])],

@@ -16,7 +16,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { cacheFolder } from '../dist/artifact/cache.js';
 import { createContext } from './lib/context.mjs';
-import { describeMachine, ROOT } from './lib/machine.mjs';
+import { commandText, describeMachine, ROOT } from './lib/machine.mjs';
 import { createModels } from './lib/models.mjs';
 import { endAll, runWatched, startWorker } from './lib/process.mjs';
 import { textReport } from './lib/report.mjs';
@@ -133,7 +133,7 @@ async function main() {
     started: new Date(Date.now() - (performance.now() - started)).toISOString(),
     seconds: Math.round((performance.now() - started) / 1000),
     quick,
-    command: ['npm run bench:peers --', ...process.argv.slice(2)].join(' '),
+    command: commandText('bench:peers'),
     loadBefore: load,
     machine,
     limits: [],

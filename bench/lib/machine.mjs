@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { release, totalmem } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { nodePlatform } from '../../dist/platform/node.js';
 import { findCompiler } from '../../dist/targets/c/compile.js';
@@ -60,7 +60,7 @@ export async function describeMachine() {
     caches: cpu.caches,
     memoryBytes: totalmem(),
     virtual: cpu.features.has('hypervisor'),
-    system: `${process.platform}-${process.arch} ${release()}`,
+    system: `${process.platform}-${process.arch} ${release().split('-')[0]}`,
     node: process.versions.node,
     compiler: compiler === undefined ? null : (compiler.version ?? compiler.command),
     native: runnableMachines(cpu).map(({ name }) => name),
@@ -89,4 +89,13 @@ export function processorTime() {
 export function stolenShare(before, after) {
   if (before === undefined || after === undefined || after.total === before.total) return null;
   return (after.stolen - before.stolen) / (after.total - before.total);
+}
+
+/**
+ * How this run was started, for a reader elsewhere: of paths only the last part.
+ * @param {string} script
+ */
+export function commandText(script) {
+  const args = process.argv.slice(2).map((arg) => (arg.startsWith('/') ? basename(arg) : arg));
+  return ['npm run', script, ...(args.length > 0 ? ['--', ...args] : [])].join(' ');
 }
