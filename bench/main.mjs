@@ -20,7 +20,7 @@ import { parseArguments } from './lib/arguments.mjs';
 import { createContext } from './lib/context.mjs';
 import { commandText, describeMachine } from './lib/machine.mjs';
 import { createModels } from './lib/models.mjs';
-import { endAll } from './lib/process.mjs';
+import { runMain } from './lib/process.mjs';
 import { textReport } from './lib/report.mjs';
 import { SUITES } from './lib/suites.mjs';
 
@@ -113,16 +113,4 @@ async function main() {
   if (results.skipped.length > 0) process.exitCode = 1;
 }
 
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
-  process.once(signal, () => {
-    endAll();
-    process.exit(130);
-  });
-}
-process.once('exit', endAll);
-try {
-  await main();
-} catch (error) {
-  console.error(`bench: ${error instanceof Error ? error.message : error}`);
-  process.exitCode = 2;
-}
+await runMain('bench', main);

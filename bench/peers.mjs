@@ -18,7 +18,7 @@ import { cacheFolder } from '../dist/artifact/cache.js';
 import { createContext } from './lib/context.mjs';
 import { commandText, describeMachine, ROOT } from './lib/machine.mjs';
 import { createModels } from './lib/models.mjs';
-import { endAll, runWatched, startWorker } from './lib/process.mjs';
+import { runMain, runWatched, startWorker } from './lib/process.mjs';
 import { textReport } from './lib/report.mjs';
 import { threadCounts } from './lib/suites.mjs';
 
@@ -144,16 +144,4 @@ async function main() {
   console.log(textReport(results));
 }
 
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
-  process.once(signal, () => {
-    endAll();
-    process.exit(130);
-  });
-}
-process.once('exit', endAll);
-try {
-  await main();
-} catch (error) {
-  console.error(`bench:peers: ${error instanceof Error ? error.message : error}`);
-  process.exitCode = 2;
-}
+await runMain('bench:peers', main);

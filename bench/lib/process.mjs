@@ -157,3 +157,24 @@ function descendants(pid) {
   }
   return found;
 }
+
+/**
+ * Runs a script: with it ends what it started, also when it is interrupted; an error is one line and exit code 2.
+ * @param {string} name
+ * @param {() => Promise<void>} main
+ */
+export async function runMain(name, main) {
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+    process.once(signal, () => {
+      endAll();
+      process.exit(130);
+    });
+  }
+  process.once('exit', endAll);
+  try {
+    await main();
+  } catch (error) {
+    console.error(`${name}: ${error instanceof Error ? error.message : error}`);
+    process.exitCode = 2;
+  }
+}

@@ -1,8 +1,6 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { TernaryRows } from '../models/ternary.ts';
+import { testTernaryPacking } from '../../test/support/ternary-packing.ts';
 import { i2Bytes, packI2, unpackI2 } from './ternary-i2.ts';
-import { packHuggingFace, randomTrits } from './testing.ts';
 
 /** The whole encoded matrix, padding included, written from the definition of the layout. */
 function packPlainly(trits: Int8Array, rows: number, cols: number): Uint8Array {
@@ -21,10 +19,6 @@ function packPlainly(trits: Int8Array, rows: number, cols: number): Uint8Array {
 
 const fromTrits = (rows: number, cols: number, trits: Int8Array) =>
   packI2({ kind: 'ternary', rows, cols, blocks: [{ form: 'trits', rows, trits }] });
-const fromPacked = (rows: number, cols: number, bytes: Uint8Array) =>
-  packI2({ kind: 'ternary', rows, cols, blocks: [{ form: 'packed', rows, bytes }] });
-
-const sizes = { rows: fc.integer({ min: 1, max: 150 }), cols: fc.integer({ min: 1, max: 150 }) };
 
 describe('i2', () => {
   it('puts a single weight where the layout says', () => {
@@ -37,47 +31,5 @@ describe('i2', () => {
     expect(bytes[changed[0]!]).toBe(0b01_01_10_01);
   });
 
-  it('packs any shape as the layout says, and unpacks it', () => {
-    fc.assert(
-      fc.property(sizes.rows, sizes.cols, fc.nat(), (rows, cols, seed) => {
-        const trits = randomTrits(rows * cols, seed);
-        const bytes = fromTrits(rows, cols, trits);
-        expect(bytes).toEqual(packPlainly(trits, rows, cols));
-        expect(unpackI2(bytes, rows, cols)).toEqual(trits);
-      }),
-      { seed: 2, numRuns: 60 },
-    );
-  });
-
-  it('transcodes Hugging Face packing to what packing the trits gives', () => {
-    fc.assert(
-      fc.property(fc.integer({ min: 1, max: 40 }), sizes.cols, fc.nat(), (quarter, cols, seed) => {
-        const rows = 4 * quarter;
-        const trits = randomTrits(rows * cols, seed);
-        expect(fromPacked(rows, cols, packHuggingFace(trits, rows, cols))).toEqual(
-          packPlainly(trits, rows, cols),
-        );
-      }),
-      { seed: 3, numRuns: 60 },
-    );
-  });
-
-  it('joins blocks of different forms and alignments at any row', () => {
-    const cols = 72;
-    const heights = [36, 20, 7];
-    const rows = heights.reduce((a, b) => a + b);
-    const trits = randomTrits(rows * cols, 4);
-    let at = 0;
-    const blocks = heights.map((height, i): TernaryRows => {
-      const part = trits.slice(at * cols, (at + height) * cols);
-      at += height;
-      if (i === 2) return { form: 'trits', rows: height, trits: part };
-      // The second block starts at an odd address.
-      const packed = packHuggingFace(part, height, cols);
-      const memory = new Uint8Array(packed.length + i);
-      memory.set(packed, i);
-      return { form: 'packed', rows: height, bytes: memory.subarray(i) };
-    });
-    expect(packI2({ kind: 'ternary', rows, cols, blocks })).toEqual(packPlainly(trits, rows, cols));
-  });
+  testTernaryPacking({ pack: packI2, unpack: unpackI2, packPlainly });
 });

@@ -1,8 +1,6 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { TernaryRows } from '../models/ternary.ts';
+import { testTernaryPacking } from '../../test/support/ternary-packing.ts';
 import { packT5b, t5bBytes, unpackT5b } from './ternary-t5b.ts';
-import { packHuggingFace, randomTrits } from './testing.ts';
 
 /** The whole encoded matrix, padding included, written from the definition of the layout. */
 function packPlainly(trits: Int8Array, rows: number, cols: number): Uint8Array {
@@ -21,10 +19,6 @@ function packPlainly(trits: Int8Array, rows: number, cols: number): Uint8Array {
 
 const fromTrits = (rows: number, cols: number, trits: Int8Array) =>
   packT5b({ kind: 'ternary', rows, cols, blocks: [{ form: 'trits', rows, trits }] });
-const fromPacked = (rows: number, cols: number, bytes: Uint8Array) =>
-  packT5b({ kind: 'ternary', rows, cols, blocks: [{ form: 'packed', rows, bytes }] });
-
-const sizes = { rows: fc.integer({ min: 1, max: 150 }), cols: fc.integer({ min: 1, max: 150 }) };
 
 describe('t5b', () => {
   it('puts a single weight where the layout says', () => {
@@ -42,47 +36,5 @@ describe('t5b', () => {
     expect(t5bBytes(2560, 6912)).toBe((2560 * 6920) / 5);
   });
 
-  it('packs any shape as the layout says, and unpacks it', () => {
-    fc.assert(
-      fc.property(sizes.rows, sizes.cols, fc.nat(), (rows, cols, seed) => {
-        const trits = randomTrits(rows * cols, seed);
-        const bytes = fromTrits(rows, cols, trits);
-        expect(bytes).toEqual(packPlainly(trits, rows, cols));
-        expect(unpackT5b(bytes, rows, cols)).toEqual(trits);
-      }),
-      { seed: 2, numRuns: 60 },
-    );
-  });
-
-  it('transcodes Hugging Face packing to what packing the trits gives', () => {
-    fc.assert(
-      fc.property(fc.integer({ min: 1, max: 40 }), sizes.cols, fc.nat(), (quarter, cols, seed) => {
-        const rows = 4 * quarter;
-        const trits = randomTrits(rows * cols, seed);
-        expect(fromPacked(rows, cols, packHuggingFace(trits, rows, cols))).toEqual(
-          packPlainly(trits, rows, cols),
-        );
-      }),
-      { seed: 3, numRuns: 60 },
-    );
-  });
-
-  it('joins blocks of different forms and alignments at any row', () => {
-    const cols = 72;
-    const heights = [36, 20, 7];
-    const rows = heights.reduce((a, b) => a + b);
-    const trits = randomTrits(rows * cols, 4);
-    let at = 0;
-    const blocks = heights.map((height, i): TernaryRows => {
-      const part = trits.slice(at * cols, (at + height) * cols);
-      at += height;
-      if (i === 2) return { form: 'trits', rows: height, trits: part };
-      // The second block starts at an odd address.
-      const packed = packHuggingFace(part, height, cols);
-      const memory = new Uint8Array(packed.length + i);
-      memory.set(packed, i);
-      return { form: 'packed', rows: height, bytes: memory.subarray(i) };
-    });
-    expect(packT5b({ kind: 'ternary', rows, cols, blocks })).toEqual(packPlainly(trits, rows, cols));
-  });
+  testTernaryPacking({ pack: packT5b, unpack: unpackT5b, packPlainly });
 });

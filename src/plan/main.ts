@@ -4,7 +4,7 @@ import { type BufferRef, FunctionBuilder } from '../loops/builder.ts';
 import { add, compare, div, int, max, min, mul, sub } from '../loops/expr.ts';
 import { type Expr, LINE, type LoopFunction, MAIN_BUFFERS, MAIN_SCALARS } from '../loops/ir.ts';
 import { SEQUENCE_FIELDS } from '../loops/step.ts';
-import type { Operand, Step, StepKernel } from './steps.ts';
+import { keptValues, type Operand, type Step, type StepKernel } from './steps.ts';
 
 /** Everything `main` needs to know about where things are. Offsets are in bytes, multiples of LINE. */
 export interface Addresses {
@@ -57,11 +57,7 @@ export function buildMain(steps: readonly Step[], block: number, addresses: Addr
   for (const { name, elem, access } of MAIN_BUFFERS) buffers.set(name, k.buffer(name, elem, access));
   const [n, count] = MAIN_SCALARS.map(({ name, kind }) => k.scalar(name, kind)) as [Expr, Expr];
   const table = (name: string, index: Expr) => k.load(buffers.get(name)!, index);
-  const kept = new Set(
-    steps.flatMap(({ rows, operands }) =>
-      rows === 'pairs' ? operands.flatMap((o) => (o.kind === 'value' ? [o.name] : [])) : [],
-    ),
-  );
+  const kept = keptValues(steps);
   const logitsLines = lines(addresses.logitsStride * 4);
   const scan = addresses.scans ? k.let('scan', table('outputs', add(n, 1))) : int(0);
 

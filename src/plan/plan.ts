@@ -6,7 +6,7 @@ import { ROW_PAD } from '../kernels/kernel.ts';
 import { LINE } from '../loops/ir.ts';
 import { type Interval, placeBuffers } from './layout.ts';
 import { buildMain } from './main.ts';
-import { lowerGraph, type Step, type StepKernel } from './steps.ts';
+import { keptValues, lowerGraph, type Step, type StepKernel } from './steps.ts';
 import type { KernelUse, Plan, PlanOptions } from './types.ts';
 import { placeWeights } from './weights.ts';
 
@@ -39,12 +39,7 @@ function placeArena(steps: readonly Step[], block: number, logits: string) {
   steps.forEach((step, i) => {
     for (const operand of step.operands) if (operand.kind === 'value') lastUse.set(operand.name, i);
   });
-  // What single logits are made from must outlast the blocks of a step.
-  const kept = new Set(
-    steps.flatMap(({ rows, operands }) =>
-      rows === 'pairs' ? operands.flatMap((o) => (o.kind === 'value' ? [o.name] : [])) : [],
-    ),
-  );
+  const kept = keptValues(steps);
   const alias = findInPlace(steps, lastUse);
   const intervals = new Map<string, Interval>();
   steps.forEach((step, i) => {

@@ -435,3 +435,9 @@ export function lowerGraph(graph: Graph, options: PlanOptions, custom: ReadonlyS
   }
   return steps;
 }
+
+/** Values that single logits are computed from after a step: they must outlast the blocks of it. */
+export function keptValues(steps: readonly Step[]): ReadonlySet<string> {
+  const ofPairs = steps.filter(({ rows }) => rows === 'pairs').flatMap(({ operands }) => operands);
+  return new Set(ofPairs.flatMap((o) => (o.kind === 'value' ? [o.name] : [])));
+}
