@@ -416,7 +416,7 @@ describe('a damaged file', () => {
     const message = await failure(resolveModel('org/model', options()), 'invalid');
     expect(message).toMatch(new RegExp(`model\\.safetensors of org/model arrives damaged.*${weightsEtag()}`));
     expect(await readdir(blobs())).not.toContain(weightsEtag());
-    expect(await leftovers()).toEqual([]);
+    expect((await leftovers()).filter((name) => name.startsWith(weightsEtag()))).toEqual([]);
     expect(await readdir(modelFolder())).not.toContain('snapshots');
   });
 
@@ -474,7 +474,8 @@ describe('a damaged file', () => {
     const page = { body: '<html>Welcome</html>', headers: { 'content-type': 'text/html; charset=utf-8' } };
     hub.mishap = (request) => (isWeights(request) ? page : undefined);
     expect(await failure(resolveModel('org/model', options()), 'network')).toMatch(/web page.*login/);
-    expect(await leftovers()).toEqual([]);
+    // The others end where they are, and keep what they have.
+    expect((await leftovers()).filter((name) => name.startsWith(weightsEtag()))).toEqual([]);
     hub.mishap = () => page;
     expect(await failure(resolveModel('org/model', options()), 'network')).toMatch(/web page/);
     hub.mishap = () => ({ body: '{"hello": "world"}' });

@@ -27,8 +27,7 @@ export interface Watchdog {
 
 /**
  * One try of a request and whatever reads its answer.
- * @param use checks the status, reads the body and calls `watchdog.alive` with each part of it; may throw
- *   LutraErrors, which are final
+ * @param use checks the status and reads the body by `bodyParts`; may throw LutraErrors, which are final
  */
 export async function attemptRequest<T>(
   hub: HubSettings,
@@ -67,6 +66,38 @@ export async function attemptRequest<T>(
     };
   } finally {
     clearTimeout(timer);
+  }
+}
+
+/**
+ * The parts of a body as they come.
+ *
+ * Each read is held against the watchdog here, too: where that barks while nobody reads, fetch may leave
+ * the next read without an answer for ever (undici of Node 20).
+ */
+export async function* bodyParts(
+  response: Response,
+  { signal, alive }: Watchdog,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  if (response.body === null) return;
+  let end!: () => void;
+  const ended = new Promise<never>((_, reject) => {
+    end = () => reject(signal.reason);
+  });
+  ended.catch(() => undefined);
+  signal.addEventListener('abort', end);
+  const reader = response.body.getReader();
+  try {
+    signal.throwIfAborted();
+    for (;;) {
+      const { done, value } = await Promise.race([reader.read(), ended]);
+      if (done) return;
+      alive();
+      yield value;
+    }
+  } finally {
+    signal.removeEventListener('abort', end);
+    reader.releaseLock();
   }
 }
 

@@ -2,7 +2,7 @@
 import { LutraError } from '../../common/errors.ts';
 import { malformed, quote } from '../failure.ts';
 import { isObject, parseObject } from '../json.ts';
-import { attemptRequest, refusal } from './http.ts';
+import { attemptRequest, bodyParts, refusal } from './http.ts';
 import { type Attempt, repeat, unwrap } from './retry.ts';
 import type { HubSettings, Patience } from './settings.ts';
 import type { RepoSpec } from './spec.ts';
@@ -52,8 +52,7 @@ export function listFiles(
       if (!response.ok) return refusal(hub, spec, response);
       const chunks: Uint8Array[] = [];
       let bytes = 0;
-      for await (const chunk of response.body ?? []) {
-        watchdog.alive();
+      for await (const chunk of bodyParts(response, watchdog)) {
         bytes += chunk.length;
         if (bytes > MAX_LISTING_BYTES)
           throw malformed(url, 'the answer is too long', `${MAX_LISTING_BYTES} bytes at most`);

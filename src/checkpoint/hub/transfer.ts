@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { LutraError } from '../../common/errors.ts';
 import { fileFailure } from '../failure.ts';
 import { blobPath, sizeOf } from './cache.ts';
-import { attemptRequest, refusal, type Watchdog } from './http.ts';
+import { attemptRequest, bodyParts, refusal, type Watchdog } from './http.ts';
 import { fileUrl, type RemoteFile } from './listing.ts';
 import { claimPartial, releasePartial, removeAbandoned } from './partial.ts';
 import { type Attempt, cancelled, repeat, unwrap } from './retry.ts';
@@ -132,8 +132,7 @@ async function receive(
   const { file, handle } = writer;
   const refused = await begin(transfer, writer, response);
   if (refused !== undefined) return refused;
-  for await (const chunk of response.body ?? []) {
-    watchdog.alive();
+  for await (const chunk of bodyParts(response, watchdog)) {
     if (writer.done + chunk.length > file.size) throw await wrongLength(transfer, writer, 'more than');
     try {
       let written = 0;
