@@ -83,14 +83,28 @@ function grouped(m, k, bits, to, n) {
   };
 }
 
-const head = (m, elem) => ({
+/** Rows of an output head by `n` tokens: from memory for one, arithmetic for many. */
+const head = (shape, n, weightBytes) => ({
   op: 'matmul',
-  label: `${m} x 2560 ${elem}`,
-  shape: { m, k: 2560, elem },
-  scalars: [1],
-  rows: 1,
-  work: (m * 2560 * kindBytes(elem)) / 1e9,
-  unit: 'GB/s',
+  shape,
+  scalars: [n],
+  rows: n,
+  ...(n === 1
+    ? { work: weightBytes / 1e9, unit: 'GB/s' }
+    : { work: (2 * shape.m * shape.k * n) / 1e9, unit: 'GOP/s' }),
+});
+
+const storedHead = (m, elem, n) => ({
+  ...head({ m, k: 2560, elem }, n, m * 2560 * kindBytes(elem)),
+  family: 'default',
+  label: `${m} x 2560 ${elem}, ${n}`,
+});
+
+/** `bounds`: the table that an exact head scans. */
+const groupedHead = (m, bits, group, bounds, n) => ({
+  ...head({ m, k: 2560, bits, group, planes: bounds ? 2 : 1, bounds }, n, m * (320 * bits + 5120 / group)),
+  family: 'grouped',
+  label: `${m} x 2560 int${bits}${bounds ? ' scan' : ''}, ${n}`,
 });
 
 const rowWise = (op, shape) => ({
@@ -114,8 +128,14 @@ const CASES = [
     grouped(4096, 4096, bits, 'int8', 64),
     grouped(4096, 4096, bits, 'int16', 64),
   ]),
-  head(16384, 'bf16'),
-  head(32768, 'i8'),
+  ...[1, 4, 16].flatMap((n) => [
+    storedHead(16384, 'bf16', n),
+    storedHead(16384, 'f16', n),
+    storedHead(32768, 'i8', n),
+    groupedHead(32768, 6, 64, false, n),
+    groupedHead(32768, 4, 32, false, n),
+    groupedHead(32768, 6, 64, true, n),
+  ]),
   attention(1, 1900),
   attention(64, 0),
   attention(32, 1900),
@@ -137,6 +157,16 @@ function bufferBytes({ op, shape, rows }) {
       return [...q, (m * k * shape.bits) / 8, m * groups * 2, rows * pad(m) * 4];
     }
     case 'matmul': {
+      if (shape.bits !== undefined) {
+        const groups = k / shape.group;
+        const table = m * groups * ((shape.group * shape.bits) / 8 + 2);
+        const parts = rows * pad(groups) * 4;
+        const norms = shape.bounds ? [rows * pad(2) * 4] : [];
+        const rowNorms = shape.bounds ? [2 * pad(m) * 4] : [];
+        const out = rows * pad(m) * 4;
+        const outs = shape.bounds ? [out, out] : [out];
+        return [shape.planes * rows * pad(k), parts, parts, ...norms, table, ...rowNorms, ...outs];
+      }
       const table = m * pad(k) * kindBytes(shape.elem);
       return [rows * pad(k) * 4, table, ...(shape.elem === 'i8' ? [pad(m) * 4] : []), rows * pad(m) * 4];
     }
@@ -241,7 +271,7 @@ function extent(c, schedule) {
       if (c.shape.batch === 'many' && schedule.multiply !== 'scalar') return m / schedule.rowBlock;
       return m / 16;
     case 'matmul':
-      return m / 64;
+      return c.shape.bits === undefined ? m / 64 : m / 16;
     case 'attention':
       return c.shape.kvHeads * Math.ceil(n / schedule.tokens);
     case 'gate.packed':
@@ -289,7 +319,7 @@ const machine =
 if (machine === undefined) throw new Error(`no target is called ${options.target}`);
 console.log(`${machine.name}, one thread`);
 for (const c of CASES.filter(({ op }) => options.op === undefined || op === options.op)) {
-  const kernel = KERNELS.find(({ op }) => op === c.op);
+  const kernel = KERNELS.find(({ op, family }) => op === c.op && (c.family ?? family) === family);
   const chosen = kernel.defaultSchedule(c.shape, machine);
   const schedules = options.schedules ? kernel.schedules(c.shape, machine) : [chosen];
   const entries = schedules.map((schedule, i) => ({
