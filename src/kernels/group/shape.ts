@@ -224,10 +224,10 @@ export function sumGroups(
   };
 
   const oneGroup = (index: Expr, wholeParts: number, lastPart: number) => {
-    const weightScale = b.let('weightScale', cast(loadLanes(b, shape, p.weightScale, place, index), 'f32'));
-    const lanes = p.zeros && b.let('zeros', loadLanes(b, shape, p.zeros, place, index));
-    const integers = shape.zeros === 'u8' ? b.let('zero', cast(lanes!, 'i32')) : undefined;
-    const minima = shape.zeros.startsWith('f') ? b.let('minimum', cast(lanes!, 'f32')) : undefined;
+    const integers =
+      shape.zeros === 'u8'
+        ? b.let('zero', cast(loadLanes(b, shape, p.zeros!, place, index), 'i32'))
+        : undefined;
     const start = mul(index, perGroup);
     const single = wholeParts + (lastPart > 0 ? 1 : 0) === 1;
     let sums: readonly { readonly product: Expr; readonly offset: Expr | undefined }[];
@@ -236,7 +236,7 @@ export function sumGroups(
     } else {
       const held = tokens.map(() => ({
         product: b.var('products', float(0, place.rows)),
-        offset: minima && b.var('offsets', float(0)),
+        offset: shape.zeros.startsWith('f') ? b.var('offsets', float(0)) : undefined,
       }));
       const more = (index: Expr, width: number) => {
         for (const [t, { product, offset }] of part(index, width, integers).entries()) {
@@ -252,6 +252,11 @@ export function sumGroups(
       if (lastPart > 0) more(b.let('index', add(first, wholeParts)), lastPart);
       sums = held;
     }
+    // Only now: halves that stay in registers across a loop, compilers take apart lane by lane.
+    const floats = (name: string, buffer: BufferRef) =>
+      b.let(name, cast(loadLanes(b, shape, buffer, place, index), 'f32'));
+    const weightScale = floats('weightScale', p.weightScale);
+    const minima = shape.zeros.startsWith('f') ? floats('minimum', p.zeros!) : undefined;
     for (const [t, { product, offset }] of sums.entries()) {
       const weighted = add(totals.get(t), mul(product, weightScale));
       totals.set(
