@@ -8,6 +8,8 @@
  *
  * y = gate(g, u) {act = "silu"}           ->     p = columns(g, u)
  *                                                y = gate.packed(p) {act = "silu"}
+ *
+ * q, k = the two slices of x, and v of another   ->     p = columns(x, v)
  * ```
  */
 import type { Graph, Node } from '../graph/ir.ts';
@@ -38,6 +40,25 @@ function attentionOf(index: GraphIndex, node: Node): Packed | undefined {
   };
 }
 
+/** Slices next to each other that are the whole of something become that. */
+function joinSlices(index: GraphIndex, parts: readonly string[]): readonly string[] {
+  const joined: string[] = [];
+  for (let at = 0; at < parts.length; ) {
+    const whole = index.producers.get(parts[at]!)?.inputs[0];
+    const width = whole === undefined ? 0 : index.types.get(whole)?.shape[1];
+    let [end, next] = [0, at];
+    for (; next < parts.length && end !== width; next++) {
+      const slice = index.producers.get(parts[next]!);
+      if (slice?.op !== 'slice' || slice.inputs[0] !== whole || slice.attrs.start !== end) break;
+      end += slice.attrs.length as number;
+    }
+    const complete = next > at && end === width;
+    joined.push(complete ? whole! : parts[at]!);
+    at = complete ? next : at + 1;
+  }
+  return joined;
+}
+
 function run(graph: Graph): Graph {
   const index = indexGraph(graph);
   const fresh = freshNames(graph);
@@ -58,7 +79,7 @@ function run(graph: Graph): Graph {
     insert.push(
       {
         op: 'columns',
-        inputs: packed.parts,
+        inputs: joinSlices(index, packed.parts),
         outputs: [{ name, type: tensor('f32', types[0]!.shape[0]!, width) }],
         attrs: {},
       },

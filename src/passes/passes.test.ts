@@ -296,6 +296,20 @@ describe('pack-columns', () => {
     expect(printGraph(apply(packColumns, gate))).toContain('y: f32[tokens, 8] = gate.packed(y.columns)');
   });
 
+  it('takes as one what is cut from one', () => {
+    const cut = (start: number) => `${EMBED}
+      const table: f32[5, 2] = rope-table(theta = 100, headDim = 2, positions = 5)
+      ${X}
+      q: f32[tokens, 4] = slice(x) {start = 0, length = 4}
+      k: f32[tokens, 4] = slice(x) {start = ${start}, length = 4}
+      qr: f32[tokens, 4] = rope(q, table) {heads = 2, headDim = 2, style = "half"}
+      kr: f32[tokens, 4] = rope(k, table) {heads = 2, headDim = 2, style = "half"}
+      y: f32[tokens, 4] = attention(qr, kr, q) {layer = 0, heads = 2, kvHeads = 2, headDim = 2}
+      return y`;
+    expect(printGraph(apply(packColumns, cut(4)))).toContain('= columns(x, q)');
+    expect(printGraph(apply(packColumns, cut(3)))).toContain('= columns(q, k, q)');
+  });
+
   it('leaves attention that turns q and k differently', () => {
     expectUntouched(packColumns, body('interleaved'));
   });
@@ -613,5 +627,23 @@ describe('weights quantized in groups', () => {
     );
     const encodings = Object.fromEntries(constants.map(({ name, encoding }) => [name, encoding]));
     expect(encodings).toMatchObject({ b: 'code-tiles', bs: 'group-lanes', bz: 'group-lanes' });
+  });
+
+  it.each([
+    [32, 'bit-planes'],
+    [16, 'code-tiles'],
+  ])('are looked up in groups of %i as %s', (group, encoding) => {
+    const { constants } = apply(
+      chooseEncodings,
+      `${EMBED}
+      const b: u4[8, 8] = codes(round("b", symmetric, bits = 4, group = ${group}))
+      const bs: f16[8, 1] = scales(round("b", symmetric, bits = 4, group = ${group}))
+      ${X}
+      q: i8[tokens, 8], scale: f32[tokens, 1], sum: i32[tokens, 1] = quantize.group(x) {group = ${group}, to = "int8"}
+      z: f32[tokens, 8] = lowbit.matmul.group(q, scale, sum, b, bs) {group = ${group}, activationGroup = ${group}, zero = 8}
+      return z`,
+      { head: 'stored', lookup: [4] },
+    );
+    expect(constants.find(({ name }) => name === 'b')?.encoding).toBe(encoding);
   });
 });

@@ -20,6 +20,7 @@ import {
   type Metadata,
   modelConfig,
   type StoredCodes,
+  type TensorFacts,
 } from './read-config.ts';
 import { vocabularyFiles } from './read-vocabulary.ts';
 import { decodeTernary, floatsOf, halfBytes, type I2sOrder, packTrits } from './ternary.ts';
@@ -149,12 +150,6 @@ async function presentModel(
 /** Kernels take groups of at least so many columns. */
 const NARROWEST_GROUP = 32;
 
-/** Projections of one input. */
-const COMPUTED_TOGETHER: readonly (readonly string[])[] = [
-  ['attn_q', 'attn_k', 'attn_v'],
-  ['ffn_gate', 'ffn_up'],
-];
-
 /** The norm whose channels are a matrix's columns. */
 const NORM_BEFORE: readonly (readonly [part: string, norm: string])[] = [
   ['attn_q', 'attn_norm'],
@@ -168,6 +163,13 @@ const NORM_BEFORE: readonly (readonly [part: string, norm: string])[] = [
 
 const f32Bytes = (values: Float32Array) =>
   new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+
+/** Llama 3.1's, and Phi 3's for short and for long contexts. */
+const ROPE_FACTORS: readonly string[] = [
+  'rope_freqs.weight',
+  'rope_factors_short.weight',
+  'rope_factors_long.weight',
+];
 
 class Presenter {
   readonly #path: string;
@@ -192,12 +194,12 @@ class Presenter {
   async present(): Promise<ReadonlyMap<string, Presented>> {
     const roles = new Map<string, TensorRole>();
     for (const name of this.#places.keys()) {
-      const role = tensorRole(name);
+      const role = tensorRole(name, this.#architecture);
       if (role !== undefined) roles.set(name, role);
     }
     const ternary = this.#isTernary(roles);
     const coded = ternary ? new Map<string, StoredCodes>() : this.#chooseCodes(roles);
-    const factors = this.#places.get('rope_freqs.weight');
+    const biased = (part: string) => this.#places.has(`blk.0.${part}.bias`);
     this.config = modelConfig(
       this.#metadata,
       {
@@ -211,23 +213,35 @@ class Presenter {
                 Array.from(coded, ([name, codes]) => [roles.get(name)!.name, codes]),
               ),
             }),
-        ...(factors === undefined ? {} : { ropeFactors: await this.#floats(factors) }),
+        ...(await this.#ropeFactors()),
+        biases: {
+          attention: biased('attn_q') && biased('attn_output'),
+          mlp: biased('ffn_up') && biased('ffn_down'),
+        },
       },
       this.#path,
     );
     for (const [name, place] of this.#places) {
       const role = roles.get(name);
       if (role === undefined) this.#unknown(name, place);
-      else if (role.projection && ternary) this.#presentTernary(place, role);
+      else if (role.kind === 'projection' && ternary) this.#presentTernary(place, role);
       else if (coded.has(name)) this.#presentCodes(place, role);
       else this.#presentFloats(place, role);
     }
     return this.#presented;
   }
 
+  /** Numbers by which the frequencies of positions are divided, where files have them. */
+  async #ropeFactors(): Promise<Pick<TensorFacts, 'ropeFactors' | 'longFactors'>> {
+    const [only, short, long] = ROPE_FACTORS.map((name) => this.#places.get(name));
+    if (only !== undefined) return { ropeFactors: await this.#floats(only) };
+    if (short === undefined || long === undefined) return {};
+    return { longFactors: { short: await this.#floats(short), long: await this.#floats(long) } };
+  }
+
   /** What has no name here must not be overlooked: it keeps its name, which no importer expects. */
   #unknown(name: string, { tensor }: Place): void {
-    if (name === 'rope_freqs.weight') return;
+    if (ROPE_FACTORS.includes(name)) return;
     const owner = name.replace(/(\.scale|\.weight_scale)$/, '.weight');
     if (owner !== name && this.#places.has(owner)) return;
     const { shape, begin, end } = tensor;
@@ -249,32 +263,32 @@ class Presenter {
     return [...roles].some(([name, role]) => {
       const { type } = this.#places.get(name)!.tensor;
       return (
-        role.projection && (type === 'TQ1_0' || type === 'TQ2_0' || (type !== undefined && TAILED.has(type)))
+        role.kind === 'projection' &&
+        (type === 'TQ1_0' || type === 'TQ2_0' || (type !== undefined && TAILED.has(type)))
       );
     });
   }
 
   /**
-   * Projections to hand on as codes with scales: those whose groups kernels can compute, where all of a layer
-   * that read the same input are alike, since they are computed together. The others become floats.
+   * Projections to hand on as codes with scales: those whose groups kernels can compute. The others become
+   * floats; so do all three of attention where k alone is another than q and v, as products of one form are
+   * computed together and attention reads q, k and v in this order.
    */
   #chooseCodes(roles: ReadonlyMap<string, TensorRole>): Map<string, StoredCodes> {
     const coded = new Map<string, StoredCodes>();
     for (const [name, role] of roles) {
       const { type, shape } = this.#places.get(name)!.tensor;
-      if (!role.projection || type === undefined || !(type in GROUPED) || shape.length !== 2) continue;
+      if (role.kind !== 'projection' || type === undefined || !(type in GROUPED) || shape.length !== 2)
+        continue;
       const { bits, group, zero } = GROUPED[type as GroupedType];
       if (bits !== 6 && group >= NARROWEST_GROUP)
         coded.set(name, { bits, group, ...(zero === undefined ? {} : { zero }) });
     }
-    for (const name of [...coded.keys()]) {
-      const { part } = roles.get(name)!;
-      const together = COMPUTED_TOGETHER.find((parts) => parts.includes(part)) ?? [part];
-      const others = together.map((other) => coded.get(name.replace(`.${part}.`, `.${other}.`)));
-      const form = JSON.stringify(others[0]);
-      if (others.some((other) => other === undefined || JSON.stringify(other) !== form)) {
-        for (const other of together) coded.delete(name.replace(`.${part}.`, `.${other}.`));
-      }
+    const formOf = (name: string) => JSON.stringify(coded.get(name) ?? null);
+    for (const query of [...roles.keys()].filter((name) => name.endsWith('.attn_q.weight'))) {
+      const [key, value] = ['attn_k', 'attn_v'].map((part) => query.replace('attn_q', part));
+      if (formOf(query) !== formOf(value!) || formOf(query) === formOf(key!)) continue;
+      for (const name of [query, key!, value!]) coded.delete(name);
     }
     return coded;
   }
@@ -355,10 +369,17 @@ class Presenter {
   }
 
   /** Floats as they are; what is quantized as f16, which holds any such value as well as its scale did. */
-  #presentFloats(place: Place, { name, part }: TensorRole): void {
+  #presentFloats(place: Place, { name, part, kind }: TensorRole): void {
     const { tensor } = place;
     const type = this.#readable(place);
     const { shape } = tensor;
+    if (kind === 'norm' && this.#architecture === 'gemma3') {
+      // Hugging Face stores what is added to 1; the difference is exact for all that this sum did not round.
+      this.#add({ name, dtype: 'f32', shape, bytes: shape.reduce((a, b) => a * b, 4) }, async () =>
+        f32Bytes((await this.#floats(place)).map((value) => value - 1)),
+      );
+      return;
+    }
     const count = shape.reduce((product, size) => product * size, 1);
     const order = () => this.#rowOrder(part, shape[0] ?? 0);
     if (type === 'F32' || type === 'F16' || type === 'BF16') {

@@ -14,13 +14,22 @@ export function isBitnet(architecture: string): boolean {
   return BITNETS.has(architecture);
 }
 
+/** Architectures as llama.cpp names them: their class and their `model_type`. */
+const OTHERS: ReadonlyMap<string, readonly [name: string, type: string]> = new Map([
+  ['llama', ['LlamaForCausalLM', 'llama']],
+  ['qwen2', ['Qwen2ForCausalLM', 'qwen2']],
+  ['qwen3', ['Qwen3ForCausalLM', 'qwen3']],
+  ['phi3', ['Phi3ForCausalLM', 'phi3']],
+  ['gemma3', ['Gemma3ForCausalLM', 'gemma3_text']],
+]);
+
 /** `general.architecture`; throws `invalid` when there is none, `unsupported` for one lutra does not know. */
 export function architectureOf(metadata: Metadata, file: string): string {
   const name = metadata.get('general.architecture');
   if (typeof name !== 'string') throw malformed(file, 'it names no general.architecture', 'a model');
-  if (isBitnet(name) || name === 'llama') return name;
+  if (isBitnet(name) || OTHERS.has(name)) return name;
   throw new LutraError('unsupported', `${file}: the architecture ${quote(name)} is not supported`, {
-    hint: `Supported in GGUF: ${[...BITNETS, 'llama'].join(', ')}.`,
+    hint: `Supported in GGUF: ${[...BITNETS, ...OTHERS.keys()].join(', ')}.`,
   });
 }
 
@@ -43,11 +52,15 @@ export interface TensorFacts {
   readonly matrices?: Readonly<Record<string, StoredCodes>>;
   /** Llama 3.1's frequency factors, `rope_freqs.weight`. */
   readonly ropeFactors?: Float32Array;
+  /** LongRoPE's, `rope_factors_short.weight` and `rope_factors_long.weight`. */
+  readonly longFactors?: { readonly short: Float32Array; readonly long: Float32Array };
+  /** Whether projections of attention, and of feed-forward, have biases. */
+  readonly biases?: { readonly attention: boolean; readonly mlp: boolean };
 }
 
 /**
  * Builds config.json. Numbers that files have as f32 become the shortest decimals that round to them.
- * @throws `invalid` naming a key that is missing or no number, `unsupported` for scaling of positions
+ * @throws `invalid` naming a key that is missing or no number, `unsupported` for one whose value lutra cannot compute
  */
 export function modelConfig(metadata: Metadata, facts: TensorFacts, file: string): Config {
   const architecture = architectureOf(metadata, file);
@@ -57,18 +70,11 @@ export function modelConfig(metadata: Metadata, facts: TensorFacts, file: string
   const headDim = reader.optional('attention.key_length') ?? hidden / heads;
   const rotated = reader.optional('rope.dimension_count') ?? headDim;
   if (rotated !== headDim) reader.refuse('rope.dimension_count', `${rotated} of head size ${headDim}`);
-  const scaling = metadata.get(`${architecture}.rope.scaling.type`);
-  const factor = reader.optional('rope.scaling.factor') ?? 1;
-  if (scaling !== undefined && scaling !== 'none' && !(scaling === 'linear' && factor === 1)) {
-    reader.refuse('rope.scaling.type', String(scaling));
-  }
   const theta = reader.optional('rope.freq_base') ?? 10000;
-  const ropeScaling = facts.ropeFactors && findScaling(facts.ropeFactors, theta, headDim, file);
-  const bitnet = isBitnet(architecture);
+  const { class: name, type, ...own } = ownConfig(metadata, architecture, reader, { heads, headDim });
   return {
-    architectures: [bitnet ? 'BitNetForCausalLM' : 'LlamaForCausalLM'],
-    model_type: bitnet ? 'bitnet' : 'llama',
-    hidden_act: activation(metadata, architecture),
+    architectures: [name],
+    model_type: type,
     hidden_size: hidden,
     intermediate_size: reader.size('feed_forward_length'),
     num_hidden_layers: reader.size('block_count'),
@@ -79,7 +85,10 @@ export function modelConfig(metadata: Metadata, facts: TensorFacts, file: string
     max_position_embeddings: reader.size('context_length'),
     rms_norm_eps: reader.number('attention.layer_norm_rms_epsilon'),
     rope_theta: theta,
-    ...(ropeScaling === undefined ? {} : { rope_scaling: ropeScaling }),
+    ...ropeScaling(metadata, reader, facts, { theta, headDim }, file),
+    ...own,
+    ...(facts.biases?.attention ? { attention_bias: true } : {}),
+    ...(facts.biases?.mlp ? { mlp_bias: true } : {}),
     tie_word_embeddings: facts.tied,
     ...ids(metadata),
     ...(facts.matrices === undefined
@@ -97,6 +106,104 @@ export function modelConfig(metadata: Metadata, facts: TensorFacts, file: string
   };
 }
 
+/** What an architecture has besides the rest; files leave out what llama.cpp knows by itself. */
+function ownConfig(
+  metadata: Metadata,
+  architecture: string,
+  reader: Reader,
+  { heads, headDim }: { readonly heads: number; readonly headDim: number },
+): Config & { readonly class: string; readonly type: string } {
+  for (const key of [
+    'attn_logit_softcapping',
+    'final_logit_softcapping',
+    'attention.scale',
+    'expert_count',
+  ]) {
+    if ((reader.optional(key) ?? 0) !== 0) reader.refuse(key, String(reader.optional(key)));
+  }
+  if (isBitnet(architecture)) {
+    return { class: 'BitNetForCausalLM', type: 'bitnet', hidden_act: activation(metadata, architecture) };
+  }
+  const [name, type] = OTHERS.get(architecture)!;
+  const window = reader.optional('attention.sliding_window');
+  const context = reader.size('context_length');
+  switch (architecture) {
+    case 'gemma3': {
+      const layers = reader.size('block_count');
+      const local = reader.optional('rope.freq_base_swa') ?? 10000;
+      return {
+        class: name,
+        type,
+        hidden_activation: 'gelu_pytorch_tanh',
+        sliding_window: reader.size('attention.sliding_window'),
+        sliding_window_pattern: reader.pattern('attention.sliding_window_pattern', layers) ?? 6,
+        rope_local_base_freq: local,
+        // Only the model of 27B scales by something other than its heads.
+        query_pre_attn_scalar: layers === 62 ? reader.size('embedding_length') / heads : headDim,
+      };
+    }
+    case 'phi3':
+      return { class: name, type, hidden_act: 'silu', ...(window ? { sliding_window: window } : {}) };
+    case 'llama':
+      // The first versions of Mistral, which llama.cpp calls llama as well.
+      return window !== undefined && window > 0 && window < context
+        ? { class: 'MistralForCausalLM', type: 'mistral', hidden_act: 'silu', sliding_window: window }
+        : { class: name, type, hidden_act: 'silu' };
+    default:
+      if (window !== undefined && window > 0 && window < context) {
+        reader.refuse('attention.sliding_window', String(window));
+      }
+      return { class: name, type, hidden_act: 'silu' };
+  }
+}
+
+/** `rope_scaling` of config.json, where positions are scaled. */
+function ropeScaling(
+  metadata: Metadata,
+  reader: Reader,
+  facts: TensorFacts,
+  { theta, headDim }: { readonly theta: number; readonly headDim: number },
+  file: string,
+): Config {
+  const kind = metadata.get(`${reader.architecture}.rope.scaling.type`) ?? 'none';
+  const original = reader.optional('rope.scaling.original_context_length');
+  const attention = reader.optional('rope.scaling.attn_factor');
+  if (facts.longFactors !== undefined) {
+    const { short, long } = facts.longFactors;
+    return {
+      ...(original === undefined ? {} : { original_max_position_embeddings: original }),
+      rope_scaling: {
+        rope_type: 'longrope',
+        short_factor: Array.from(short, shortest),
+        long_factor: Array.from(long, shortest),
+        ...(attention === undefined ? {} : { attention_factor: attention }),
+      },
+    };
+  }
+  if (facts.ropeFactors !== undefined) {
+    const found = findScaling(facts.ropeFactors, theta, headDim, file);
+    return found === undefined ? {} : { rope_scaling: found };
+  }
+  const factor = reader.optional('rope.scaling.factor') ?? reader.optional('rope.scale_linear') ?? 1;
+  if (kind === 'none' || (kind === 'linear' && factor === 1)) return {};
+  if (kind === 'linear') return { rope_scaling: { rope_type: 'linear', factor } };
+  if (kind !== 'yarn') return reader.refuse('rope.scaling.type', String(kind));
+  const optional = (name: string, key: string) => {
+    const value = reader.optional(key);
+    return value === undefined ? {} : { [name]: value };
+  };
+  return {
+    rope_scaling: {
+      rope_type: 'yarn',
+      factor,
+      ...(original === undefined ? {} : { original_max_position_embeddings: original }),
+      ...(attention === undefined ? {} : { attention_factor: attention * (0.1 * Math.log(factor) + 1) }),
+      ...optional('beta_fast', 'rope.scaling.yarn_beta_fast'),
+      ...optional('beta_slow', 'rope.scaling.yarn_beta_slow'),
+    },
+  };
+}
+
 /** llama.cpp has SiLU where a `bitnet` says nothing; the other two are Microsoft's, whose models square ReLU. */
 function activation(metadata: Metadata, architecture: string): string {
   const named = metadata.get(`${architecture}.hidden_activation`);
@@ -105,24 +212,24 @@ function activation(metadata: Metadata, architecture: string): string {
 }
 
 class Reader {
+  readonly architecture: string;
   readonly #metadata: Metadata;
-  readonly #architecture: string;
   readonly #file: string;
 
   constructor(metadata: Metadata, architecture: string, file: string) {
     this.#metadata = metadata;
-    this.#architecture = architecture;
+    this.architecture = architecture;
     this.#file = file;
   }
 
   optional(key: string): number | undefined {
-    const value = this.#metadata.get(`${this.#architecture}.${key}`);
+    const value = this.#metadata.get(`${this.architecture}.${key}`);
     if (value === undefined) return undefined;
     // Some keys may have a value for each layer.
     const values = Array.isArray(value) ? value : [value];
     const [first] = values;
     if (typeof first !== 'number' || values.some((other) => other !== first)) {
-      throw malformed(this.#file, `${this.#architecture}.${key} is no single number`, 'one number');
+      throw malformed(this.#file, `${this.architecture}.${key} is no single number`, 'one number');
     }
     return shortest(first);
   }
@@ -130,21 +237,31 @@ class Reader {
   number(key: string): number {
     const value = this.optional(key);
     if (value !== undefined) return value;
-    throw malformed(this.#file, `it has no ${this.#architecture}.${key}`, 'a number');
+    throw malformed(this.#file, `it has no ${this.architecture}.${key}`, 'a number');
   }
 
   size(key: string): number {
     const value = this.number(key);
     if (Number.isSafeInteger(value) && value > 0) return value;
-    throw malformed(this.#file, `${this.#architecture}.${key} is ${value}`, 'an integer above 0');
+    throw malformed(this.#file, `${this.architecture}.${key} is ${value}`, 'an integer above 0');
+  }
+
+  /** Every how many layers one sees all positions: a number, or for each layer whether it slides. */
+  pattern(key: string, layers: number): number | undefined {
+    const value = this.#metadata.get(`${this.architecture}.${key}`);
+    if (!Array.isArray(value)) return value === undefined ? undefined : this.size(key);
+    const period = value.findIndex((slides) => !slides) + 1;
+    const regular = value.every((slides, layer) => Boolean(slides) === ((layer + 1) % period !== 0));
+    if (period === 0 || value.length !== layers || !regular) this.refuse(key, 'of no fixed period');
+    return period;
   }
 
   refuse(key: string, what: string): never {
     throw new LutraError(
       'unsupported',
-      `${this.#file}: ${this.#architecture}.${key} ${quote(what)} is not supported`,
+      `${this.#file}: ${this.architecture}.${key} ${quote(what)} is not supported`,
       {
-        hint: 'Supported: rotation of whole heads, without scaling or as in Llama 3.1.',
+        hint: 'Get the model as safetensors, or another one: docs/formats.md lists what lutra computes.',
       },
     );
   }
