@@ -165,7 +165,7 @@ const shapes = fc
     m: fc.integer({ min: 1, max: 40 }),
     k: fc.integer({ min: 1, max: 200 }),
     bits: fc.constantFrom(1, 2, 3, 4, 8),
-    activationGroup: fc.constantFrom(32, 64, 128),
+    activationGroup: fc.constantFrom(16, 32, 64, 128),
     groups: fc.constantFrom(1, 2, 'row' as const),
     zeros: fc.constantFrom('none', 'u8', 'f16', 'f32'),
     middle: fc.constantFrom(0, 0.5, 1),
@@ -176,7 +176,8 @@ const shapes = fc
   .map(({ groups, middle, ...shape }): GroupShape => {
     const group = groups === 'row' ? shape.k : groups * shape.activationGroup;
     const zero = shape.zeros !== 'none' ? 0 : middle === 0.5 ? 0.5 : middle * 2 ** (shape.bits - 1);
-    return { ...BASE, ...shape, group, zero };
+    const narrow = shape.activationGroup === 16 && shape.bits % 2 === 1;
+    return { ...BASE, ...shape, bits: narrow ? shape.bits + 1 : shape.bits, group, zero };
   });
 
 const BATCHES = ['one', 'many'] as const;
@@ -194,6 +195,20 @@ describe('lowbit.matmul.group', () => {
       }),
       { numRuns: 8, seed: 1 },
     );
+  });
+
+  it.each([
+    [2, 'f32', 'int16', 16],
+    [8, 'none', 'int8', 16],
+    [4, 'u8', 'int16', 48],
+  ] as const)('has them in groups of 16 activations, of %i bits', (bits, zeros, to, group) => {
+    const shape = { ...BASE, bits, zeros, zero: zeros === 'none' ? 32 : 0, to, group, activationGroup: 16 };
+    const p = problem(bits, 3, { ...shape, k: 150, scales: 'f32' });
+    const y = expected(p);
+    for (const batch of BATCHES) {
+      const out = runEverywhere(groupMatmul, { ...p.shape, batch }, buffersOf(p), [3]).at(-1)!;
+      expect(cropRows(out, shape.m)).toEqual(y);
+    }
   });
 
   it.each([1, 2, 3, 4, 8])('has them in every schedule, of %i bits', (bits) => {
@@ -237,6 +252,9 @@ describe('lowbit.matmul.group', () => {
     expect(() => build({ encoding: 'i2' })).toThrow(LutraError);
     expect(() => build({ bits: 5 })).toThrow('cannot read codes of 5 bits');
     expect(() => build({ activationGroup: 48 })).toThrow('cannot take activations in groups of 48');
+    expect(() => build({ activationGroup: 16, bits: 3 })).toThrow(
+      'cannot take codes of 3 bits in groups of 16',
+    );
     expect(() => build({ group: 96 })).toThrow('cannot take weights in groups of 96');
   });
 });

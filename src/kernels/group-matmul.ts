@@ -1,6 +1,7 @@
 import { LutraError } from '../common/errors.ts';
 import { FunctionBuilder } from '../loops/builder.ts';
 import type { Machine } from '../loops/machine.ts';
+import { SPANS } from './group/fields.ts';
 import { writeGemm } from './group/gemm.ts';
 import { type VectorSchedule, writeGemv } from './group/packed.ts';
 import { writeScalar } from './group/scalar.ts';
@@ -81,7 +82,7 @@ function schedules(shape: GroupShape, machine: Machine): readonly GroupSchedule[
 }
 
 /** Groups that kernels can compute: see `checkShape`. */
-const ACTIVATION_GROUPS: readonly number[] = [32, 64, 128, 256];
+const ACTIVATION_GROUPS: readonly number[] = [16, 32, 64, 128, 256];
 
 function checkShape({ bits, k, group, activationGroup, encoding }: GroupShape): void {
   const fail = (what: string, hint: string): never => {
@@ -91,6 +92,9 @@ function checkShape({ bits, k, group, activationGroup, encoding }: GroupShape): 
   if (![1, 2, 3, 4, 8].includes(bits)) fail(`read codes of ${bits} bits`, 'It reads 1, 2, 3, 4 and 8.');
   if (!ACTIVATION_GROUPS.includes(activationGroup)) {
     fail(`take activations in groups of ${activationGroup}`, `It takes ${ACTIVATION_GROUPS.join(', ')}.`);
+  }
+  if (activationGroup % SPANS[bits]!.columns !== 0) {
+    fail(`take codes of ${bits} bits in groups of ${activationGroup}`, 'These lie 32 columns together.');
   }
   if (group < k && group % activationGroup !== 0) {
     fail(`take weights in groups of ${group}`, `It takes multiples of ${activationGroup}.`);

@@ -55,7 +55,7 @@ export interface ImportedModel {
  * accuracy, fewer time.
  */
 function chooseActivationGroup(group: number, cols: number): number {
-  return [128, 64].find((size) => group >= cols || group % size === 0) ?? 32;
+  return [128, 64, 32].find((size) => group >= cols || group % size === 0) ?? 16;
 }
 
 /** Writes the parts of the graph, taking each tensor from the checkpoint only after a look at its header. */

@@ -40,6 +40,11 @@ function isOfGroups({ name }: Constant, { usersOf }: GraphIndex): boolean {
   });
 }
 
+/** Whether the groups of a matrix of codes are wide enough for tables. */
+function canLookUp({ name }: Constant, { usersOf }: GraphIndex): boolean {
+  return usersOf(name).every(({ attrs }) => Number(attrs.activationGroup) >= NARROWEST_LOOKUP);
+}
+
 function defaultEncoding(
   constant: Constant,
   index: GraphIndex,
@@ -49,9 +54,15 @@ function defaultEncoding(
   if (dtype === 'ternary') return ternary;
   if (dtype === 'i32') return 'rows';
   if (isOfGroups(constant, index)) return 'group-lanes';
-  if (isCode(dtype)) return lookup.includes(codeBits(dtype)!) ? 'bit-planes' : 'code-tiles';
+  if (isCode(dtype)) {
+    const looksUp = lookup.includes(codeBits(dtype)!) && canLookUp(constant, index);
+    return looksUp ? 'bit-planes' : 'code-tiles';
+  }
   return isRopeTable(constant, index) ? 'rows' : 'padded-rows';
 }
+
+/** Columns of the narrowest groups that kernels look up; narrower ones they multiply. */
+const NARROWEST_LOOKUP = 32;
 
 /** Encodings of heads that are rounded. */
 const ROUNDED: Readonly<Record<Exclude<HeadForm, 'stored' | 'exact' | 'none'>, string>> = {
