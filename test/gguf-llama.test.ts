@@ -2,11 +2,10 @@
  * Llamas with weights in groups, from GGUF: lutra's logits against those from the same weights as floats, and
  * llama.cpp's choice of tokens where node-llama-cpp is installed.
  */
-import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { load } from '../src/api/load.ts';
 import { encodeQ6Floats, encodeQ8Floats } from '../src/checkpoint/gguf/encode.ts';
@@ -19,6 +18,7 @@ import { llama3Vocabulary, synthTokenizer } from '../src/checkpoint/synth/tokeni
 import { writeSafetensors } from '../src/checkpoint/write.ts';
 import { f16ToF32, f32ToF16 } from '../src/common/halves.ts';
 import { randomUniform } from '../src/common/random.ts';
+import { askLlamaCpp, llamaCpp } from './support/llama-cpp.ts';
 
 const scratch = mkdtempSync(join(tmpdir(), 'lutra-gguf-llama-'));
 const cacheBefore = process.env.LUTRA_CACHE;
@@ -248,7 +248,7 @@ const PARTS: Readonly<Record<string, WeightType>> = {
 
 const FORMS: readonly (readonly [string, (part: string) => WeightType])[] = [
   ['q4_0, q8_0, q1_0 and q2_0', (part) => PARTS[part] ?? 'Q4_0'],
-  // As llama.cpp's Q4_K_M has it: better types where it matters; q and k become floats with v.
+  // As llama.cpp's Q4_K_M has it: better types where it matters; those of groups of 16 become floats.
   ['q4_k_m', (part) => (part === 'attn_v' || part === 'ffn_down' ? 'Q6_K' : 'Q4_K')],
 ];
 
@@ -272,30 +272,12 @@ describe.each(FORMS)('a Llama in %s', (name, typeOf) => {
   });
 });
 
-function findLlamaCpp(): string | undefined {
-  const entry = resolve(process.env.LUTRA_LLAMA_CPP ?? '.', 'node_modules/node-llama-cpp/dist/index.js');
-  return existsSync(entry) ? entry : undefined;
-}
-
-const llamaCpp = findLlamaCpp();
-
 describe.skipIf(llamaCpp === undefined)('llama.cpp', () => {
   it.each(FORMS.map(([name]) => name))(
     'chooses a token that is near the best for lutra: %s',
     async (name) => {
       const { path } = pairs.get(name)!;
-      const request = { model: path, prompts: [[...prompt]], texts: [], maxTokens: 1, keepEnd: true };
-      const out = execFileSync(
-        process.execPath,
-        ['test/support/llama-cpp.mjs', llamaCpp!, JSON.stringify(request)],
-        {
-          encoding: 'utf8',
-          stdio: ['ignore', 'pipe', 'ignore'],
-        },
-      );
-      const { answers } = JSON.parse(out.trim().split('\n').at(-1)!) as {
-        readonly answers: readonly (readonly number[])[];
-      };
+      const { answers } = askLlamaCpp({ model: path, prompts: [[...prompt]], maxTokens: 1, keepEnd: true });
       const logits = (await logitsOf(path)).subarray(-VOCAB);
       const best = logits.reduce((a, b) => Math.max(a, b));
       const mean = logits.reduce((a, b) => a + b) / VOCAB;

@@ -3,10 +3,9 @@
  * again by lutra with the same tokens, and by llama.cpp where node-llama-cpp is installed (here, or in the
  * folder LUTRA_LLAMA_CPP).
  */
-import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type ConvertType, convert } from '../src/api/convert.ts';
 import { load } from '../src/api/load.ts';
@@ -14,6 +13,7 @@ import { openCheckpoint } from '../src/checkpoint/open.ts';
 import { synthesizeConfig } from '../src/checkpoint/synth.ts';
 import { parseTests } from '../src/cli/evaluate.ts';
 import type { Model } from '../src/runtime/types.ts';
+import { askLlamaCpp, llamaCpp } from './support/llama-cpp.ts';
 
 const TYPES: readonly ConvertType[] = ['tq1_0', 'tq2_0', 'i2_s', 'q8_0'];
 const EMBEDDED = 'models/tiny-bitnet';
@@ -177,29 +177,6 @@ describe('refuses', () => {
     expect(() => statSync(path)).toThrow('ENOENT');
   });
 });
-
-/** The entry of node-llama-cpp, where it is installed. */
-function findLlamaCpp(): string | undefined {
-  const folder = resolve(process.env.LUTRA_LLAMA_CPP ?? '.', 'node_modules', 'node-llama-cpp');
-  const entry = join(folder, 'dist', 'index.js');
-  return existsSync(entry) ? entry : undefined;
-}
-
-const llamaCpp = findLlamaCpp();
-
-interface Reply {
-  readonly answers: readonly (readonly number[])[];
-  readonly tokens: readonly (readonly number[])[];
-}
-
-function askLlamaCpp(request: Readonly<Record<string, unknown>>): Reply {
-  const script = 'test/support/llama-cpp.mjs';
-  const out = execFileSync(process.execPath, [script, llamaCpp!, JSON.stringify(request)], {
-    encoding: 'utf8',
-    stdio: ['ignore', 'pipe', 'ignore'],
-  });
-  return JSON.parse(out.trim().split('\n').at(-1)!) as Reply;
-}
 
 describe.skipIf(llamaCpp === undefined)('llama.cpp', () => {
   it.each(['tq1_0', 'tq2_0', 'q8_0'] as const)(
