@@ -134,6 +134,17 @@ describe('a single file', () => {
     await checkpoint.close();
   });
 
+  test('may have another name, if there is no other', async () => {
+    await put('gptq_model-4bit-128g.safetensors', safetensors([A]));
+    await put('model.gguf', 'not looked at');
+    const checkpoint = await openCheckpoint(folder);
+    expect([...(await checkpoint.read('a'))]).toEqual(A.data);
+    await checkpoint.close();
+    await put('adapter.safetensors', safetensors([B]));
+    await rm(join(folder, 'model.gguf'));
+    expect(await failure(folder, 'not-found')).toMatch(/2 safetensors files, such as "adapter/);
+  });
+
   test('comes before an index, as in transformers', async () => {
     await put('model.safetensors', safetensors([A]));
     await putIndex({ a: 'model-00001-of-00002.safetensors' });
@@ -180,7 +191,9 @@ describe('shards', () => {
     await truncate(join(folder, SECOND), safetensors([B, C]).length - 2);
     expect(await failure(folder, 'invalid')).toMatch(/00002-of-00002.*cut short/);
     await rm(join(folder, SECOND));
-    expect(await failure(folder, 'not-found')).toMatch(/00002-of-00002.safetensors is missing.*Download/);
+    expect(await failure(folder, 'not-found')).toMatch(
+      /00002-of-00002.safetensors is missing.*Get all files/,
+    );
   });
 
   test('without a tensor that the index promises are refused', async () => {
@@ -188,8 +201,21 @@ describe('shards', () => {
     expect(await failure(folder, 'invalid')).toMatch(/tensor "c" in model-00001-of-00002/);
   });
 
-  test('without an index are refused', async () => {
-    expect(await failure(folder, 'not-found')).toMatch(/no model.safetensors.index.json/);
+  test('without an index are refused, the last of them alone too', async () => {
+    expect(await failure(folder, 'not-found')).toMatch(
+      /2 safetensors files.*no model.safetensors.index.json/,
+    );
+    await rm(join(folder, FIRST));
+    expect(await failure(folder, 'not-found')).toMatch(/one shard.*00002-of-00002/);
+  });
+
+  test('are found by an index of another name, if there is no other', async () => {
+    await put('gptq.safetensors.index.json', JSON.stringify({ weight_map: { a: FIRST, b: SECOND } }));
+    const checkpoint = await openCheckpoint(folder);
+    expect([...checkpoint.tensors.keys()]).toEqual(['a', 'b']);
+    await checkpoint.close();
+    await put('other.safetensors.index.json', '{}');
+    expect(await failure(folder, 'not-found')).toMatch(/2 safetensors files/);
   });
 
   test.each([
@@ -244,7 +270,6 @@ describe('paths and other files', () => {
     await rename(join(folder, 'config.json'), join(folder, 'konfig.json'));
     expect(await failure(folder, 'not-found')).toMatch(/no config\.json/);
     await put('ggml-model.gguf', 'GGUF');
-    await rm(join(folder, 'model.safetensors'));
     expect(await failure(folder, 'invalid')).toMatch(/ggml-model\.gguf: the file has 4 bytes/);
     await put('other.gguf', 'GGUF');
     expect(await failure(folder, 'usage')).toMatch(

@@ -1,15 +1,16 @@
-/** Opens a Hugging Face style folder: config.json, tokenizer files, and one or more safetensors files. */
-import { readdir, readFile, stat } from 'node:fs/promises';
+/** Opens models: config.json, tokenizer files and one or more safetensors files as on Hugging Face, or GGUF files. */
+import { stat } from 'node:fs/promises';
 import { dirname, extname, join } from 'node:path';
 import { LutraError } from '../common/errors.ts';
 import type { Checkpoint, TensorInfo } from './checkpoint.ts';
 import { fileFailure, malformed, quote, systemCode } from './failure.ts';
-import { chooseGguf, isGguf } from './gguf/choose.ts';
+import { chooseGguf, ggufShards, isGguf } from './gguf/choose.ts';
 import { type GgufOptions, openGguf } from './gguf/open.ts';
 import { parseObject } from './json.ts';
 import { type SafetensorsEntry, storedDType } from './safetensors.ts';
 import { openShard, type Shard } from './shard.ts';
-import { noWeights, parseWeightIndex, WEIGHTS, WEIGHTS_INDEX } from './weight-index.ts';
+import { folderFiles, type ModelFiles, openFile } from './source.ts';
+import { findWeights, noWeights, parseWeightIndex, type WeightFiles } from './weight-index.ts';
 
 /** The files, besides weights, that a checkpoint folder may have. */
 export const TEXT_FILES = [
@@ -23,9 +24,6 @@ export const TEXT_FILES = [
   'chat_template.json',
 ] as const;
 
-/** The largest tokenizers in use have about 35 MB. */
-const MAX_TEXT_BYTES = 256 * 1024 * 1024;
-
 /** Where a tensor is. */
 interface Place {
   readonly shard: Shard;
@@ -33,25 +31,36 @@ interface Place {
 }
 
 /**
- * Opens the checkpoint in `folder`, or a GGUF file. A folder has `config.json` and `model.safetensors`, or the shards that
- * `model.safetensors.index.json` lists. Only headers are read, and checked against the files' sizes.
+ * Opens the checkpoint in `folder`, or a GGUF file. A folder has `config.json` and one safetensors file, or the shards
+ * that its index lists; or one GGUF model. Only headers are read, and checked against the files' sizes.
  * @throws `not-found` for a missing folder, config.json, weights or shard; `invalid` for malformed files;
  *   `usage` for a path that is no folder; `unsupported` for weights in another format
  */
 export async function openCheckpoint(folder: string, options: GgufOptions = {}): Promise<Checkpoint> {
-  if (isGguf(folder)) return openGguf(folder, options);
-  await requireFolder(folder);
-  const textFiles = await readTextFiles(folder);
-  const configText = textFiles.get('config.json');
-  if (configText === undefined) {
-    const gguf = chooseGguf(await readdir(folder), folder, (name) => join(folder, name));
-    if (gguf !== undefined) return openGguf(join(folder, gguf), options);
-    throw noConfig(folder);
+  if (isGguf(folder)) {
+    return openGguf(folder, ggufShards(folder), openFile, options);
   }
-  const config = parseObject(configText, join(folder, 'config.json'));
+  await requireFolder(folder);
+  return openModelFiles(folderFiles(folder), options);
+}
+
+/** Opens the model that these files are: see `openCheckpoint`. */
+export async function openModelFiles(files: ModelFiles, options: GgufOptions = {}): Promise<Checkpoint> {
+  const names = await files.names();
+  const found = names.includes('config.json') ? findWeights(names) : undefined;
+  const gguf =
+    found === undefined ? chooseGguf(names, files.path, (name) => join(files.path, name)) : undefined;
+  if (gguf !== undefined) {
+    return openGguf(join(files.path, gguf), ggufShards(gguf), (name) => files.open(name), options);
+  }
+  const textFiles = await readTextFiles(files);
+  const configText = textFiles.get('config.json');
+  if (configText === undefined) throw noConfig(files.path);
+  const config = parseObject(configText, join(files.path, 'config.json'));
   const generation = textFiles.get('generation_config.json');
   const generationConfig =
-    generation === undefined ? {} : parseObject(generation, join(folder, 'generation_config.json'));
+    generation === undefined ? {} : parseObject(generation, join(files.path, 'generation_config.json'));
+  if (found === undefined) throw noWeights(files.path, names);
 
   const shards: Shard[] = [];
   const closeShards = async () => {
@@ -59,23 +68,23 @@ export async function openCheckpoint(folder: string, options: GgufOptions = {}):
   };
   let places: ReadonlyMap<string, Place>;
   try {
-    places = await openWeights(folder, shards);
+    places = await openWeights(files, found, shards);
   } catch (error) {
     await closeShards();
     throw error;
   }
   let closed = false;
   return {
-    path: folder,
+    path: files.path,
     config,
     generationConfig,
     textFiles,
     tensors: tensorInfos(places),
     async read(name) {
-      if (closed) throw new LutraError('usage', `the checkpoint ${folder} is closed`);
+      if (closed) throw new LutraError('usage', `the checkpoint ${files.path} is closed`);
       const place = places.get(name);
       if (place === undefined) {
-        throw new LutraError('not-found', `${folder} has no tensor ${quote(name)}`, {
+        throw new LutraError('not-found', `${files.path} has no tensor ${quote(name)}`, {
           hint: 'The checkpoint does not fit its config.json, or is of another architecture.',
         });
       }
@@ -124,60 +133,34 @@ function noConfig(folder: string): LutraError {
   });
 }
 
-async function readTextFiles(folder: string): Promise<ReadonlyMap<string, string>> {
+async function readTextFiles(files: ModelFiles): Promise<ReadonlyMap<string, string>> {
   const texts = new Map<string, string>();
   for (const name of TEXT_FILES) {
-    const text = await readText(join(folder, name));
+    const text = await files.text(name);
     if (text !== undefined) texts.set(name, text);
   }
   return texts;
 }
 
-/** A text file's content, without a byte order mark; undefined when there is no such file. */
-async function readText(path: string): Promise<string | undefined> {
-  let bytes: Uint8Array;
-  try {
-    const info = await stat(path);
-    if (!info.isFile()) throw malformed(path, 'it is not a regular file', 'a text file');
-    if (info.size > MAX_TEXT_BYTES) {
-      throw malformed(path, `it has ${info.size} bytes`, `at most ${MAX_TEXT_BYTES}`);
-    }
-    bytes = await readFile(path);
-  } catch (error) {
-    if (systemCode(error) === 'ENOENT') return undefined;
-    throw fileFailure(error, 'reading', path);
-  }
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
-  } catch {
-    throw malformed(path, 'it is not valid UTF-8', 'text in UTF-8');
-  }
-}
-
 /** Opens the weights, adding each file to `shards` as soon as it is open, so that the caller can close it. */
-async function openWeights(folder: string, shards: Shard[]): Promise<ReadonlyMap<string, Place>> {
-  const names = await readdir(folder).catch((error: unknown) => {
-    throw fileFailure(error, 'reading', folder);
-  });
-  if (names.includes(WEIGHTS)) {
-    const shard = await openShard(join(folder, WEIGHTS));
+async function openWeights(
+  files: ModelFiles,
+  { kind, name }: WeightFiles,
+  shards: Shard[],
+): Promise<ReadonlyMap<string, Place>> {
+  if (kind === 'single') {
+    const shard = await openShard(await files.open(name));
     shards.push(shard);
-    return new Map(Array.from(shard.entries, ([name, entry]) => [name, { shard, entry }]));
+    return new Map(Array.from(shard.entries, ([tensor, entry]) => [tensor, { shard, entry }]));
   }
-  if (names.includes(WEIGHTS_INDEX)) return openSharded(folder, shards);
-  throw noWeights(folder, names);
-}
-
-async function openSharded(folder: string, shards: Shard[]): Promise<ReadonlyMap<string, Place>> {
-  const indexPath = join(folder, WEIGHTS_INDEX);
-  const text = (await readText(indexPath)) ?? '';
-  const shardOf = parseWeightIndex(text, indexPath);
+  const indexPath = join(files.path, name);
+  const shardOf = parseWeightIndex((await files.text(name)) ?? '', indexPath);
   const byFile = new Map<string, Shard>();
   const places = new Map<string, Place>();
   for (const [tensor, file] of shardOf) {
     let shard = byFile.get(file);
     if (shard === undefined) {
-      shard = await openShard(join(folder, file));
+      shard = await openShard(await files.open(file));
       shards.push(shard);
       byFile.set(file, shard);
     }

@@ -3,6 +3,7 @@ import { resolve } from 'node:path';
 import { LutraError } from '../common/errors.ts';
 import { quote } from './failure.ts';
 import { type DownloadOptions, downloadModel } from './hub/download.ts';
+import { openRemote, type RemoteModel } from './hub/remote.ts';
 import { type HubEnvironment, hubSettings, type Patience } from './hub/settings.ts';
 import { hasHubPrefix, looksLikeRepo, parseRepoSpec } from './hub/spec.ts';
 
@@ -21,15 +22,31 @@ export interface ResolveOptions extends DownloadOptions {
  */
 export async function resolveModel(spec: string, options: ResolveOptions = {}): Promise<string> {
   const { env = process.env, patience, ...download } = options;
-  if (!hasHubPrefix(spec)) {
-    if (await exists(spec)) return resolve(spec);
-    if (!looksLikeRepo(spec)) {
-      throw new LutraError('not-found', `there is no folder ${quote(spec)}`, {
-        hint: 'Give the folder of a checkpoint, a GGUF file, or a model of the hub as hf:organization/name.',
-      });
-    }
-  }
+  if (await isLocal(spec)) return resolve(spec);
   return downloadModel(await hubSettings(env, patience), parseRepoSpec(spec), download);
+}
+
+/**
+ * A model of the hub by its headers, without a download; undefined for a local path.
+ * @throws `not-found` for what is neither; otherwise as `openRemote` does
+ */
+export async function openUnfetched(
+  spec: string,
+  { env = process.env, patience, signal }: Pick<ResolveOptions, 'env' | 'patience' | 'signal'> = {},
+): Promise<RemoteModel | undefined> {
+  if (await isLocal(spec)) return undefined;
+  const hub = await hubSettings(env, patience);
+  return openRemote(hub, parseRepoSpec(spec), signal === undefined ? {} : { signal });
+}
+
+/** Whether a path is meant, which then exists, or a model of the hub. */
+async function isLocal(spec: string): Promise<boolean> {
+  if (hasHubPrefix(spec)) return false;
+  if (await exists(spec)) return true;
+  if (looksLikeRepo(spec)) return false;
+  throw new LutraError('not-found', `there is no folder ${quote(spec)}`, {
+    hint: 'Give the folder of a checkpoint, a GGUF file, or a model of the hub as hf:organization/name.',
+  });
 }
 
 async function exists(path: string): Promise<boolean> {

@@ -1,7 +1,6 @@
 /** One safetensors file, open for reading tensors by byte range. */
-import { type FileHandle, open, stat } from 'node:fs/promises';
 import { LutraError } from '../common/errors.ts';
-import { fileFailure, malformed, quote, systemCode } from './failure.ts';
+import { quote } from './failure.ts';
 import {
   headerLength,
   PREFIX_BYTES,
@@ -10,13 +9,10 @@ import {
   STORED,
   storedDType,
 } from './safetensors.ts';
-
-/** Reads are split, since one system call moves at most 2 GiB. */
-const READ_BYTES = 64 * 1024 * 1024;
+import type { ByteSource } from './source.ts';
 
 /** A safetensors file, open for reading. */
 export interface Shard {
-  readonly path: string;
   readonly entries: ReadonlyMap<string, SafetensorsEntry>;
   /** The bytes of one of its entries; throws `unsupported` for a dtype that lutra does not read. */
   read(entry: SafetensorsEntry): Promise<Uint8Array>;
@@ -24,45 +20,27 @@ export interface Shard {
 }
 
 /**
- * Opens the file and checks its header.
- * @throws `not-found` when it is missing, `invalid` when its header is malformed or does not fit its size
+ * Reads and checks the header of a file; closes the file when that fails.
+ * @throws `invalid` when its header is malformed or does not fit its size
  */
-export async function openShard(path: string): Promise<Shard> {
-  let handle: FileHandle | undefined;
+export async function openShard(source: ByteSource): Promise<Shard> {
+  const { path, size } = source;
   try {
-    // Before opening, since opening a pipe would wait for its writer.
-    if (!(await stat(path)).isFile()) throw malformed(path, 'it is not a regular file', 'a safetensors file');
-    handle = await open(path, 'r');
-    return await readShard(path, handle);
+    const prefix = await source.read(0, Math.min(PREFIX_BYTES, size));
+    const header = await source.read(PREFIX_BYTES, headerLength(prefix, size, path));
+    const entries = new Map(parseHeader(header, size, path).map((entry) => [entry.name, entry]));
+    return {
+      entries,
+      async read(entry) {
+        requireReadable(entry, path);
+        return source.read(entry.begin, entry.end - entry.begin);
+      },
+      close: () => source.close(),
+    };
   } catch (error) {
-    await handle?.close();
-    if (systemCode(error) === 'ENOENT') {
-      throw new LutraError('not-found', `${path} is missing`, {
-        hint: 'Download the missing file, or correct the index that lists it.',
-        cause: error,
-      });
-    }
-    throw fileFailure(error, 'reading', path);
+    await source.close();
+    throw error;
   }
-}
-
-async function readShard(path: string, handle: FileHandle): Promise<Shard> {
-  const { size } = await handle.stat();
-  const prefix = await readRange(handle, 0, Math.min(PREFIX_BYTES, size), path);
-  const length = headerLength(prefix, size, path);
-  const header = await readRange(handle, PREFIX_BYTES, length, path);
-  const entries = new Map(parseHeader(header, size, path).map((entry) => [entry.name, entry]));
-  return {
-    path,
-    entries,
-    async read(entry) {
-      requireReadable(entry, path);
-      return readRange(handle, entry.begin, entry.end - entry.begin, path).catch((error: unknown) => {
-        throw fileFailure(error, 'reading', path);
-      });
-    },
-    close: () => handle.close(),
-  };
 }
 
 function requireReadable(entry: SafetensorsEntry, path: string): void {
@@ -75,33 +53,4 @@ function requireReadable(entry: SafetensorsEntry, path: string): void {
       hint: `lutra reads ${known.join(', ')}.`,
     },
   );
-}
-
-/** Exactly `length` bytes from `position` on; `invalid` when the file ends before. */
-export async function readRange(
-  handle: FileHandle,
-  position: number,
-  length: number,
-  file: string,
-): Promise<Uint8Array> {
-  let bytes: Uint8Array;
-  try {
-    bytes = new Uint8Array(length);
-  } catch (error) {
-    throw new LutraError('environment', `${file}: no memory for ${length} bytes`, { cause: error });
-  }
-  let done = 0;
-  while (done < length) {
-    const { bytesRead } = await handle.read(
-      bytes,
-      done,
-      Math.min(READ_BYTES, length - done),
-      position + done,
-    );
-    if (bytesRead === 0) {
-      throw malformed(file, `it ends at byte ${position + done}`, `at least ${position + length} bytes`);
-    }
-    done += bytesRead;
-  }
-  return bytes;
 }

@@ -1,10 +1,33 @@
-/** The index of a sharded checkpoint: which file has which tensor. */
+/** Which files of a folder have the weights, and the index that says which file has which tensor. */
 import { LutraError } from '../common/errors.ts';
 import { malformed, quote } from './failure.ts';
 import { isObject, parseObjectStrictly } from './json.ts';
 
 export const WEIGHTS = 'model.safetensors';
 export const WEIGHTS_INDEX = 'model.safetensors.index.json';
+
+/** Weights in one file, or the index of several. */
+export interface WeightFiles {
+  readonly kind: 'single' | 'index';
+  readonly name: string;
+}
+
+/**
+ * Finds the weights among the files of a folder: under the usual names, else the only index, else the only
+ * safetensors file, as GPTQ's tools write it (`gptq_model-4bit-128g.safetensors`). One of several shards
+ * without an index is none.
+ */
+export function findWeights(names: readonly string[]): WeightFiles | undefined {
+  if (names.includes(WEIGHTS)) return { kind: 'single', name: WEIGHTS };
+  if (names.includes(WEIGHTS_INDEX)) return { kind: 'index', name: WEIGHTS_INDEX };
+  const indices = names.filter((name) => /^\w[\w.-]*\.safetensors\.index\.json$/.test(name));
+  if (indices.length > 0) return indices.length === 1 ? { kind: 'index', name: indices[0]! } : undefined;
+  const files = names.filter((name) => /^\w[\w.-]*\.safetensors$/.test(name));
+  const [only] = files;
+  if (only === undefined || files.length > 1) return undefined;
+  if (/-of-0*\d+\.safetensors$/.test(only) && !/-of-0*1\.safetensors$/.test(only)) return undefined;
+  return { kind: 'single', name: only };
+}
 
 /**
  * Reads `model.safetensors.index.json`.
@@ -29,16 +52,21 @@ export function parseWeightIndex(text: string, path: string): ReadonlyMap<string
 }
 
 /**
- * Why a folder or repository cannot be opened, which has neither `model.safetensors` nor its index.
+ * Why a folder or repository cannot be opened, in which `findWeights` finds nothing.
  * @param where the folder or repository, for messages
  * @param names the names of its files
  */
 export function noWeights(where: string, names: readonly string[]): LutraError {
-  const loose = names.filter((name) => name.endsWith('.safetensors'));
+  const loose = names.filter((name) => name.endsWith('.safetensors')).sort();
   if (loose.length > 0) {
-    return new LutraError('not-found', `${where} has ${quote(loose[0]!)} but no ${WEIGHTS_INDEX}`, {
-      hint: `Add ${WEIGHTS_INDEX}, or name a single weights file ${WEIGHTS}.`,
-    });
+    const which = loose.length === 1 ? 'one shard' : `${loose.length} safetensors files`;
+    return new LutraError(
+      'not-found',
+      `${where} has ${which}, such as ${quote(loose[0]!)}, but no ${WEIGHTS_INDEX}`,
+      {
+        hint: `Add ${WEIGHTS_INDEX}, or leave only one safetensors file that has all weights.`,
+      },
+    );
   }
   const other = names.find((name) => /\.(bin|pt|pth)$/.test(name));
   if (other !== undefined) {

@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { StoredDType } from './checkpoint.ts';
 import { openShard } from './shard.ts';
+import { openFile } from './source.ts';
 import { parseWeightIndex } from './weight-index.ts';
 import { type TensorSource, tensorBytes, writeSafetensors } from './write.ts';
 
@@ -40,7 +41,7 @@ function source(
 async function readBack(
   file: string,
 ): Promise<Map<string, { dtype: string; shape: readonly number[]; bytes: Uint8Array }>> {
-  const shard = await openShard(join(folder, file));
+  const shard = await openShard(await openFile(join(folder, file)));
   const tensors = new Map();
   for (const entry of shard.entries.values()) {
     tensors.set(entry.name, { dtype: entry.dtype, shape: entry.shape, bytes: await shard.read(entry) });

@@ -460,8 +460,10 @@ class DecoderWriter {
   }
 }
 
-/** `org/name` from a path inside a Hugging Face cache, else the last part of the path. */
+/** `org/name` from a path on the hub or inside its cache, else the last part of the path. */
 function modelName(path: string): string {
+  const [, remote] = /^hf:([^/@]+(?:\/[^/@]+)?)/.exec(path) ?? [];
+  if (remote !== undefined) return remote;
   const parts = path.split(/[\\/]/).filter((part) => part !== '');
   const cached = parts.findLast((part) => part.startsWith('models--'));
   return cached === undefined

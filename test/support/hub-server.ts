@@ -207,15 +207,17 @@ function sendBody(
   whole: Uint8Array,
   headers: Record<string, string>,
 ): void {
-  const range = mishap.ignoreRange ? undefined : /^bytes=(\d+)-$/.exec(request.headers.range ?? '')?.[1];
+  const [, range, last] =
+    (mishap.ignoreRange ? undefined : /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '')) ?? [];
   let start = Number(range ?? 0);
   if (range !== undefined && start >= whole.length) {
     response.writeHead(416, { 'content-range': `bytes */${whole.length}` }).end();
     return;
   }
   if (mishap.wrongRange && range !== undefined) start += 1;
-  let body = whole.slice(start);
-  const contentRange = { 'content-range': `bytes ${start}-${whole.length - 1}/${whole.length}` };
+  const end = last ? Math.min(Number(last) + 1, whole.length) : whole.length;
+  let body = whole.slice(start, end);
+  const contentRange = { 'content-range': `bytes ${start}-${end - 1}/${whole.length}` };
   // Without a length, an early end cannot be told from the true one.
   const length = mishap.endAfter !== undefined ? {} : { 'content-length': String(body.length) };
   response.writeHead(range === undefined ? 200 : 206, {

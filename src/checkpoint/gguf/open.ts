@@ -3,12 +3,10 @@
  * Face's form, so that nothing after this room knows where a model is from. Tensors are read and
  * converted one at a time, when they are asked for.
  */
-import { type FileHandle, open, stat } from 'node:fs/promises';
 import { LutraError } from '../../common/errors.ts';
 import type { Checkpoint, TensorInfo } from '../checkpoint.ts';
-import { fileFailure, malformed, quote, systemCode } from '../failure.ts';
-import { readRange } from '../shard.ts';
-import { ggufShards } from './choose.ts';
+import { fileFailure, malformed, quote } from '../failure.ts';
+import type { ByteSource } from '../source.ts';
 import { decodeGroups, dequantizeGroups, GROUPED, type GroupedType } from './groups.ts';
 import { type GgufHeader, type GgufTensor, MAX_HEADER_BYTES, parseGgufHeader } from './header.ts';
 import { guessOrder, type OrderEvidence } from './i2s-order.ts';
@@ -31,39 +29,49 @@ export interface GgufOptions {
   readonly i2sOrder?: I2sOrder;
 }
 
-/** Most headers are shorter; the rest is read when it turns out that it is needed. */
-const FIRST_READ = 16 * 1024 * 1024;
+/** Many headers are shorter; the rest is read when it turns out that it is needed. */
+const FIRST_READ = 1024 * 1024;
 
 /** A tensor and the file it is in. */
 interface Place {
   readonly tensor: GgufTensor;
-  readonly handle: FileHandle;
-  readonly path: string;
+  readonly source: ByteSource;
 }
 
 /**
  * Opens a GGUF file, with all its shards where it is one of several. Only headers are read.
+ * @param path the file, for messages
+ * @param shards the names of its files, the first one first
  * @throws `not-found` for a missing file, `invalid` for a malformed one, `unsupported` for an architecture,
  *   tokenizer or type of tensor that lutra does not know, by name and number
  */
-export async function openGguf(path: string, options: GgufOptions = {}): Promise<Checkpoint> {
-  const handles: FileHandle[] = [];
+export async function openGguf(
+  path: string,
+  shards: readonly string[],
+  openShard: (name: string) => Promise<ByteSource>,
+  options: GgufOptions = {},
+): Promise<Checkpoint> {
+  const sources: ByteSource[] = [];
   const close = async () => {
-    await Promise.all(handles.map((handle) => handle.close()));
+    await Promise.all(sources.map((source) => source.close()));
   };
   try {
     const places = new Map<string, Place>();
     let metadata: Metadata | undefined;
-    for (const shard of ggufShards(path)) {
-      const handle = await openFile(shard);
-      handles.push(handle);
-      const header = await readHeader(handle, shard);
+    for (const shard of shards) {
+      const source = await openShard(shard);
+      sources.push(source);
+      const header = await readHeader(source);
       metadata ??= header.metadata;
       for (const tensor of header.tensors) {
         if (places.has(tensor.name)) {
-          throw malformed(shard, `tensor ${quote(tensor.name)} is in another shard, too`, 'each tensor once');
+          throw malformed(
+            source.path,
+            `tensor ${quote(tensor.name)} is in another shard, too`,
+            'each tensor once',
+          );
         }
-        places.set(tensor.name, { tensor, handle, path: shard });
+        places.set(tensor.name, { tensor, source });
       }
     }
     return await presentModel(path, metadata!, places, options, close);
@@ -73,25 +81,11 @@ export async function openGguf(path: string, options: GgufOptions = {}): Promise
   }
 }
 
-async function openFile(path: string): Promise<FileHandle> {
-  try {
-    // Before opening, since opening a pipe would wait for its writer.
-    if (!(await stat(path)).isFile()) throw malformed(path, 'it is not a regular file', 'a GGUF file');
-    return await open(path, 'r');
-  } catch (error) {
-    if (systemCode(error) !== 'ENOENT') throw error;
-    throw new LutraError('not-found', `${path} is missing`, {
-      hint: 'Get all files of the model: those named -00001-of-0000N belong together.',
-      cause: error,
-    });
-  }
-}
-
-async function readHeader(handle: FileHandle, path: string): Promise<GgufHeader> {
-  const { size } = await handle.stat();
+async function readHeader(source: ByteSource): Promise<GgufHeader> {
+  const { path, size } = source;
   const limit = Math.min(size, MAX_HEADER_BYTES);
-  for (let length = Math.min(limit, FIRST_READ); ; length = Math.min(limit, length * 2)) {
-    const header = parseGgufHeader(await readRange(handle, 0, length, path), size, path);
+  for (let length = Math.min(limit, FIRST_READ); ; length = Math.min(limit, length * 4)) {
+    const header = parseGgufHeader(await source.read(0, length), size, path);
     if (header !== undefined) return header;
     if (length === limit)
       throw malformed(path, 'its header is too long', `at most ${MAX_HEADER_BYTES} bytes`);
@@ -293,7 +287,7 @@ class Presenter {
     return coded;
   }
 
-  #readable({ tensor, path }: Place): NonNullable<GgufTensor['type']> {
+  #readable({ tensor, source: { path } }: Place): NonNullable<GgufTensor['type']> {
     if (tensor.type !== undefined) return tensor.type;
     throw new LutraError(
       'unsupported',
@@ -304,8 +298,8 @@ class Presenter {
     );
   }
 
-  #bytes({ tensor, handle, path }: Place): Promise<Uint8Array> {
-    return readRange(handle, tensor.begin, tensor.end - tensor.begin, path);
+  #bytes({ tensor, source }: Place): Promise<Uint8Array> {
+    return source.read(tensor.begin, tensor.end - tensor.begin);
   }
 
   async #floats(place: Place): Promise<Float32Array> {
@@ -317,7 +311,8 @@ class Presenter {
   }
 
   #presentTernary(place: Place, { name, part }: TensorRole): void {
-    const { tensor, path } = place;
+    const { tensor } = place;
+    const { path } = place.source;
     const type = this.#readable(place);
     const [rows = 0, cols = 0] = tensor.shape;
     if (tensor.shape.length !== 2 || rows % 4 !== 0) {

@@ -24,7 +24,7 @@ import {
 import { dirname, join, relative } from 'node:path';
 import { fileFailure, systemCode } from '../failure.ts';
 import { ggufShards, isGguf } from '../gguf/choose.ts';
-import { parseWeightIndex, WEIGHTS, WEIGHTS_INDEX } from '../weight-index.ts';
+import { findWeights, parseWeightIndex } from '../weight-index.ts';
 import { isCommit, type RemoteFile } from './listing.ts';
 import type { HubSettings } from './settings.ts';
 import type { RepoSpec } from './spec.ts';
@@ -71,7 +71,7 @@ async function readRef(folder: string, revision: string): Promise<string | undef
 
 async function isComplete(snapshot: string): Promise<boolean> {
   const names: readonly string[] = await readdir(snapshot).catch(() => []);
-  const weights = names.includes(WEIGHTS) ? [WEIGHTS] : await shardsOf(snapshot);
+  const weights = await weightFiles(snapshot, names);
   if (weights.length === 0) return false;
   const sizes = await Promise.all(
     ['config.json', 'tokenizer.json', ...weights].map((name) => sizeOf(join(snapshot, name))),
@@ -79,8 +79,10 @@ async function isComplete(snapshot: string): Promise<boolean> {
   return !sizes.includes(undefined);
 }
 
-async function shardsOf(snapshot: string): Promise<readonly string[]> {
-  const path = join(snapshot, WEIGHTS_INDEX);
+async function weightFiles(snapshot: string, names: readonly string[]): Promise<readonly string[]> {
+  const found = findWeights(names);
+  if (found?.kind !== 'index') return found === undefined ? [] : [found.name];
+  const path = join(snapshot, found.name);
   const text = await readFile(path, 'utf8').catch(() => undefined);
   return text === undefined ? [] : [...new Set(parseWeightIndex(text, path).values())];
 }

@@ -11,7 +11,7 @@ import { LutraError } from '../../common/errors.ts';
 import { fileFailure, quote } from '../failure.ts';
 import { chooseGguf, ggufShards, isGguf } from '../gguf/choose.ts';
 import { TEXT_FILES } from '../open.ts';
-import { noWeights, parseWeightIndex, WEIGHTS, WEIGHTS_INDEX } from '../weight-index.ts';
+import { findWeights, noWeights, parseWeightIndex } from '../weight-index.ts';
 import { blobPath, cachedModel, isCached, publishSnapshot, repoFolder, snapshotFolder } from './cache.ts';
 import { describeFile, isCommit, type Listing, listFiles, type RemoteFile } from './listing.ts';
 import { resumableBytes } from './partial.ts';
@@ -75,7 +75,7 @@ export async function downloadModel(
 }
 
 /** The GGUF file to take: the one that was named, or the only one of a model that has no safetensors. */
-function chosenGguf({ repo, revision, file }: RepoSpec, { files }: Listing): string | undefined {
+export function chosenGguf({ repo, revision, file }: RepoSpec, { files }: Listing): string | undefined {
   const names = [...files.keys()];
   if (file !== undefined) {
     if (files.has(file)) return ggufShards(file)[0];
@@ -85,7 +85,7 @@ function chosenGguf({ repo, revision, file }: RepoSpec, { files }: Listing): str
         candidates.length === 0 ? 'It has no GGUF files.' : `It has ${candidates.slice(0, 20).join(', ')}.`,
     });
   }
-  if (files.has(WEIGHTS) || files.has(WEIGHTS_INDEX)) return undefined;
+  if (files.has('config.json') && findWeights(names) !== undefined) return undefined;
   const at = revision === 'main' ? '' : `@${revision}`;
   return chooseGguf(names, `the model ${repo}`, (name) => `hf:${repo}/${name}${at}`);
 }
@@ -100,7 +100,8 @@ async function requiredFiles(transfer: Transfer, listing: Listing): Promise<Remo
   const { spec, folder, commit } = transfer;
   const where = `the model ${spec.repo}`;
   const names = [...listing.files.keys()];
-  if (!listing.files.has(WEIGHTS) && !listing.files.has(WEIGHTS_INDEX)) throw noWeights(where, names);
+  const weights = findWeights(names);
+  if (weights === undefined) throw noWeights(where, names);
   if (!listing.files.has('config.json')) {
     throw new LutraError('not-found', `${where} has no config.json`, {
       hint: 'It is not a model that lutra can read.',
@@ -109,11 +110,11 @@ async function requiredFiles(transfer: Transfer, listing: Listing): Promise<Remo
   const files = await Promise.all(
     TEXT_FILES.filter((name) => listing.files.has(name)).map((name) => remoteFile(transfer, listing, name)),
   );
-  if (listing.files.has(WEIGHTS)) return [...files, await remoteFile(transfer, listing, WEIGHTS)];
-  const index = await remoteFile(transfer, listing, WEIGHTS_INDEX);
+  if (weights.kind === 'single') return [...files, await remoteFile(transfer, listing, weights.name)];
+  const index = await remoteFile(transfer, listing, weights.name);
   if (!(await isCached(folder, commit, index))) await transferFile(transfer, index);
   const shards = new Set(
-    parseWeightIndex(await readCached(transfer, index), `${where}: ${WEIGHTS_INDEX}`).values(),
+    parseWeightIndex(await readCached(transfer, index), `${where}: ${weights.name}`).values(),
   );
   return [
     ...files,
