@@ -91,29 +91,53 @@ describe('lutra tune', () => {
     const checkpoint = await openCheckpoint(EMBEDDED);
     const { plan } = planCheckpoint(checkpoint, { cacheElem: 'f32', head: 'stored' });
     await checkpoint.close();
-    const choices = plan.kernels
-      .filter(({ op }) => op === 'lowbit.matmul')
-      .map(({ op, family, shape }) => ({
-        ...{ op, family, shape, machine: MACHINE },
-        schedule: kernelFor(op, family).schedules(shape, machineNamed(MACHINE)).at(-1)!,
-      }));
+    const choicesOf = (encoding: string, wanted: (m: number) => boolean) =>
+      plan.kernels
+        .filter(({ op, shape }) => op === 'lowbit.matmul' && wanted(Number(shape.m)))
+        .map(({ op, family, shape: own }) => {
+          const shape = { ...own, encoding };
+          const schedule = kernelFor(op, family).schedules(shape, machineNamed(MACHINE)).at(-1)!;
+          return { op, family, shape, machine: MACHINE, schedule };
+        });
     const speeds = { default: 1, tuned: 2 };
-    const adoption = {
-      ...{ kind: 'adoption', host: 'another', model: 'm', machine: MACHINE, choices },
-      ...{ decode: speeds, prefill: speeds, adopted: true },
+    const adopt = (name: string, choices: readonly unknown[]) => {
+      const adoption = {
+        ...{ kind: 'adoption', host: 'another', model: 'm', machine: MACHINE, choices },
+        ...{ decode: speeds, prefill: speeds, adopted: true },
+      };
+      const file = join(cli.scratch, name);
+      writeFileSync(file, `${JSON.stringify(adoption)}\n`);
+      return file;
     };
-    const file = join(cli.scratch, 'adopted.jsonl');
-    writeFileSync(file, `${JSON.stringify(adoption)}\n`);
+    const schedules = adopt(
+      'schedules.jsonl',
+      choicesOf('i2', () => true),
+    );
+    const encodings = adopt(
+      'encodings.jsonl',
+      choicesOf('t5b', (m) => m === 512),
+    );
     const digests: string[] = [];
     const codes: Buffer[] = [];
-    for (const more of [[], ['--records', file]]) {
+    const reencoded: number[] = [];
+    for (const more of [
+      [],
+      ['--records', schedules],
+      ['--records', encodings],
+      ['--records', encodings, '--encoding', 'i2'],
+    ]) {
       const output = join(cli.scratch, `artifact-${digests.length}`);
       const { code } = await cli.run(['compile', '-o', output, '--target', MACHINE, ...more]);
       expect(code).toBe(0);
-      digests.push((await openArtifact(output)).selfTest.steps.digest);
+      const artifact = await openArtifact(output);
+      digests.push(artifact.selfTest.steps.digest);
+      reencoded.push(artifact.plan.weights.filter(({ encoding }) => encoding === 't5b').length);
       codes.push(readFileSync(join(output, 'code', 'wasm-baseline.wasm')));
     }
-    expect(digests[1]).toBe(digests[0]);
+    expect(new Set(digests).size).toBe(1);
     expect(codes[1]!.equals(codes[0]!)).toBe(false);
+    // One product of each layer, unless the user says otherwise.
+    const layers = plan.weights.filter(({ encoding }) => encoding === 'i2').length / 4;
+    expect(reencoded).toEqual([0, 0, layers, 0]);
   });
 });

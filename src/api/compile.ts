@@ -83,7 +83,11 @@ async function chooseNative(target: string, host: Host, travels: boolean): Promi
 }
 
 /** What `encoding: 'auto'` means for a model on this computer. */
-function chooseTernary(native: readonly string[], { cpu }: Host, { parameters }: ModelInfo): TernaryEncoding {
+export function chooseTernary(
+  native: readonly string[],
+  { cpu }: Host,
+  { parameters }: ModelInfo,
+): TernaryEncoding {
   const hasTables = runnableMachines(cpu).some(
     ({ name }) => name === 'c:avx512vbmi' && native.includes(name),
   );
@@ -106,6 +110,19 @@ export function chooseLookup(
   const has = (op: NativeOp) => first === undefined || first.native.has(op);
   if (has('dot4') || !has('lookup16')) return { bits: [], tables: 'exact' };
   return { bits: has('dot2') ? [1] : [1, 2], tables: 'exact' };
+}
+
+/** Of the tuned schedules, those whose encodings weights are to have: of the first machine, where no option says other. */
+function reencodable(
+  tuned: readonly TunedSchedule[],
+  first: Machine | undefined,
+  { encoding = 'auto', family = 'auto' }: CompileOptions,
+): readonly TunedSchedule[] {
+  const free = new Set([
+    ...(encoding === 'auto' ? ['lowbit.matmul'] : []),
+    ...(family === 'auto' ? ['lowbit.matmul.group'] : []),
+  ]);
+  return tuned.filter(({ op, machine }) => machine === first?.name && free.has(op));
 }
 
 /** Runs a draft on the best of its code that passes the kernel tests; tells which that was. */
@@ -137,7 +154,7 @@ async function digestSteps(
 }
 
 /** Those of the options that say what to make of weights, as far as they are given. */
-function weightOptions({ bits, group, symmetric, activations }: WeightOptions): WeightOptions {
+export function weightOptions({ bits, group, symmetric, activations }: WeightOptions): WeightOptions {
   return {
     ...(bits === undefined ? {} : { bits }),
     ...(group === undefined ? {} : { group }),
@@ -205,12 +222,16 @@ export async function compile(source: string, options: CompileOptions = {}): Pro
   const output =
     options.output === undefined ? await cachePath(folder, native, tuned, options) : resolve(options.output);
   if (options.output === undefined && (await isArtifact(output))) return output;
-  const first = runnableMachines(host.cpu).find(({ name }) => native.includes(name)) ?? host.wasm[0];
+  const first =
+    runnableMachines(host.cpu).find(({ name }) => native.includes(name)) ??
+    host.wasm.find(({ name }) => name === target) ??
+    host.wasm[0];
   const verified = ['files'];
   await buildArtifact(folder, output, {
     target,
     nativeMachines: native,
     tuned,
+    reencode: reencodable(tuned, first, options),
     cacheElem: cacheElement(options.cache),
     head: options.head ?? 'stored',
     weights: weightOptions(options),

@@ -2,8 +2,10 @@ import { resolve } from 'node:path';
 import { type Artifact, isArtifact, openArtifact } from '../artifact/open.ts';
 import { type Standalone, writeStandalone } from '../artifact/standalone.ts';
 import { LutraError } from '../common/errors.ts';
-import type { Arch } from '../targets/c/machines.ts';
+import { type Arch, machinesFor } from '../targets/c/machines.ts';
+import { detectCpu } from '../targets/cpu.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
+import { chooseTuned } from '../tune/choose.ts';
 import { type CompileOptions, compile } from './compile.ts';
 import { textOf } from './load.ts';
 
@@ -57,10 +59,13 @@ export async function compileStandalone(
     });
   }
   const artifact = await openArtifact(compiled ? source : await compile(source, rest));
+  const machines = machinesFor(arch).map(({ name }) => name);
+  const { tuned = await chooseTuned(machines, await detectCpu(), options.records) } = options;
   return writeStandalone(artifact, {
     output: resolve(output),
     arch,
     endTokens: endTokens(artifact),
+    tuned,
     ...(options.signal === undefined ? {} : { signal: options.signal }),
   });
 }

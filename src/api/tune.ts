@@ -8,6 +8,7 @@ import { resolveModel } from '../checkpoint/resolve.ts';
 import { LutraError } from '../common/errors.ts';
 import { median } from '../common/math.ts';
 import { KERNELS } from '../kernels/registry.ts';
+import type { WeightOptions } from '../models/quantization.ts';
 import type { TunedSchedule } from '../plan/types.ts';
 import { detectHost } from '../runtime/load.ts';
 import { checkTarget, type Host, nativeMachines } from '../runtime/targets.ts';
@@ -19,11 +20,19 @@ import { type Adoption, openRecords } from '../tune/records.ts';
 import { runJob } from '../tune/run-job.ts';
 import { tuneTasks } from '../tune/tasks.ts';
 import { type TuneLimits, type TuneProgress, tuneKernels } from '../tune/tune.ts';
-import { type CompileOptions, cacheElement, compile } from './compile.ts';
+import {
+  type CompileOptions,
+  cacheElement,
+  chooseLookup,
+  chooseTernary,
+  compile,
+  weightOptions,
+} from './compile.ts';
 import { load } from './load.ts';
 
 export interface TuneOptions
-  extends Pick<CompileOptions, 'target' | 'threads' | 'context' | 'cache' | 'head'> {
+  extends WeightOptions,
+    Pick<CompileOptions, 'target' | 'threads' | 'context' | 'cache' | 'head'> {
   /** JSON lines, read and added to; default: a file in the cache, which `compile` looks into. */
   readonly records?: string;
   readonly limits?: Partial<TuneLimits>;
@@ -61,29 +70,38 @@ async function chooseMachine(target: string, host: Host): Promise<string> {
 const ROUNDS = 9;
 const PREFILL_TOKENS = 128;
 const DECODE_TOKENS = 12;
+/** Seconds of a phase in a turn at least: small models take but milliseconds. */
+const PHASE_SECONDS = 0.2;
 /** A model with tuned kernels may measure this much slower, for noise, in one of the two phases. */
 const NOISE = 0.99;
+
+/** Calls `run` as often as fits some time, at least once; seconds of a call. */
+async function secondsOf(run: () => Promise<unknown>): Promise<number> {
+  const start = performance.now();
+  for (let count = 1; ; count++) {
+    await run();
+    const spent = (performance.now() - start) / 1000;
+    if (spent >= PHASE_SECONDS) return spent / count;
+  }
+}
 
 /** Tokens per second of a prompt, and of tokens one at a time after it. */
 async function measureModel(model: Model): Promise<{ prefill: number; decode: number }> {
   const session = model.createSession();
-  const room = model.context - DECODE_TOKENS;
-  const prompt = Int32Array.from(
-    { length: Math.min(PREFILL_TOKENS, room) },
-    (_, i) => (i * 37) % model.vocab,
-  );
-  const start = performance.now();
-  await session.forward(prompt, 'last');
-  const middle = performance.now();
-  for (let i = 0; i < DECODE_TOKENS; i++) {
-    await session.forward(Int32Array.of((i * 53) % model.vocab), 'last');
-  }
-  const end = performance.now();
+  const tokens = Math.max(1, Math.min(PREFILL_TOKENS, model.context - DECODE_TOKENS));
+  const prompt = Int32Array.from({ length: tokens }, (_, i) => (i * 37) % model.vocab);
+  const prefill = await secondsOf(async () => {
+    session.rewind(0);
+    await session.forward(prompt, 'last');
+  });
+  const decode = await secondsOf(async () => {
+    session.rewind(prompt.length);
+    for (let i = 0; i < DECODE_TOKENS; i++) {
+      await session.forward(Int32Array.of((i * 53) % model.vocab), 'last');
+    }
+  });
   await session.dispose();
-  return {
-    prefill: (prompt.length * 1000) / (middle - start),
-    decode: (DECODE_TOKENS * 1000) / (end - middle),
-  };
+  return { prefill: prompt.length / prefill, decode: DECODE_TOKENS / decode };
 }
 
 /** Both models in turns; the tuned one is adopted when it is not slower in either phase and faster in one. */
@@ -129,6 +147,7 @@ async function checkModel(
         target: machine,
         output: join(scratch, `model-${models.length}`),
         tuned,
+        ...weightOptions(options),
         ...given({ threads, context, cache, head, signal, onProgress, onWarning }),
       });
       models.push(await load(artifact, { target: machine, ...given({ threads, signal, onWarning }) }));
@@ -146,8 +165,8 @@ function given<T extends object>(fields: T): { [K in keyof T]?: Exclude<T[K], un
 }
 
 /**
- * Finds fast schedules for a checkpoint's kernels on this machine, records every trial, and adopts what was found
- * if the whole model is faster with it: from then on `compile` uses it. Cancelled, it ends with an error; what was
+ * Finds fast schedules for a checkpoint's kernels on this machine, and families and encodings for its weights,
+ * records every trial, and adopts what was found if the whole model is faster with it: from then on `compile` uses it. Cancelled, it ends with an error; what was
  * measured until then stays recorded, and the next run goes on from there. Throws what reading and compiling throw,
  * `usage` for operators that do not exist.
  */
@@ -178,7 +197,15 @@ export async function tune(source: string, options: TuneOptions = {}): Promise<T
   try {
     const { context, cache, head = 'stored' } = options;
     const cacheElem = cacheElement(cache);
-    const { info, plan } = planCheckpoint(checkpoint, { cacheElem, head, ...given({ context }) });
+    // What compile takes without records.
+    const { info, plan } = planCheckpoint(checkpoint, {
+      cacheElem,
+      head,
+      weights: weightOptions(options),
+      ternary: (facts) => chooseTernary([machine], computer, facts),
+      lookup: chooseLookup('auto', machineNamed(machine)),
+      ...given({ context }),
+    });
     name = info.name;
     tasks = tuneTasks(plan, machineNamed(machine), ops);
   } finally {

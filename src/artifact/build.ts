@@ -15,6 +15,7 @@ import type { HeadForm, TernaryEncoding } from '../passes/pass.ts';
 import { runPasses } from '../passes/pipeline.ts';
 import { lowerProgram, type OperatorKernels, type Scheduling } from '../plan/lower.ts';
 import { planModel } from '../plan/plan.ts';
+import { tunedEncodings } from '../plan/products.ts';
 import { streamedRanges } from '../plan/streamed.ts';
 import type { Plan, TunedSchedule } from '../plan/types.ts';
 import { compileC, findCompiler } from '../targets/c/compile.ts';
@@ -70,6 +71,8 @@ export interface BuildOptions {
   readonly extend?: Extend;
   /** Schedules to take instead of kernels' defaults. */
   readonly tuned?: readonly TunedSchedule[];
+  /** Those of them, of one machine, for which weights are encoded as they need it; default: none. */
+  readonly reencode?: readonly TunedSchedule[];
   /** Runs the draft, kernels tested first, on these steps; the digest of their logits. */
   readonly digestSteps: (draft: Draft, steps: readonly (readonly number[])[]) => Promise<string>;
   readonly onProgress?: (stage: string, done: number, total: number) => void;
@@ -106,7 +109,10 @@ function chooseContext(asked: number | undefined, info: ModelInfo): number {
 /** Imports a checkpoint and plans it, reading headers only. */
 export function planCheckpoint(
   checkpoint: Checkpoint,
-  options: Pick<BuildOptions, 'context' | 'cacheElem' | 'head' | 'weights' | 'ternary' | 'lookup' | 'extend'>,
+  options: Pick<
+    BuildOptions,
+    'context' | 'cacheElem' | 'head' | 'weights' | 'ternary' | 'lookup' | 'extend' | 'reencode'
+  >,
 ): PlannedModel {
   // Models may be made for more positions when more are asked for.
   const { context: wanted } = options;
@@ -114,19 +120,15 @@ export function planCheckpoint(
   const context = chooseContext(wanted, importModel(checkpoint, { ...options.weights, ...known }).info);
   const { graph: unextended, info } = importModel(checkpoint, { ...options.weights, context });
   const { graph: imported, registry, kernels } = options.extend?.(unextended) ?? { graph: unextended };
-  const { head, cacheElem, lookup } = options;
+  const { head, cacheElem, lookup, reencode = [] } = options;
   const ternary = options.ternary?.(info) ?? 'i2';
-  const graph = runPasses(imported, {
-    head,
-    ternary,
-    lookup: lookup?.bits ?? [],
-    ...(registry === undefined ? {} : { registry }),
-  });
-  const plan = planModel(
-    graph,
-    { context, block: BLOCK, cacheElem, ...(lookup && { tables: lookup.tables }) },
-    new Set(kernels?.keys()),
-  );
+  const passes = { head, ternary, lookup: lookup?.bits ?? [], ...(registry && { registry }) };
+  const forms = { context, block: BLOCK, cacheElem, ...(lookup && { tables: lookup.tables }) };
+  const custom = new Set(kernels?.keys());
+  let graph = runPasses(imported, passes);
+  const encodings = tunedEncodings(graph, forms, custom, reencode);
+  if (encodings.size > 0) graph = runPasses(imported, { ...passes, encodings });
+  const plan = planModel(graph, forms, custom);
   return { imported, graph, info, plan, ...(kernels === undefined ? {} : { kernels }) };
 }
 
@@ -140,10 +142,17 @@ export function generateC(plan: Plan, machines: readonly string[], scheduling: S
   return emitC(variants, { name, needs: memoryNeeds(plan), weightsBytes, streamed: streamedRanges(plan) });
 }
 
-/** Of some machines, those whose code differs from the next one's: VBMI has nothing but the tables of `t5b`. */
-function machinesThatDiffer(machines: readonly string[], { weights }: Plan): readonly string[] {
-  const usesTables = weights.some(({ encoding }) => encoding === 't5b');
-  return usesTables ? machines : machines.filter((name) => name !== 'c:avx512vbmi');
+/** What has nothing of its own but the tables of `t5b`, beside the machine after it. */
+const VBMI = 'c:avx512vbmi';
+
+/** Of some machines, those whose code differs from the next one's. */
+function machinesThatDiffer(
+  machines: readonly string[],
+  { weights }: Plan,
+  tuned: readonly TunedSchedule[],
+): readonly string[] {
+  const differs = weights.some(({ encoding }) => encoding === 't5b') || tuned.some((t) => t.machine === VBMI);
+  return differs || machines.length === 1 ? machines : machines.filter((name) => name !== VBMI);
 }
 
 async function addNative(
@@ -200,7 +209,7 @@ async function writeContents(
     folder,
     plan,
     scheduling,
-    machinesThatDiffer(options.nativeMachines, plan),
+    machinesThatDiffer(options.nativeMachines, plan, tuned),
     signal,
   );
   let nativeFailure: unknown;

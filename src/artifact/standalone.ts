@@ -4,6 +4,7 @@ import { copyFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { LutraError } from '../common/errors.ts';
 import { VERSION } from '../common/version.ts';
+import type { TunedSchedule } from '../plan/types.ts';
 import { type Arch, machinesFor } from '../targets/c/machines.ts';
 import { HEADER } from '../targets/c/standalone/header.ts';
 import { standaloneLibrary } from '../targets/c/standalone/library.ts';
@@ -21,6 +22,8 @@ export interface StandaloneOptions {
   readonly arch: Arch | 'any';
   /** Any of these tokens ends a text. */
   readonly endTokens: readonly number[];
+  /** Schedules to take instead of kernels' defaults. */
+  readonly tuned?: readonly TunedSchedule[];
   readonly signal?: AbortSignal;
 }
 
@@ -41,10 +44,10 @@ export interface Standalone {
  */
 export async function writeStandalone(artifact: Artifact, options: StandaloneOptions): Promise<Standalone> {
   const { manifest, plan, selfTest } = artifact;
-  const { arch, output, endTokens, signal } = options;
+  const { arch, output, endTokens, tuned = [], signal } = options;
   const machines = machinesFor(arch);
   const variants = machines.map(({ name }) => name);
-  const source = generateC(plan, variants);
+  const source = generateC(plan, variants, { tuned });
   const weights = manifest.files[WEIGHTS_FILE];
   if (weights === undefined) throw new LutraError('invalid', `${artifact.path} has no ${WEIGHTS_FILE}`);
   const { name, context } = manifest;

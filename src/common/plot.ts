@@ -5,6 +5,8 @@
 
 export interface Series {
   readonly label: string;
+  /** Series of one group have one colour; without it each has its own. */
+  readonly group?: string;
   /** `low` and `high`: the spread, drawn as a whisker. */
   readonly points: readonly {
     readonly x: number;
@@ -145,7 +147,9 @@ export function linePlot({ title, subtitle, x: xLabel, y: yLabel, series, ticks 
   out.push(textAt((box.left + box.right) / 2, height - 16, xLabel, { anchor: 'middle', size: 13 }));
   out.push(textAt(box.left - 44, box.top - 12, yLabel, { size: 12 }));
   const labels: { y: number; index: number; label: string }[] = [];
-  series.forEach((one, index) => {
+  const groups = [...new Set(series.map(({ group }, i) => group ?? `${i}`))];
+  series.forEach((one, i) => {
+    const index = groups.indexOf(one.group ?? `${i}`);
     const colour = index % COLOURS.length;
     const dash = index >= COLOURS.length ? ' stroke-dasharray="6 4"' : '';
     const sorted = [...one.points].sort((a, b) => a.x - b.x);

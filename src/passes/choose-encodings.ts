@@ -130,7 +130,10 @@ function run(graph: Graph, options: PassOptions): Graph {
   const index = indexGraph(changed);
   const constants = changed.constants.map((constant) =>
     constant.encoding === undefined
-      ? { ...constant, encoding: defaultEncoding(constant, index, options) }
+      ? {
+          ...constant,
+          encoding: options.encodings?.get(constant.name) ?? defaultEncoding(constant, index, options),
+        }
       : constant,
   );
   return { ...changed, constants };

@@ -26,6 +26,8 @@ export interface PassOptions {
   readonly ternary?: TernaryEncoding;
   /** Bits of the codes that kernels look up (encoding `bit-planes`) instead of multiplying by them; default: none. */
   readonly lookup?: readonly CodeBits[];
+  /** Encodings of single constants, by name, instead of those that the rules above give them. */
+  readonly encodings?: ReadonlyMap<string, string>;
 }
 
 /** One rewrite of the whole graph. Returns the very graph it was given when there is nothing to do. */

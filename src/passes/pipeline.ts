@@ -78,11 +78,11 @@ function compare(pass: string, before: Graph, after: Graph): PassReport {
 /** Sends a graph through the passes. Throws `internal`, naming the pass, when one leaves a graph that is not valid. */
 export function runPasses(graph: Graph, options: PipelineOptions = {}): Graph {
   const { passes = PIPELINE, registry = coreOperators, verify = true, onPass } = options;
-  const { head = 'stored', ternary = 'i2', lookup = [] } = options;
+  const { head = 'stored', ternary = 'i2', lookup = [], encodings } = options;
   let current = graph;
   for (const pass of passes) {
     const before = current;
-    current = pass.run(before, { head, ternary, lookup });
+    current = pass.run(before, { head, ternary, lookup, ...(encodings && { encodings }) });
     if (verify && current !== before) {
       try {
         verifyGraph(current, registry);

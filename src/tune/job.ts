@@ -7,16 +7,23 @@ import { z } from 'zod';
 /** Shapes and schedules: fields of plain values. */
 export const plainSchema = z.record(z.string(), z.union([z.string(), z.number(), z.boolean()]));
 
+const useSchema = z.object({ op: z.string(), family: z.string(), shape: plainSchema, schedule: plainSchema });
+
+const contenderSchema = useSchema.extend({
+  /** A kernel that has to run before it every time, and whose time counts too. */
+  before: useSchema.optional(),
+});
+
+export type KernelJob = z.infer<typeof useSchema>;
+export type Contender = z.infer<typeof contenderSchema>;
+
 export const measureJobSchema = z.object({
   /** `c:avx2`, `wasm:relaxed`, ... */
   machine: z.string(),
-  op: z.string(),
-  family: z.string(),
-  shape: plainSchema,
   /** What is measured, and what it is measured against, turn by turn. */
-  schedule: plainSchema,
-  against: plainSchema,
-  /** The self-test of the kernel: seed of its inputs, and digest of what it must compute, whatever its schedule. */
+  candidate: contenderSchema,
+  against: contenderSchema,
+  /** The candidate's self-test: seed of its inputs, and digest of what it must compute, whatever its schedule. */
   test: z.object({ seed: z.int(), digest: z.string() }),
   /** Rows (tokens) of a call, and position of the first. */
   n: z.int().positive(),

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { expectKernels } from '../artifact/self-test.ts';
+import { type Alternative, alternatives } from '../kernels/alternatives.ts';
 import { kernelFor } from '../kernels/registry.ts';
 import { hasCompiler } from '../targets/c/compile.ts';
 import { C_MACHINES, runnableMachines } from '../targets/c/machines.ts';
@@ -24,10 +25,9 @@ function job(machine: string): MeasureJob {
   const [first, second = first] = kernelFor(kernel.op).schedules(kernel.shape, machineNamed(machine));
   const { seed, digest } = tests.k!;
   return {
-    ...kernel,
     machine,
-    schedule: { ...second! },
-    against: { ...first! },
+    candidate: { ...kernel, schedule: { ...second! } },
+    against: { ...kernel, schedule: { ...first! } },
     test: { seed, digest },
     n: 1,
     position: 0,
@@ -50,14 +50,40 @@ describe('measuring', async () => {
     expect(result.ratio).toBeGreaterThan(0);
   });
 
+  it.each(machines)('times another family with what it needs first, on %s', async (machine) => {
+    const shape = {
+      ...{ m: 64, k: 128, bits: 1, group: 64, activationGroup: 64, zero: 1, zeros: 'none', scales: 'f16' },
+      ...{ to: 'int8', residual: false, batch: 'one', encoding: 'code-tiles' },
+    };
+    const [mad, lut] = alternatives({ op: 'lowbit.matmul.group', family: 'mad', shape });
+    expect(lut).toMatchObject({ family: 'lut', before: { op: 'lut.tables' } });
+    const scheduled = ({ op, family, shape }: Pick<Alternative, 'op' | 'family' | 'shape'>) => ({
+      ...{ op, family, shape: { ...shape } },
+      schedule: { ...kernelFor(op, family).defaultSchedule(shape, machineNamed(machine)) },
+    });
+    const { lut: test } = expectKernels({ kernels: [{ name: 'lut', ...lut! }] }, [C_MACHINES.at(-1)!], 9);
+    const candidate = { ...scheduled(lut!), before: scheduled(lut!.before!) };
+    const result = await measure({ ...job(machine), candidate, against: scheduled(mad!), test: test! });
+    expect(result).toMatchObject({ outcome: 'ok' });
+    expect(
+      await measure({ ...job(machine), candidate: scheduled(mad!), against: candidate, test: test! }),
+    ).toMatchObject({
+      outcome: 'wrong',
+    });
+  });
+
   it('does not time what computes something else', async () => {
     const wrong = { ...job(machines[0]!), test: { ...tests.k!, digest: '0123456789abcdef' } };
     expect(await measure(wrong)).toMatchObject({ outcome: 'wrong' });
   });
 
   it('says why something cannot be measured', async () => {
-    const odd = { ...job(machines[0]!), shape: { ...kernel.shape, encoding: 'zip' } };
-    expect(await measure(odd)).toMatchObject({ outcome: 'failed', reason: expect.stringContaining('zip') });
+    const right = job(machines[0]!);
+    const candidate = { ...right.candidate, shape: { ...kernel.shape, encoding: 'zip' } };
+    expect(await measure({ ...right, candidate })).toMatchObject({
+      outcome: 'failed',
+      reason: expect.stringContaining('zip'),
+    });
     expect(await measure({ ...job(machines[0]!), machine: 'c:odd' })).toMatchObject({ outcome: 'failed' });
   });
 });

@@ -1,4 +1,4 @@
-/** Tests and times one schedule of a kernel against another, in this process. */
+/** Tests and times one way to compute a kernel against another, in this process. */
 import { type KernelCase, kernelCase } from '../artifact/kernel-case.ts';
 import { makeBuffers, resultDigest } from '../artifact/self-test.ts';
 import { LutraError } from '../common/errors.ts';
@@ -6,7 +6,8 @@ import { median } from '../common/math.ts';
 import { kernelFor } from '../kernels/registry.ts';
 import type { LoopFunction } from '../loops/ir.ts';
 import { legalize } from '../loops/legalize.ts';
-import type { MeasureJob, MeasureResult } from './job.ts';
+import type { Machine } from '../loops/machine.ts';
+import type { Contender, KernelJob, MeasureJob, MeasureResult } from './job.ts';
 import { type CompiledKernels, compileKernels, machineNamed } from './kernels.ts';
 
 /** Matrices and caches of a model come from memory: copies of them take turns, of as many bytes as this. */
@@ -14,19 +15,49 @@ const COLD_BYTES = 96 << 20;
 /** Inputs smaller than this are activations, which lie in cache. */
 const LARGE_BYTES = 1 << 20;
 const MOST_COPIES = 64;
+/** Random elements of a buffer to be timed; larger ones repeat them. */
+const RANDOM_ELEMENTS = 1 << 18;
+/** Of larger matrices, which are output heads, so many weights are timed: a row takes the time of any other. */
+const MOST_WEIGHTS = 1 << 26;
 
-function caseOf(job: MeasureJob, fn: LoopFunction, whole: boolean): KernelCase {
-  const { op, family, shape, machine, n, position, test } = job;
-  const use = { name: fn.name, op, family, shape };
-  const scheduled = new Map([[machine, fn]]);
-  const extent = { n, position, matrixRows: Infinity, comparedRows: Infinity };
-  const found = kernelCase(use, scheduled, test.seed, ...(whole ? [extent] : []));
-  if (found !== undefined) return found;
-  throw new LutraError('unsupported', `no inputs are known for the operator ${op}`);
+/** A kernel that is measured. */
+interface Built {
+  readonly use: KernelJob;
+  readonly fn: LoopFunction;
 }
 
-async function isRight(job: MeasureJob, kernels: CompiledKernels, fn: LoopFunction): Promise<boolean> {
-  const test = caseOf(job, fn, false);
+function buildKernel(name: string, use: KernelJob, machine: Machine): Built {
+  const fn = kernelFor(use.op, use.family).build(name, use.shape, use.schedule);
+  return { use, fn: legalize(fn, machine) };
+}
+
+/** What a contender runs, in order. */
+function buildContender(name: string, { before, ...use }: Contender, machine: Machine): readonly Built[] {
+  const first = before === undefined ? [] : [buildKernel(`${name}_before`, before, machine)];
+  return [...first, buildKernel(name, use, machine)];
+}
+
+/** The rows of a matrix that are timed, and how many there are in all for each of them. */
+function timedRows({ op, shape }: KernelJob): { readonly comparedRows: number; readonly ofAll: number } {
+  const [m, k] = [Number(shape.m), Number(shape.k)];
+  const comparedRows = Math.floor(MOST_WEIGHTS / k);
+  return op === 'matmul' && m > comparedRows
+    ? { comparedRows, ofAll: m / comparedRows }
+    : { comparedRows: Infinity, ofAll: 1 };
+}
+
+function caseOf(job: MeasureJob, { use, fn }: Built, whole: boolean): KernelCase {
+  const { machine, n, position, test } = job;
+  const scheduled = new Map([[machine, fn]]);
+  const extent = { n, position, matrixRows: Infinity, comparedRows: timedRows(use).comparedRows };
+  const found = kernelCase({ ...use, name: fn.name }, scheduled, test.seed, ...(whole ? [extent] : []));
+  if (found !== undefined) return found;
+  throw new LutraError('unsupported', `no inputs are known for the operator ${use.op}`);
+}
+
+async function isRight(job: MeasureJob, kernels: CompiledKernels, built: Built): Promise<boolean> {
+  const { fn } = built;
+  const test = caseOf(job, built, false);
   const inputs = makeBuffers(test);
   const buffers = kernels.allocate(inputs.map(({ length }) => length));
   for (const [i, bytes] of inputs.entries()) buffers[i]!.set(bytes);
@@ -34,24 +65,41 @@ async function isRight(job: MeasureJob, kernels: CompiledKernels, fn: LoopFuncti
   return resultDigest(test, buffers) === job.test.digest;
 }
 
-/** The buffers of one call after the other: where inputs are large, as many copies as do not fit a cache. */
-function callBuffers(test: KernelCase, kernels: CompiledKernels): readonly (readonly Uint8Array[])[] {
-  const inputs = makeBuffers(test);
-  const large = inputs.map(
-    ({ length }, i) => test.buffers[i]!.compare === undefined && length >= LARGE_BYTES,
+type Calls = readonly (readonly Uint8Array[])[];
+
+/** Memory for the buffers of one call after the other: where inputs are large, as many copies as do not fit a cache. */
+function planCalls(test: KernelCase) {
+  const capped = test.buffers.map((b) => ({ ...b, elements: Math.min(b.elements, RANDOM_ELEMENTS) }));
+  const inputs = makeBuffers({ ...test, buffers: capped });
+  const lengths = inputs.map(
+    ({ length }, i) => (length / Math.max(1, capped[i]!.elements)) * test.buffers[i]!.elements,
   );
-  const bytes = inputs.reduce((sum, { length }, i) => sum + (large[i] ? length : 0), 0);
+  const large = lengths.map((bytes, i) => test.buffers[i]!.compare === undefined && bytes >= LARGE_BYTES);
+  const bytes = lengths.reduce((sum, length, i) => sum + (large[i] ? length : 0), 0);
   const copies = bytes === 0 ? 1 : Math.min(MOST_COPIES, Math.ceil(COLD_BYTES / bytes));
-  const sizes = inputs.flatMap(({ length }, i) => Array<number>(large[i] ? copies : 1).fill(length));
-  const memory = kernels.allocate(sizes).values();
-  const perInput = inputs.map((input, i) =>
-    Array.from({ length: large[i] ? copies : 1 }, () => {
-      const own = memory.next().value!;
-      own.set(input);
-      return own;
-    }),
-  );
-  return Array.from({ length: copies }, (_, c) => perInput.map((own) => own[c % own.length]!));
+  const sizes = lengths.flatMap((length, i) => Array<number>(large[i] ? copies : 1).fill(length));
+  const fill = (memory: ArrayIterator<Uint8Array>): Calls => {
+    const perInput = inputs.map((input, i) =>
+      Array.from({ length: large[i] ? copies : 1 }, () => {
+        const own = memory.next().value!;
+        for (let at = 0; at < own.length; at += input.length) {
+          own.set(input.subarray(0, Math.min(input.length, own.length - at)), at);
+        }
+        return own;
+      }),
+    );
+    return Array.from({ length: copies }, (_, c) => perInput.map((own) => own[c % own.length]!));
+  };
+  return { sizes, fill };
+}
+
+/** The buffers of the calls of all kernels; those with equal cases share theirs. */
+function allBuffers(cases: readonly KernelCase[], kernels: CompiledKernels): readonly Calls[] {
+  const keyOf = ({ buffers }: KernelCase) => JSON.stringify(buffers);
+  const plans = new Map(cases.map((test) => [keyOf(test), planCalls(test)]));
+  const memory = kernels.allocate([...plans.values()].flatMap(({ sizes }) => sizes)).values();
+  const calls = new Map([...plans].map(([key, { fill }]) => [key, fill(memory)]));
+  return cases.map((test) => calls.get(keyOf(test))!);
 }
 
 /** Seconds the processor spent in this process. */
@@ -60,21 +108,27 @@ function cpuSeconds(): number {
   return (user + system) / 1e6;
 }
 
-async function time(job: MeasureJob, kernels: CompiledKernels, functions: readonly LoopFunction[]) {
-  const cases = functions.map((fn) => caseOf(job, fn, true));
-  const calls = callBuffers(cases[0]!, kernels);
+async function time(job: MeasureJob, kernels: CompiledKernels, contenders: readonly (readonly Built[])[]) {
+  const cases = contenders.map((parts) => parts.map((built) => caseOf(job, built, true)));
+  const calls = allBuffers(cases.flat(), kernels).values();
+  const runs = contenders.map((parts, i) =>
+    parts.map(({ fn }, p) => {
+      const { scalars, iterations } = cases[i]![p]!;
+      return { name: fn.name, scalars, end: iterations[job.machine]!, calls: calls.next().value! };
+    }),
+  );
   let next = 0;
   const secondsOfCall = async (i: number): Promise<number> => {
-    const { scalars, iterations } = cases[i]!;
     const from = cpuSeconds();
-    for (let count = 1; ; count++) {
-      const buffers = calls[next++ % calls.length]!;
-      await kernels.run(functions[i]!.name, buffers, scalars, iterations[job.machine]!);
+    for (let count = 1; ; count++, next++) {
+      for (const { name, scalars, end, calls } of runs[i]!) {
+        await kernels.run(name, calls[next % calls.length]!, scalars, end);
+      }
       const spent = cpuSeconds() - from;
       if (count > 1 && spent >= job.turnSeconds) return spent / count;
     }
   };
-  for (const i of functions.keys()) await secondsOfCall(i);
+  for (const i of contenders.keys()) await secondsOfCall(i);
   const turns: (readonly [number, number])[] = [];
   for (let turn = 0; turn < job.turns; turn++) {
     const own = await secondsOfCall(0);
@@ -84,26 +138,26 @@ async function time(job: MeasureJob, kernels: CompiledKernels, functions: readon
 }
 
 /**
- * Compiles the two schedules of a job, compares what the first computes with what it must, and only then times
+ * Compiles the two contenders of a job, compares what the first computes with what it must, and only then times
  * them in turns. Failures to build or to run are an outcome, not an error.
  */
 export async function measure(job: MeasureJob): Promise<MeasureResult> {
   let kernels: CompiledKernels | undefined;
   try {
     const machine = machineNamed(job.machine);
-    const kernel = kernelFor(job.op, job.family);
-    const functions = [job.schedule, job.against].map((schedule, i) =>
-      legalize(kernel.build(i === 0 ? 'candidate' : 'incumbent', job.shape, schedule), machine),
-    );
+    const candidate = buildContender('candidate', job.candidate, machine);
+    const incumbent = buildContender('incumbent', job.against, machine);
+    const functions = [...candidate, ...incumbent].map(({ fn }) => fn);
     kernels = await compileKernels(job.machine, functions);
-    if (!(await isRight(job, kernels, functions[0]!))) {
+    if (!(await isRight(job, kernels, candidate.at(-1)!))) {
       return { outcome: 'wrong', reason: 'its results are not those of the interpreter' };
     }
-    const turns = await time(job, kernels, functions);
+    const turns = await time(job, kernels, [candidate, incumbent]);
+    const { ofAll } = timedRows(job.candidate);
     return {
       outcome: 'ok',
-      seconds: median(turns.map(([own]) => own)),
-      againstSeconds: median(turns.map(([, against]) => against)),
+      seconds: ofAll * median(turns.map(([own]) => own)),
+      againstSeconds: ofAll * median(turns.map(([, against]) => against)),
       ratio: median(turns.map(([own, against]) => own / against)),
     };
   } catch (error) {

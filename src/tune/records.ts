@@ -139,7 +139,11 @@ export function adoptedChoices(
   for (const record of records) {
     if (record.kind !== 'adoption' || !record.adopted) continue;
     if (!machines.includes(record.machine) || record.host !== (host ?? record.host)) continue;
-    for (const choice of record.choices) byKey.set(subjectKey(choice), choice);
+    for (const choice of record.choices) {
+      // In the order of adoption: of choices of other encodings for one product, the last is the one that counts.
+      byKey.delete(subjectKey(choice));
+      byKey.set(subjectKey(choice), choice);
+    }
   }
   return [...byKey.values()];
 }

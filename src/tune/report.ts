@@ -1,7 +1,9 @@
-/** Draws a search from its records: the best time so far against the trial, for every kernel. */
+/** Draws a search from its records: the best time so far against the trial, for every kernel and family. */
 import { LutraError } from '../common/errors.ts';
 import { linePlot, type Series } from '../common/plot.ts';
+import { productKey } from '../kernels/alternatives.ts';
 import { subjectKey, type Trial, type TuneRecord } from './records.ts';
+import { variantName } from './tasks.ts';
 
 /** Lines that can be told apart. */
 const MOST_SERIES = 12;
@@ -9,28 +11,35 @@ const MOST_SERIES = 12;
 function label({ op, family, shape }: Trial): string {
   const { m, k, batch, headDim } = shape;
   const size = m === undefined ? (k ?? headDim) : `${m}x${k}`;
-  return [op, family === 'default' ? '' : family, size ?? '', batch ?? ''].filter((x) => x !== '').join(' ');
+  const name = shape.encoding === undefined ? op : variantName({ family, shape });
+  return [name, size ?? '', batch ?? ''].filter((x) => x !== '').join(' ');
 }
 
-function bestSoFar(trials: readonly Trial[]): Series['points'] {
-  let best = 1;
-  const points = [{ x: 0, y: best }];
-  trials.forEach(({ outcome, ratio }, i) => {
-    if (outcome === 'ok' && ratio !== undefined) best = Math.min(best, ratio);
-    points.push({ x: i + 1, y: best });
+/** A line for every family and encoding of a kernel, over the trials of all of them. */
+function linesOf(trials: readonly Trial[]): readonly Series[] {
+  const lines = new Map<string, { label: string; group: string; points: { x: number; y: number }[] }>();
+  trials.forEach((trial, i) => {
+    const group = variantName(trial);
+    const line = lines.get(group) ?? { label: label(trial), group, points: [] };
+    lines.set(group, line);
+    const before = line.points.at(-1)?.y ?? Infinity;
+    const y = trial.outcome === 'ok' && trial.ratio !== undefined ? Math.min(before, trial.ratio) : before;
+    if (Number.isFinite(y)) line.points.push({ x: i + 1, y });
   });
-  return points;
+  return [...lines.values()]
+    .filter(({ points }) => points.length > 0)
+    .map((line) => ({ ...line, points: [...line.points, { x: trials.length, y: line.points.at(-1)!.y }] }));
 }
 
 /**
- * An SVG of all searches of a machine (`c:avx2`, ...): one line per kernel and family, those that gained most
- * first, at most 12. Throws `usage` when there are no trials on that machine.
+ * An SVG of all searches of a machine (`c:avx2`, ...): one line per kernel and family, in the family's colour, of the
+ * kernels that gained most, at most 12 lines. Throws `usage` when there are no trials on that machine.
  */
 export function drawSearch(records: readonly TuneRecord[], machine: string): string {
   const trials = records.filter((r): r is Trial => r.kind === 'trial' && r.machine === machine);
   const groups = new Map<string, Trial[]>();
   for (const trial of trials) {
-    const key = subjectKey(trial);
+    const key = productKey(trial) ?? subjectKey(trial);
     groups.set(key, [...(groups.get(key) ?? []), trial]);
   }
   if (groups.size === 0) {
@@ -38,11 +47,16 @@ export function drawSearch(records: readonly TuneRecord[], machine: string): str
       hint: `There are some on ${[...new Set(records.map((r) => r.machine))].join(', ') || 'no machine'}.`,
     });
   }
+  const least = (lines: readonly Series[]) => Math.min(...lines.map(({ points }) => points.at(-1)!.y));
   const series = [...groups.values()]
-    .map((own) => ({ label: label(own[0]!), points: bestSoFar(own) }))
-    .sort((a, b) => a.points.at(-1)!.y - b.points.at(-1)!.y)
+    .map(linesOf)
+    .sort((a, b) => least(a) - least(b))
+    .flat()
     .slice(0, MOST_SERIES);
-  const longest = Math.max(...series.map(({ points }) => points.length - 1));
+  if (series.length === 0) {
+    throw new LutraError('usage', `all trials on ${machine} failed`, { hint: 'The records say how.' });
+  }
+  const longest = Math.max(...series.flatMap(({ points }) => points.map(({ x }) => x)));
   return linePlot({
     title: `Tuning on ${machine}`,
     subtitle: `${trials.length} trials, ${trials.filter((t) => t.outcome !== 'ok').length} of them failed`,

@@ -31,11 +31,14 @@ export interface Search {
   best(): { readonly index: number; readonly ratio: number };
 }
 
-/** Searches a space whose schedule 0 is the default. `seed` fixes every choice. */
-export function startSearch(space: Space, seed: number): Search {
+/**
+ * Searches a space whose schedule 0 is the default, beginning with the schedules `starts`. `seed` fixes every choice.
+ */
+export function startSearch(space: Space, seed: number, starts: readonly number[] = []): Search {
   const random = randomUniform(seed);
   const features = featuresOf(space);
   const order = shuffled(space.length, seed).filter((i) => i !== 0);
+  const first = [...starts, ...order];
   const ratios = new Map<number, number | undefined>([[0, 1]]);
   let best = { index: 0, ratio: 1 };
   let stale = 0;
@@ -85,7 +88,7 @@ export function startSearch(space: Space, seed: number): Search {
   return {
     next() {
       if (ratios.size >= space.length || stale >= patience) return undefined;
-      if (ratios.size < FIRST) return order.find(isOpen);
+      if (ratios.size < FIRST + starts.length) return first.find(isOpen);
       return random() < RANDOM_SHARE ? pickRandom() : promising();
     },
     report(index, ratio) {

@@ -1,11 +1,12 @@
 /** Finds schedules for the kernels of a plan, within a budget, and records everything it tries. */
 import { LutraError } from '../common/errors.ts';
+import { sameSchedule } from '../kernels/kernel.ts';
 import type { TunedSchedule } from '../plan/types.ts';
-import type { MeasureJob, MeasureResult } from './job.ts';
+import { type Best, decide, type Found } from './decide.ts';
+import type { Contender, MeasureJob, MeasureResult } from './job.ts';
 import { type RecordFile, subjectKey, type Trial } from './records.ts';
 import { startSearch } from './search.ts';
-import { indexIn } from './space.ts';
-import type { TuneTask } from './tasks.ts';
+import { type TuneTask, variantName } from './tasks.ts';
 
 export interface TuneLimits {
   /** Schedules tried per kernel at most. */
@@ -23,8 +24,10 @@ export interface TuneProgress {
   readonly kernels: number;
   readonly trials: number;
   readonly space: number;
-  /** Best time so far, relative to the default's. */
+  /** Best time so far, relative to the default's, */
   readonly best: number;
+  /** and by which family and encoding, where there are several. */
+  readonly variant?: string;
 }
 
 export interface TuneContext {
@@ -43,45 +46,54 @@ export interface TuneContext {
 const SEED = 1;
 const TURNS = { first: 5, confirming: 11 };
 const TURN_SECONDS = 0.02;
-/** Schedules that are measured again, longer, before one of them is chosen: luck looks like speed. */
+/** Schedules of a variant that are measured again, longer, before one of them is chosen: luck looks like speed. */
 const FINALISTS = 3;
-/** A choice has to be this much faster than the default. */
+/** A schedule has to be this much faster than the default. */
 const WORTHWHILE = 0.98;
+/** Of other variants, those are measured again that are not this much slower than the best. */
+const NEAR = 1.05;
 
 function trialOf(task: TuneTask, host: string, index: number, result: MeasureResult): Trial {
-  const base = { kind: 'trial', ...task.subject, host, schedule: { ...task.space[index]! } } as const;
-  if (result.outcome !== 'ok') return { ...base, shape: { ...task.subject.shape }, ...result };
+  const { variant, schedule } = task.choices[index]!;
+  const base = { kind: 'trial', ...task.variants[variant]!.subject, host, schedule } as const;
+  if (result.outcome !== 'ok') return { ...base, ...result };
   const { outcome, seconds, againstSeconds, ratio } = result;
-  return {
-    ...base,
-    shape: { ...task.subject.shape },
-    outcome,
-    seconds,
-    defaultSeconds: againstSeconds,
-    ratio,
-  };
+  return { ...base, outcome, seconds, defaultSeconds: againstSeconds, ratio };
 }
 
 /** What earlier runs on this host found out about a task. */
 function known(task: TuneTask, { host, records }: TuneContext): ReadonlyMap<number, number | undefined> {
-  const key = subjectKey(task.subject);
+  const variants = new Map(task.variants.map(({ subject }, i) => [subjectKey(subject), i]));
   const found = new Map<number, number | undefined>();
   for (const record of records.records) {
-    if (record.kind !== 'trial' || record.host !== host || subjectKey(record) !== key) continue;
-    const index = indexIn(task.space, record.schedule);
+    if (record.kind !== 'trial' || record.host !== host) continue;
+    const variant = variants.get(subjectKey(record));
+    if (variant === undefined) continue;
+    const index = task.choices.findIndex(
+      (choice) => choice.variant === variant && sameSchedule(choice.schedule, record.schedule),
+    );
     if (index > 0) found.set(index, record.outcome === 'ok' ? record.ratio : undefined);
   }
   return found;
+}
+
+function contenderOf({ choices, variants }: TuneTask, index: number): Contender {
+  const { variant, schedule } = choices[index]!;
+  const { subject, before } = variants[variant]!;
+  const { op, family, shape } = subject;
+  return { op, family, shape, schedule, ...(before && { before }) };
 }
 
 async function tuneKernel(
   task: TuneTask,
   context: TuneContext,
   deadline: number,
-  report: (trials: number, best: number) => void,
-): Promise<TunedSchedule | undefined> {
+  report: (trials: number, best: { readonly index: number; readonly ratio: number }) => void,
+): Promise<Found> {
   const { limits, signal, now = () => performance.now() / 1000 } = context;
-  const search = startSearch(task.space, SEED);
+  // Every family and encoding gets its chance: its own default is tried first.
+  const defaults = task.variants.map((_, v) => task.choices.findIndex(({ variant }) => variant === v));
+  const search = startSearch(task.space, SEED, defaults.slice(1));
   const ratios = new Map<number, number>();
   let trials = 0;
   const learn = (index: number, ratio: number | undefined) => {
@@ -89,15 +101,15 @@ async function tuneKernel(
     if (ratio === undefined) ratios.delete(index);
     else ratios.set(index, ratio);
     trials++;
-    report(trials, search.best().ratio);
+    report(trials, search.best());
   };
   const measure = async (index: number, turns: number) => {
-    const { subject, space, n, position, test } = task;
+    const { variants, choices, n, position } = task;
+    const { subject, test } = variants[choices[index]!.variant]!;
     const job: MeasureJob = {
-      ...subject,
-      shape: { ...subject.shape },
-      schedule: { ...space[index]! },
-      against: { ...space[0]! },
+      machine: subject.machine,
+      candidate: contenderOf(task, index),
+      against: contenderOf(task, 0),
       test,
       n,
       position,
@@ -115,18 +127,23 @@ async function tuneKernel(
     if (index === undefined) break;
     learn(index, await measure(index, TURNS.first));
   }
-  const finalists = [...ratios]
-    .filter(([, ratio]) => ratio < WORTHWHILE)
-    .sort((a, b) => a[1] - b[1])
-    .slice(0, FINALISTS);
-  let best: { index: number; ratio: number } | undefined;
-  for (const [index] of finalists) {
-    const ratio = await measure(index, TURNS.confirming);
-    if (ratio !== undefined && ratio < (best?.ratio ?? WORTHWHILE)) best = { index, ratio };
+  const best: Best[] = [];
+  for (const variant of task.variants.keys()) {
+    const least = Math.min(...best.map(({ ratio }) => ratio));
+    const limit = variant === 0 ? WORTHWHILE : least * NEAR;
+    const finalists = [...ratios]
+      .filter(([index, ratio]) => task.choices[index]!.variant === variant && ratio < limit)
+      .sort((a, b) => a[1] - b[1])
+      .slice(0, FINALISTS);
+    let own: Best | undefined = variant === 0 ? { variant, choice: 0, ratio: 1 } : undefined;
+    for (const [choice] of finalists) {
+      const ratio = await measure(choice, TURNS.confirming);
+      const bar = own === undefined ? Infinity : own.choice === 0 ? WORTHWHILE : own.ratio;
+      if (ratio !== undefined && ratio < bar) own = { variant, choice, ratio };
+    }
+    if (own !== undefined) best.push(own);
   }
-  return (
-    best && { ...task.subject, shape: { ...task.subject.shape }, schedule: { ...task.space[best.index]! } }
-  );
+  return { task, best };
 }
 
 /**
@@ -139,28 +156,30 @@ export async function tuneKernels(
 ): Promise<readonly TunedSchedule[]> {
   const { limits, signal, now = () => performance.now() / 1000 } = context;
   const end = now() + limits.secondsInAll;
-  const choices: TunedSchedule[] = [];
+  const found: Found[] = [];
   for (const [index, task] of tasks.entries()) {
     const share = (end - now()) / (tasks.length - index);
     if (share <= 0 || signal?.aborted) break;
-    const report = (trials: number, best: number) =>
+    const report = (trials: number, best: { readonly index: number; readonly ratio: number }) => {
+      const { variant } = task.choices[best.index]!;
       context.onProgress?.({
         kernel: task.name,
         index,
         kernels: tasks.length,
         trials,
         space: task.space.length,
-        best,
+        best: best.ratio,
+        ...(task.variants.length > 1 && { variant: variantName(task.variants[variant]!.subject) }),
       });
-    report(0, 1);
+    };
+    report(0, { index: 0, ratio: 1 });
     try {
       const deadline = now() + Math.min(share, limits.secondsPerKernel);
-      const choice = await tuneKernel(task, context, deadline, report);
-      if (choice !== undefined) choices.push(choice);
+      found.push(await tuneKernel(task, context, deadline, report));
     } catch (error) {
       if (error instanceof LutraError && error.code === 'cancelled') break;
       throw error;
     }
   }
-  return choices;
+  return decide(tasks, found);
 }

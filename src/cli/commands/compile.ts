@@ -1,37 +1,25 @@
 import { type Command, Option } from 'commander';
-import type { CacheForm } from '../../api/compile.ts';
 import { openArtifact } from '../../artifact/open.ts';
 import { LutraError } from '../../common/errors.ts';
 import type { RoundingSummary } from '../../models/info.ts';
-import type { WeightOptions } from '../../models/quantization.ts';
-import {
-  FAMILIES,
-  type Family,
-  HEAD_FORMS,
-  type HeadForm,
-  TERNARY_ENCODINGS,
-  type TernaryEncoding,
-} from '../../passes/pass.ts';
-import { codeBits, groupSize, pick } from '../arguments.ts';
+import { FAMILIES, type Family, TERNARY_ENCODINGS, type TernaryEncoding } from '../../passes/pass.ts';
+import { pick } from '../arguments.ts';
 import type { Deps } from '../deps.ts';
 import { interruptible } from '../io.ts';
 import { addModelOptions, MODEL_HELP, type ModelOptions, modelSource } from '../model-options.ts';
 import { createProgressBar } from '../progress.ts';
 import { byteSize } from '../render.ts';
+import { addFormOptions, FORM_FLAGS, type FormFlags } from '../weight-options.ts';
 
-interface CompileFlags extends ModelOptions, WeightOptions {
+interface CompileFlags extends ModelOptions, FormFlags {
   readonly output: string;
-  readonly head?: HeadForm;
   readonly encoding?: 'auto' | TernaryEncoding;
   readonly family?: 'auto' | Family;
-  readonly cache?: CacheForm;
   readonly records?: string;
   readonly standalone?: true;
   readonly arch?: string;
   readonly json?: true;
 }
-
-const WEIGHT_FLAGS = ['bits', 'group', 'symmetric', 'activations'] as const;
 
 /** `lutra compile MODEL -o DIR`: what is deployed. */
 export function addCompileCommand(program: Command, deps: Deps): void {
@@ -40,13 +28,7 @@ export function addCompileCommand(program: Command, deps: Deps): void {
     .description('compile a checkpoint into a folder that can be deployed')
     .argument('[model]', MODEL_HELP, 'embedded')
     .requiredOption('-o, --output <dir>', 'the folder to write');
-  addModelOptions(command)
-    .addOption(
-      new Option(
-        '--head <form>',
-        'the output head: stored, exact (same output, fewer bytes), int8, int6 or int4 (not lossless)',
-      ).choices(HEAD_FORMS),
-    )
+  addFormOptions(addModelOptions(command))
     .addOption(
       new Option(
         '--encoding <name>',
@@ -58,21 +40,6 @@ export function addCompileCommand(program: Command, deps: Deps): void {
         '--family <name>',
         'weights in groups, multiplied (mad) or looked up: lut (same output), lut-int8, lut-fast (not lossless); auto (default) takes what is faster here',
       ).choices(['auto', ...FAMILIES]),
-    )
-    .addOption(
-      new Option(
-        '--cache <type>',
-        'elements of the KV cache: f32; f16, half the size, or int8, a quarter (not lossless)',
-      ).choices(['f32', 'f16', 'int8']),
-    )
-    .option('--bits <n>', 'round weights that are floats to 1, 2, 3, 4 or 8 bits', codeBits('--bits'))
-    .option('--group <n>', 'columns that share a scale (default 128), or row: all', groupSize('--group'))
-    .option('--symmetric', 'no zero points: fewer bytes, and a larger error')
-    .addOption(
-      new Option(
-        '--activations <type>',
-        'in front of weights in groups: int16 (default, finer than f16) or int8 (faster, not lossless)',
-      ).choices(['int8', 'int16']),
     )
     .option('--standalone', 'a C project for a device without Node: library, command, weights')
     .option('--arch <name>', 'with --standalone: x64, arm64, a triple, or any (default: as this machine)')
@@ -94,7 +61,16 @@ async function compileForDevice(deps: Deps, model: string, flags: CompileFlags):
   const bar = createProgressBar(io);
   const made = await interruptible(io, (signal) =>
     deps.standalone(modelSource(model), {
-      ...pick(flags, ['output', 'threads', 'context', 'head', 'family', 'cache', 'arch', ...WEIGHT_FLAGS]),
+      ...pick(flags, [
+        'output',
+        'threads',
+        'context',
+        'encoding',
+        'family',
+        'arch',
+        'records',
+        ...FORM_FLAGS,
+      ]),
       signal,
       onProgress: bar.update,
       onWarning: bar.warn,
@@ -128,12 +104,10 @@ async function compileModel(deps: Deps, model: string, flags: CompileFlags): Pro
         'target',
         'threads',
         'context',
-        'head',
         'encoding',
         'family',
-        'cache',
         'records',
-        ...WEIGHT_FLAGS,
+        ...FORM_FLAGS,
       ]),
       signal,
       onProgress: bar.update,

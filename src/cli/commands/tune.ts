@@ -10,8 +10,9 @@ import type { Deps } from '../deps.ts';
 import { interruptible } from '../io.ts';
 import { addModelOptions, MODEL_HELP, type ModelOptions, modelSource } from '../model-options.ts';
 import { createProgressBar } from '../progress.ts';
+import { addFormOptions, FORM_FLAGS, type FormFlags } from '../weight-options.ts';
 
-interface TuneFlags extends ModelOptions {
+interface TuneFlags extends ModelOptions, FormFlags {
   readonly trials?: number;
   readonly timeout?: number;
   readonly kernelSeconds?: number;
@@ -28,7 +29,7 @@ export function addTuneCommand(program: Command, deps: Deps): void {
     .command('tune')
     .description('find the fastest schedules of a model on this machine; compile uses them from then on')
     .argument('[model]', MODEL_HELP, 'embedded');
-  addModelOptions(command)
+  addFormOptions(addModelOptions(command))
     .option('--trials <n>', 'schedules tried per kernel at most (200)', positiveInteger('--trials'))
     .option('--timeout <s>', 'seconds of one measurement at most (30)', positiveInteger('--timeout'))
     .option('--kernel-seconds <s>', 'seconds per kernel at most (300)', positiveInteger('--kernel-seconds'))
@@ -53,9 +54,10 @@ async function report({ io }: Deps, output: string, { records, target }: TuneFla
   io.out(`${output}: the searches on ${machine}\n`);
 }
 
-/** `3/7 lowbit_matmul_2560_2560_one: 12 of 54 tried, best 0.93 of the default's time` */
-function describe({ kernel, index, kernels, trials, space, best }: TuneProgress): string {
-  const tried = `${trials} of ${space - 1} tried, best ${best.toFixed(2)} of the default's time`;
+/** `3/7 lowbit_matmul_2560_2560_one: 12 of 54 tried, best 0.93 of the default's time (mad i2)` */
+function describe({ kernel, index, kernels, trials, space, best, variant }: TuneProgress): string {
+  const by = variant === undefined ? '' : ` (${variant})`;
+  const tried = `${trials} of ${space - 1} tried, best ${best.toFixed(2)} of the default's time${by}`;
   return `${index + 1}/${kernels} ${kernel}: ${tried}`;
 }
 
@@ -71,7 +73,7 @@ async function tuneModel(deps: Deps, model: string, flags: TuneFlags): Promise<v
   };
   const result = await interruptible(io, (signal) =>
     deps.tune(modelSource(model), {
-      ...pick(flags, ['target', 'threads', 'context', 'records']),
+      ...pick(flags, ['target', 'threads', 'context', 'records', ...FORM_FLAGS]),
       ...(ops === undefined ? {} : { ops: ops.split(',').map((op) => op.trim()) }),
       limits,
       signal,

@@ -1,0 +1,40 @@
+import { type Command, Option } from 'commander';
+import type { CacheForm } from '../api/compile.ts';
+import type { WeightOptions } from '../models/quantization.ts';
+import { HEAD_FORMS, type HeadForm } from '../passes/pass.ts';
+import { codeBits, groupSize } from './arguments.ts';
+
+/** What a model is made into: as its files have it, or smaller. */
+export interface FormFlags extends WeightOptions {
+  readonly head?: HeadForm;
+  readonly cache?: CacheForm;
+}
+
+/** The fields of `FormFlags`. */
+export const FORM_FLAGS = ['head', 'cache', 'bits', 'group', 'symmetric', 'activations'] as const;
+
+/** The options of commands that compile a checkpoint into a form of the user's choice. */
+export function addFormOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option(
+        '--head <form>',
+        'the output head: stored, exact (same output, fewer bytes), int8, int6 or int4 (not lossless)',
+      ).choices(HEAD_FORMS),
+    )
+    .addOption(
+      new Option(
+        '--cache <type>',
+        'elements of the KV cache: f32; f16, half the size, or int8, a quarter (not lossless)',
+      ).choices(['f32', 'f16', 'int8']),
+    )
+    .option('--bits <n>', 'round weights that are floats to 1, 2, 3, 4 or 8 bits', codeBits('--bits'))
+    .option('--group <n>', 'columns that share a scale (default 128), or row: all', groupSize('--group'))
+    .option('--symmetric', 'no zero points: fewer bytes, and a larger error')
+    .addOption(
+      new Option(
+        '--activations <type>',
+        'in front of weights in groups: int16 (default, finer than f16) or int8 (faster, not lossless)',
+      ).choices(['int8', 'int16']),
+    );
+}
