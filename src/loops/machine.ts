@@ -14,6 +14,8 @@ export interface Machine {
   readonly native: ReadonlySet<NativeOp>;
   /** Largest `aMax` that the native dot2 and dot4 take: 127 where the codes are signed bytes underneath. */
   readonly dotCodeMax: 127 | 255;
+  /** Whether its compiler may join two vectors to one where they are stored side by side, with no load between. */
+  readonly joinsStores?: boolean;
   /** Bytes of cache private to a core, for blocking. */
   readonly l1Bytes: number;
   readonly l2Bytes: number;

@@ -100,9 +100,18 @@ function lowerStore(emitter: Emitter, s: Of<'store'>): void {
   const settled = values.map((value, i) =>
     i > 0 && loadsElsewhere(emitter, value, s.buffer, targets[i]!) ? emitter.share(value) : value,
   );
-  for (const [i, value] of settled.entries()) {
-    emitter.emit({ kind: 'store', buffer: s.buffer, index: targets[i]!, value });
+  for (let i = 0; i < settled.length; i++) {
+    const next = settled[i + 1];
+    const together = i % 2 === 0 && emitter.machine.joinsStores === true;
+    if (next !== undefined && together) settled[i + 1] = withoutLoads(emitter, next);
+    emitter.emit({ kind: 'store', buffer: s.buffer, index: targets[i]!, value: settled[i]! });
   }
+}
+
+/** The value, bound to a name if it loads anything. */
+function withoutLoads(emitter: Emitter, value: Expr): Expr {
+  const loads = (e: Expr): boolean => e.kind === 'load' || operands(e).some(loads);
+  return loads(value) ? emitter.share(value) : value;
 }
 
 /** Whether a value loads other elements than those at `index` of memory that may be the buffer's. */

@@ -61,6 +61,16 @@ function pushTerm(ctx: FunctionContext, { expr, coefficient }: Term): void {
   }
 }
 
+/** What identifies the value of terms as long as their names are bound; undefined if it can change even then. */
+function identity(ctx: FunctionContext, terms: readonly Term[]): string | undefined {
+  const parts = terms.map(({ expr, coefficient }) => {
+    if (expr.kind !== 'ref') return undefined;
+    const binding = ctx.binding(expr.name);
+    return binding.kind === 'local' && !binding.mutable ? `${coefficient}*${binding.local}` : undefined;
+  });
+  return parts.includes(undefined) ? undefined : parts.join(' + ');
+}
+
 /** Pushes the value of a sum. */
 export function pushSum(ctx: FunctionContext, { terms, constant }: Linear): void {
   const [first, ...others] = terms.values();
@@ -110,7 +120,12 @@ export function pushAddress(ctx: FunctionContext, buffer: string, index: Expr, s
       }
     };
     if (depth === ctx.depth) {
-      write();
+      const rests = identity(
+        ctx,
+        group.map(({ term }) => term),
+      );
+      if (rests === undefined || (group.length === 0 && rest === 0)) write();
+      else ctx.shared(`${from} + ${rests} + ${rest}`, 'i32', write);
     } else if (group.length > 0 || rest !== 0) {
       key = [key, ...group.map((g) => `${g.term.coefficient}*${g.key}`), rest].join(' + ');
       from = ctx.hoist(depth, key, 'i32', write);

@@ -54,6 +54,8 @@ export class FunctionContext {
   readonly #pooled = new Map<string, number>();
   readonly #free: Record<ValType, number[]> = { i32: [], i64: [], f32: [], v128: [] };
   #scope: { readonly local: number; readonly type: ValType }[] = [];
+  /** Of every scope around the current point, locals with what it has computed, by what they hold. */
+  #computed: Map<string, number>[] = [new Map()];
   #loops: Loop[] = [];
   #code: Instr[] = [];
 
@@ -121,9 +123,29 @@ export class FunctionContext {
   scope(write: () => void): void {
     const outer = this.#scope;
     this.#scope = [];
+    this.#computed.push(new Map());
     write();
+    this.#computed.pop();
     for (const { local, type } of this.#scope) this.#free[type].push(local);
     this.#scope = outer;
+  }
+
+  /**
+   * Pushes what `write` pushes, computed once in a scope. `key` identifies the value, which must not change as long
+   * as the scope lasts.
+   */
+  shared(key: string, type: ValType, write: () => void): void {
+    for (const computed of this.#computed) {
+      const known = computed.get(key);
+      if (known !== undefined) {
+        this.push('local.get', known);
+        return;
+      }
+    }
+    write();
+    const local = this.local('shared', type);
+    this.#computed.at(-1)!.set(key, local);
+    this.push('local.tee', local);
   }
 
   /** Binds a name to a local of its own until the scope ends. */
@@ -163,12 +185,16 @@ export class FunctionContext {
     loop.locals.push({ local, type });
     const code = this.#code;
     const loops = this.#loops;
+    const computed = this.#computed;
     this.#code = loop.preheader;
     this.#loops = loops.slice(0, depth);
+    // What has been computed here has not been there.
+    this.#computed = [];
     this.scope(write);
     this.push('local.set', local);
     this.#code = code;
     this.#loops = loops;
+    this.#computed = computed;
     return local;
   }
 
@@ -188,7 +214,10 @@ export class FunctionContext {
     if (local === undefined) {
       local = this.#fresh('constant', 'v128');
       this.#pooled.set(key, local);
-      this.#prologue.push(['i32.const', this.#addressOf(bytes)], ['v128.load', 4, 0], ['local.set', local]);
+      const load: Instr = bytes.every((byte, i) => byte === bytes[i % 4])
+        ? ['v128.load32_splat', 2, 0]
+        : ['v128.load', 4, 0];
+      this.#prologue.push(['i32.const', this.#addressOf(bytes)], load, ['local.set', local]);
     }
     this.push('local.get', local);
   }

@@ -12,6 +12,7 @@ const COMMON = {
   // Of x86-64; others have more.
   vectorRegisters: 16,
   dotCodeMax: 127,
+  joinsStores: true,
   l1Bytes: 32 << 10,
   l2Bytes: 512 << 10,
 } as const;
