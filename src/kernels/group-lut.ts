@@ -89,7 +89,7 @@ export const groupLut: Kernel<LutShape, LutSchedule> = {
     const { method, multiply, dotRows, tokens, rowBlock, unroll } = schedule;
     if (method === 'scalar') writeLutScalar(b, p, shape);
     else if (multiplies(shape)) {
-      const unused = { few: 0, fewTokens: 1, prefetchBytes: 0 };
+      const unused = { few: 0, fewTokens: 1, prefetchBytes: 0, inPlace: false };
       writeGemm(b, p, shape, { multiply, rows: dotRows, tokens, rowBlock, unroll, ...unused });
     } else {
       b.thread('tile', rowStride(shape.m) / TILE_ROWS, (tile) => writeLutTile(b, p, shape, schedule, tile));

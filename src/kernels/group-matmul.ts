@@ -19,6 +19,7 @@ const SCALAR: GroupSchedule = {
   fewTokens: 1,
   unroll: 1,
   prefetchBytes: 0,
+  inPlace: true,
 };
 
 /** The instructions worth trying, the best guess first; eight bits are too many for all but a full dot4. */
@@ -30,14 +31,20 @@ function multiplications({ bits }: GroupShape, { native, dotCodeMax }: Machine):
   return found.length > 0 ? found : ['madd'];
 }
 
-/** Two registers of rows, from one row of tiles, which is one stream from memory. */
-function gemvSchedule(multiply: Multiply, { vectorBytes }: Machine): GroupSchedule {
+/**
+ * Two registers of rows, from one row of tiles, which is one stream from memory. With 16 registers, accumulators for
+ * each place of a field cost more than shifts save, but where there are few others; `dot4` has to wait for its own.
+ */
+function gemvSchedule(multiply: Multiply, machine: Machine, sums: number): GroupSchedule {
+  const { vectorBytes, vectorRegisters } = machine;
+  const inPlace = multiply === 'dot4' || vectorRegisters === 32 || (vectorBytes === 32 && sums === 1);
   return {
     ...SCALAR,
     multiply,
     rows: Math.min(TILE, vectorBytes / 2),
-    unroll: 32,
+    unroll: inPlace ? 32 : 16,
     prefetchBytes: vectorBytes === 64 ? 1024 : 0,
+    inPlace,
   };
 }
 
@@ -48,13 +55,16 @@ function gemmSchedule(multiply: Multiply, shape: GroupShape, machine: Machine): 
   const fits = (block: number) => block * rowStride(shape.k) * elementBytes <= machine.l2Bytes / 2;
   const blocks = [64, 32, TILE].filter((block) => block >= rows);
   const narrow = vectorBytes === 16;
+  const planes = planesOf(shape);
+  const fewTokens =
+    vectorRegisters === 32 ? 4 / planes : multiply === 'dot2' && !(narrow && planes > 1) ? 2 : 1;
   return {
-    ...gemvSchedule(multiply, machine),
+    ...gemvSchedule(multiply, machine, planes * fewTokens),
     rows,
-    tokens: (vectorRegisters === 32 ? 8 : 4) / planesOf(shape),
+    tokens: (vectorRegisters === 32 ? 8 : 4) / planes,
     rowBlock: blocks.find(fits) ?? blocks.at(-1)!,
-    few: narrow ? 3 : 6,
-    fewTokens: narrow || vectorRegisters === 16 ? 1 : 4 / planesOf(shape),
+    few: narrow || shape.bits === 3 ? 3 : fewTokens > 1 ? 8 : 6,
+    fewTokens,
     unroll: 2,
   };
 }
@@ -63,10 +73,11 @@ function schedules(shape: GroupShape, machine: Machine): readonly GroupSchedule[
   if (machine.vectorBytes === 4) return [SCALAR];
   return multiplications(shape, machine).flatMap((multiply) => {
     if (shape.batch === 'one') {
-      return variations(gemvSchedule(multiply, machine), {
+      return variations(gemvSchedule(multiply, machine, planesOf(shape)), {
         rows: [4, 8, 16].filter((rows) => rows * 4 >= machine.vectorBytes),
         unroll: [16, 64],
         prefetchBytes: [0, 1024, 4096],
+        inPlace: [true, false],
       });
     }
     const base = gemmSchedule(multiply, shape, machine);

@@ -20,7 +20,7 @@ import { widenPairs } from '../lowbit.ts';
 import { forSteps, forTiles } from '../tiles.ts';
 import { forPlaneCodes } from './bit-planes.ts';
 import { forFields, SPANS, splitPairs } from './fields.ts';
-import { joinPlanes, type VectorSchedule, writeTileRow } from './packed.ts';
+import { DOT2_COLUMNS, joinPlanes, type VectorSchedule, writeTileRow } from './packed.ts';
 import {
   columnBytes,
   type GroupParams,
@@ -93,9 +93,6 @@ function storeCodes(
     }
   }
 }
-
-/** Columns until an i16 accumulator is full: 4 columns add up to 2 * 128 * (2^bits - 1) to it. */
-const DOT2_COLUMNS: Readonly<Record<number, number>> = { 1: 512, 2: 128, 3: 64, 4: 32 };
 
 /** Dots of unpacked codes over `width` columns; `group` is where the codes of the rows begin, `x` the activations. */
 function partDots(

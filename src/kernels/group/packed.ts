@@ -53,17 +53,22 @@ interface Product {
 /** [token][plane][scale of fields] */
 type Accumulators = readonly (readonly (readonly Expr[])[])[];
 
-/**
- * Columns until an i16 accumulator is full, of codes in place: a field of the largest scale adds up to
- * 2 * 128 * (2^bits - 1) * 2^scale to it, a tile twice that, three bits four times.
- */
-const DOT2_COLUMNS: Readonly<Record<number, number>> = { 1: 256, 2: 64, 3: 64, 4: 32 };
+/** Columns until an i16 accumulator is full: 4 columns add up to 2 * 128 * (2^bits - 1) to it. */
+export const DOT2_COLUMNS: Readonly<Record<number, number>> = { 1: 512, 2: 128, 3: 64, 4: 32 };
 
-/** Adds the products of `width` columns from column `column` on, codes in place. */
+/**
+ * The same of codes in place: a field of the largest scale adds up to 2^scale times that, once in a half of a byte.
+ */
+const IN_PLACE_COLUMNS: Readonly<Record<number, number>> = { 1: 256, 2: 64, 3: 64, 4: 32 };
+
+/** The scales of fields, an accumulator for each. */
+const scalesOf = ({ bits }: GroupShape, { inPlace }: VectorSchedule) => (inPlace ? fieldScales(bits) : [0]);
+
+/** Adds the products of `width` columns from column `column` on. */
 function addSpans(product: Product, column: Expr, width: number, dots: Accumulators): void {
   const { b, p, shape, s, place, start, x } = product;
   const { columns, tiles } = SPANS[shape.bits]!;
-  const scales = fieldScales(shape.bits);
+  const scales = scalesOf(shape, s);
   const largest = (scale: number) => (2 ** shape.bits - 1) << scale;
   const unroll = Math.max(
     1,
@@ -79,7 +84,7 @@ function addSpans(product: Product, column: Expr, width: number, dots: Accumulat
       b.let('tile', b.load(p.weight, add(from, 64 * tile), 4 * place.rows)),
     );
     const first = b.let('first', add(x, at));
-    forFields(b, shape.bits, loaded, true, ({ column: inSpan, scale, codes }) => {
+    forFields(b, shape.bits, loaded, s.inPlace, ({ column: inSpan, scale, codes }) => {
       const pairs = s.multiply === 'madd' ? splitPairs(b, codes) : undefined;
       for (const t of range(place.tokens)) {
         for (const plane of range(planesOf(shape))) {
@@ -96,9 +101,10 @@ function addSpans(product: Product, column: Expr, width: number, dots: Accumulat
   });
 }
 
-/** One sum of those of fields left in place. */
-function joinScales(sums: readonly Expr[], bits: number): Expr {
-  return sums.map((sum, i) => shift('right', sum, fieldScales(bits)[i]!)).reduce((a, b) => add(a, b));
+/** One sum of those of fields of several scales. */
+function joinScales(sums: readonly Expr[], scales: readonly number[]): Expr {
+  const [first, ...others] = sums.map((sum, i) => (scales[i] === 0 ? sum : shift('right', sum, scales[i]!)));
+  return others.reduce((a, b) => add(a, b), first!);
 }
 
 /** The planes of a token together. */
@@ -113,19 +119,19 @@ function partDots(product: Product, column: Expr, width: number): readonly Expr[
     range(place.tokens).map(() =>
       range(planesOf(shape)).map(() => range(count).map(() => b.var(name, constant(type, 0)))),
     );
-  const scales = fieldScales(shape.bits).length;
+  const scales = scalesOf(shape, s);
   const wide = vector('i32', place.rows);
   if (!narrow) {
-    const dots = accumulators('dots', scales, wide);
+    const dots = accumulators('dots', scales.length, wide);
     addSpans(product, column, width, dots);
-    return dots.map((planes) => joinPlanes(planes.map((sums) => joinScales(sums, shape.bits))));
+    return dots.map((planes) => joinPlanes(planes.map((sums) => joinScales(sums, scales))));
   }
   const some = (from: Expr, columns: number) => {
-    const dots = accumulators('dots', scales, vector('i16', 2 * place.rows));
+    const dots = accumulators('dots', scales.length, vector('i16', 2 * place.rows));
     addSpans(product, from, columns, dots);
-    return dots.map((planes) => planes.map((sums) => addPairs(joinScales(sums, shape.bits))));
+    return dots.map((planes) => planes.map((sums) => addPairs(joinScales(sums, scales))));
   };
-  const most = DOT2_COLUMNS[shape.bits]!;
+  const most = (s.inPlace ? IN_PLACE_COLUMNS : DOT2_COLUMNS)[shape.bits]!;
   if (width <= most) return some(column, width).map(joinPlanes);
   const totals = accumulators('totals', 1, wide);
   const addSome = (from: Expr, columns: number) => {

@@ -41,6 +41,8 @@ export type GroupSchedule = {
   readonly unroll: number;
   /** How far ahead packed weights are prefetched; 0: not at all. */
   readonly prefetchBytes: number;
+  /** Packed codes are masked where they are in a byte, which saves shifts and takes an accumulator for each place. */
+  readonly inPlace: boolean;
 };
 
 export interface GroupParams {
