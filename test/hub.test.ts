@@ -13,8 +13,9 @@ import {
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { ggufFile, value } from '../src/checkpoint/gguf/testing.ts';
 import { openCheckpoint } from '../src/checkpoint/open.ts';
-import { type ResolveOptions, resolveModel } from '../src/checkpoint/resolve.ts';
+import { openUnfetched, type ResolveOptions, resolveModel } from '../src/checkpoint/resolve.ts';
 import { writeSafetensors } from '../src/checkpoint/write.ts';
 import { randomWord } from '../src/common/random.ts';
 import { etagOf, type FakeHub, gitBlob, type HubRepo, sha256, startHub } from './support/hub-server.ts';
@@ -710,5 +711,101 @@ describe('GGUF files', () => {
   test('safetensors come first where a model has both', async () => {
     expect(await readdir(await resolveModel('org/model', options()))).not.toContain('model.gguf');
     expect(await resolveModel('hf:org/model/model.gguf', options())).toMatch(/model\.gguf$/);
+  });
+});
+
+describe('headers alone', () => {
+  const unfetched = async () => (await openUnfetched('hf:org/model', options()))!;
+
+  /** Bytes of weights that were asked for. */
+  const asked = () =>
+    hub.log
+      .filter(({ server }) => server === 'content')
+      .reduce((sum, { headers }) => {
+        const [, begin, end] = /^bytes=(\d+)-(\d+)$/.exec(headers.range ?? '') ?? [];
+        return sum + Number(end) - Number(begin) + 1;
+      }, 0);
+
+  test.each([1, 2] as const)('say the same as a download, of %i files', async (shards) => {
+    const repo = await makeRepo(shards);
+    // A file that is larger than what is read of it at a time.
+    hub.repos.set('org/model', repo);
+    const { checkpoint, downloadBytes } = await unfetched();
+    expect(asked()).toBeLessThan(shards * TENSOR_BYTES);
+    const weightFiles = [...repo.files].filter(([name]) => /^model.*\.safetensors$/.test(name));
+    expect(downloadBytes).toBe(weightFiles.reduce((sum, [, bytes]) => sum + bytes.length, 0));
+    expect(checkpoint.path).toBe('hf:org/model');
+    const whole = await openCheckpoint(await resolveModel('org/model', options()));
+    expect(checkpoint.config).toEqual(whole.config);
+    expect([...checkpoint.tensors]).toEqual([...whole.tensors]);
+    // What is asked for comes, whether or not its first part is there already.
+    for (const name of whole.tensors.keys())
+      expect(await checkpoint.read(name)).toEqual(await whole.read(name));
+    await Promise.all([checkpoint.close(), whole.close()]);
+    // Now that the model is here, its files are taken.
+    const { checkpoint: local, downloadBytes: none } = await unfetched();
+    expect(none).toBe(0);
+    expect(local.path).toContain('snapshots');
+    await local.close();
+  });
+
+  test.each([
+    ['a connection that breaks', { breakAfter: 10 }],
+    ['a server that ignores ranges', { ignoreRange: true }],
+    ['a server out of order', { status: 503 }],
+  ])('come over %s', async (_, mishap) => {
+    let count = 0;
+    hub.mishap = ({ server }) =>
+      server === 'content' && (count++ === 0 || 'ignoreRange' in mishap) ? mishap : undefined;
+    const { checkpoint } = await unfetched();
+    expect([...checkpoint.tensors.keys()]).toEqual(['a']);
+    const bytes = await checkpoint.read('a');
+    expect(bytes[TENSOR_BYTES - 1]).toBe(randomWord(0, TENSOR_BYTES - 1) & 255);
+    await checkpoint.close();
+  });
+
+  test('are refused where they are wrong, or come from elsewhere', async () => {
+    hub.mishap = ({ server }) => (server === 'content' ? { wrongRange: true } : undefined);
+    expect(await failure(unfetched(), 'network')).toMatch(/does not send the part of model\.safetensors/);
+    hub.mishap = () => undefined;
+    const repo = hub.repos.get('org/model')!;
+    const files = new Map(repo.files).set('model.safetensors', new Uint8Array(40).fill(1));
+    hub.repos.set('org/model', { ...repo, files });
+    expect(await failure(unfetched(), 'invalid')).toMatch(
+      /hf:org\/model\/model\.safetensors: its header claims/,
+    );
+    expect(await failure(openUnfetched('hf:org/none', options()), 'not-found')).toMatch(/no model org\/none/);
+    expect(await openUnfetched(home, options())).toBeUndefined();
+  });
+
+  test('of a GGUF file', async () => {
+    const tokens = Array.from({ length: 40_000 }, (_, id) => `token number ${id}`);
+    const own = (key: string, bytes: readonly number[]) => [`llama.${key}`, bytes] as const;
+    const file = ggufFile({
+      entries: [
+        ['general.architecture', value.text('llama')],
+        ...['embedding_length', 'block_count', 'context_length', 'feed_forward_length'].map((key) =>
+          own(key, value.u32(64)),
+        ),
+        own('attention.head_count', value.u32(2)),
+        own('attention.layer_norm_rms_epsilon', value.f32(1e-5)),
+        ['tokenizer.ggml.model', value.text('gpt2')],
+        ['tokenizer.ggml.pre', value.text('qwen2')],
+        ['tokenizer.ggml.tokens', value.texts(tokens)],
+      ],
+      tensors: [{ name: 'token_embd.weight', type: 0, sizes: [64, 10_000], data: new Uint8Array(2_560_000) }],
+    });
+    hub.repos.set('org/model', {
+      commit: COMMIT,
+      files: new Map([['m.gguf', file]]),
+      large: new Set(['m.gguf']),
+    });
+    const { checkpoint, downloadBytes } = await unfetched();
+    expect(downloadBytes).toBe(file.length);
+    expect(asked()).toBeLessThan(1.3e6);
+    expect(checkpoint.path).toBe('hf:org/model/m.gguf');
+    expect(checkpoint.config).toMatchObject({ model_type: 'llama', vocab_size: 10_000 });
+    expect(await checkpoint.read('model.embed_tokens.weight')).toHaveLength(2_560_000);
+    await checkpoint.close();
   });
 });

@@ -2,12 +2,14 @@
 import { printFunction } from '../loops/print.ts';
 import type { MixedQuantization, ModelInfo, ParameterCounts, Quantization } from '../models/info.ts';
 import type { Plan } from '../plan/types.ts';
+import type { Costs } from './costs.ts';
 import { byteSize, count, table } from './render.ts';
 
 /** The facts of a model as two columns; `more` are lines of the caller's. */
 export function summaryText(
   info: ModelInfo,
   plan: Plan,
+  costs: Costs,
   more: readonly (readonly [string, string])[],
 ): string {
   const { parameters, quantization } = info;
@@ -26,7 +28,9 @@ export function summaryText(
     ['attention', `${info.heads} heads of ${info.headDim}, ${info.kvHeads} for keys and values`],
     ['vocabulary', `${info.vocab}, output head ${info.tied ? 'tied to the embedding' : 'of its own'}`],
     ['context', `${plan.options.context} of ${info.maxContext} positions`],
-    ['memory', memoryText(plan)],
+    ['memory', `${byteSize(costs.memoryBytes)}: ${memoryText(plan)}`],
+    ['disk', diskText(costs)],
+    ['speed', speedText(costs)],
     ...more,
   ]);
 }
@@ -64,6 +68,20 @@ function mixedText({ matrices, activations }: MixedQuantization): string {
   }
   const kinds = Array.from(counts, ([kind, number]) => `${number} matrices of ${kind}`);
   return `${kinds.join(', ')}; activations ${activations}`;
+}
+
+function diskText({ compiledBytes, checkpointBytes, downloadBytes }: Costs): string {
+  const compiled = `${byteSize(compiledBytes)} compiled`;
+  if (checkpointBytes === undefined) return compiled;
+  if (downloadBytes > 0) return `${byteSize(downloadBytes)} to download, then ${compiled}`;
+  return `${byteSize(checkpointBytes)} of weights here, ${compiled}`;
+}
+
+function speedText({ speed }: Costs): string {
+  if ('unknown' in speed) return `unknown: ${speed.unknown}`;
+  const { tokensPerSecond, bytesPerToken, bytesPerSecond, target, threads } = speed;
+  const rate = tokensPerSecond < 10 ? tokensPerSecond.toFixed(1) : tokensPerSecond.toFixed(0);
+  return `${rate} tokens/s here at most: ${byteSize(bytesPerToken)} a token, ${(bytesPerSecond / 1e9).toFixed(1)} GB/s with ${threads} threads (${target})`;
 }
 
 function memoryText(plan: Plan): string {

@@ -1,9 +1,10 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type FakeIo, type FakeIoOptions, fakeIo } from '../../test/support/fake-io.ts';
 import { type FakeModel, type FakeModelOptions, fakeModel } from '../../test/support/fake-model.ts';
+import { startHub } from '../../test/support/hub-server.ts';
 import { LutraError } from '../common/errors.ts';
 import { VERSION } from '../common/version.ts';
 import type { ChatMessage, GenerateOptions, LoadOptions } from '../runtime/types.ts';
@@ -442,5 +443,60 @@ describe('lutra bench', () => {
     const { code, error } = await lutra(['bench', 'm', '-p', '100', '-n', '29']);
     expect(code).toBe(2);
     expect(error).toContain('129 tokens are asked for; the context holds 128');
+  });
+});
+
+describe('inspect', () => {
+  const variables = ['LUTRA_CACHE', 'HF_ENDPOINT', 'HF_HOME'] as const;
+  const before = variables.map((name) => process.env[name]);
+  afterAll(() => {
+    for (const [i, name] of variables.entries()) {
+      if (before[i] === undefined) delete process.env[name];
+      else process.env[name] = before[i];
+    }
+  });
+
+  it('says what a model of the hub would cost, from its headers', async () => {
+    await using hub = await startHub();
+    for (const name of variables)
+      process.env[name] = name === 'HF_ENDPOINT' ? hub.endpoint : join(folder, name);
+    const read = (name: string) => new Uint8Array(readFileSync(join('models/tiny-bitnet', name)));
+    const names = ['config.json', 'generation_config.json', 'tokenizer.json', 'model.safetensors'];
+    const files = new Map(names.map((name) => [name, read(name)]));
+    const large = new Set(['model.safetensors']);
+    hub.repos.set('org/tiny', { commit: '0123456789abcdef0123456789abcdef01234567', files, large });
+
+    const json = await lutra(['inspect', 'hf:org/tiny', '--json', '--target', 'wasm:baseline'], {
+      bandwidth: 2e9,
+    });
+    expect(json).toMatchObject({ code: 0, error: '' });
+    const { costs, ...info } = JSON.parse(json.out);
+    expect(info).toMatchObject({ name: 'org/tiny', architecture: 'bitnet', layers: 6 });
+    const size = files.get('model.safetensors')!.length;
+    expect(costs.downloadBytes).toBe(size);
+    expect(costs.checkpointBytes).toBeLessThan(size);
+    expect(costs.memoryBytes).toBeGreaterThan(costs.compiledBytes);
+    const { speed } = costs;
+    expect(speed.bytesPerToken).toBeGreaterThan(0.5 * costs.compiledBytes);
+    expect(speed.bytesPerToken).toBeLessThanOrEqual(costs.compiledBytes);
+    expect(speed.bytesPerSecond).toBe(2e9 * speed.threads);
+    expect(speed.tokensPerSecond).toBeCloseTo(speed.bytesPerSecond / speed.bytesPerToken);
+    // No weights came, nor the tokenizer.
+    const content = hub.log.filter(({ path, server }) => server === 'content' || path.includes('tokenizer'));
+    expect(content.map(({ headers }) => headers.range)).toEqual(['bytes=0-262143']);
+
+    // The bandwidth is that of before; and the same folder here needs no download.
+    const local = await lutra(['inspect', 'models/tiny-bitnet', '--target', 'wasm:baseline'], {
+      bandwidth: 1,
+    });
+    expect(local.out).toMatch(/\nmemory +[\d.]+ MiB: [\d.]+ MiB weights, /);
+    expect(local.out).toMatch(/\ndisk +[\d.]+ MiB of weights here, [\d.]+ MiB compiled\n/);
+    expect(local.out).toMatch(
+      /\nspeed +\d+ tokens\/s here at most: .* GB\/s with \d+ threads \(wasm:baseline\)\n/,
+    );
+    expect(local.out).toContain(`${(speed.bytesPerSecond / 1e9).toFixed(1)} GB/s`);
+    const remote = await lutra(['inspect', 'hf:org/tiny', '--target', 'wasm:baseline']);
+    expect(remote.out).toMatch(/\ndisk +[\d.]+ MiB to download, then [\d.]+ MiB compiled\n/);
+    expect(await lutra(['inspect', 'hf:org/none'])).toMatchObject({ code: 3 });
   });
 });

@@ -1,8 +1,9 @@
 import { type Command, Option } from 'commander';
 import { generateC, planCheckpoint } from '../../artifact/build.ts';
 import { type Artifact, isArtifact, openArtifact } from '../../artifact/open.ts';
+import type { Checkpoint } from '../../checkpoint/checkpoint.ts';
 import { openCheckpoint } from '../../checkpoint/open.ts';
-import { resolveModel } from '../../checkpoint/resolve.ts';
+import { openUnfetched, resolveModel } from '../../checkpoint/resolve.ts';
 import { LutraError } from '../../common/errors.ts';
 import { drawDot } from '../../graph/draw/dot.ts';
 import { drawSvg } from '../../graph/draw/svg.ts';
@@ -13,10 +14,11 @@ import type { ModelInfo } from '../../models/info.ts';
 import { lowerProgram } from '../../plan/lower.ts';
 import type { Plan } from '../../plan/types.ts';
 import { detectHost } from '../../runtime/load.ts';
-import { checkTarget } from '../../runtime/targets.ts';
+import { checkTarget, defaultThreads } from '../../runtime/targets.ts';
 import { C_MACHINES, type CMachine, findMachine, runnableMachines } from '../../targets/c/machines.ts';
 import { emitWat } from '../../targets/wasm/emit.ts';
 import { WASM_MACHINES, type WasmMachine } from '../../targets/wasm/machines.ts';
+import { type Costs, estimateCosts } from '../costs.ts';
 import type { Deps } from '../deps.ts';
 import { planText, summaryText } from '../inspect-text.ts';
 import { interruptible } from '../io.ts';
@@ -42,6 +44,8 @@ interface Subject {
   readonly plan: Plan;
   readonly graphs?: { readonly imported: Graph; readonly fused: Graph };
   readonly artifact?: Artifact;
+  /** Bytes of the checkpoint's weights, and how many of them are still on the hub. */
+  readonly checkpoint?: { readonly bytes: number; readonly remote: number };
 }
 
 /** `lutra inspect MODEL --stage STAGE`: a model at any stage of its way. */
@@ -65,45 +69,70 @@ async function inspect(deps: Deps, model: string, flags: InspectFlags): Promise<
   }
   const subject = await openSubject(deps, modelSource(model), flags);
   const { info, plan } = subject;
-  if (flags.json && flags.stage === 'summary') deps.io.out(`${JSON.stringify(info)}\n`);
-  else if (flags.json && flags.stage === 'plan') deps.io.out(`${JSON.stringify(plan)}\n`);
+  if (flags.stage === 'summary') {
+    const costs = await costsOf(deps, subject, flags.target);
+    deps.io.out(
+      flags.json
+        ? `${JSON.stringify({ ...info, costs })}\n`
+        : summaryText(
+            info,
+            plan,
+            costs,
+            subject.artifact === undefined ? [] : artifactFacts(subject.artifact),
+          ),
+    );
+  } else if (flags.json && flags.stage === 'plan') deps.io.out(`${JSON.stringify(plan)}\n`);
   else {
-    const text = await stageText(subject, flags);
+    const text = await stageText(subject, flags.stage, flags);
     deps.io.out(flags.json ? `${JSON.stringify({ stage: flags.stage, text })}\n` : text);
   }
 }
 
-async function openSubject(deps: Deps, source: string, flags: InspectFlags): Promise<Subject> {
+/** What a model costs here: see `estimateCosts`. */
+async function costsOf(deps: Deps, { plan, checkpoint }: Subject, target = 'auto'): Promise<Costs> {
+  const machines = await chooseMachines(target);
+  const { cpu } = await detectHost();
+  const threads = defaultThreads(cpu);
   const bar = createProgressBar(deps.io);
-  const folder = await interruptible(deps.io, (signal) =>
-    resolveModel(source, {
-      signal,
-      onProgress: (done, total) => bar.update({ stage: 'download', done, total }),
-      onWarning: bar.warn,
-    }),
+  return interruptible(deps.io, (signal) =>
+    estimateCosts(plan, machines.best.name, threads, checkpoint, (name, count) =>
+      deps.bench.bandwidth(name, count, { signal, onProgress: bar.update, onWarning: bar.warn }),
+    ),
   ).finally(() => bar.clear());
+}
+
+async function openSubject(deps: Deps, source: string, flags: InspectFlags): Promise<Subject> {
+  const remote = await interruptible(deps.io, (signal) => openUnfetched(source, { signal }));
+  if (remote !== undefined) return planned(remote.checkpoint, flags, remote.downloadBytes);
+  const folder = await resolveModel(source);
   if (await isArtifact(folder)) {
     const artifact = await openArtifact(folder);
     return { info: artifact.manifest.model as unknown as ModelInfo, plan: artifact.plan, artifact };
   }
-  const checkpoint = await openCheckpoint(folder);
+  return planned(await openCheckpoint(folder), flags, 0);
+}
+
+/** Takes a checkpoint through the planner, and closes it. */
+async function planned(checkpoint: Checkpoint, flags: InspectFlags, remote: number): Promise<Subject> {
   try {
     const { info, plan, imported, graph } = planCheckpoint(checkpoint, {
       cacheElem: 'f32',
       head: 'stored',
       ...(flags.context === undefined ? {} : { context: flags.context }),
     });
-    return { info, plan, graphs: { imported, fused: graph } };
+    const bytes = [...checkpoint.tensors.values()].reduce((sum, tensor) => sum + tensor.bytes, 0);
+    return { info, plan, graphs: { imported, fused: graph }, checkpoint: { bytes, remote } };
   } finally {
     await checkpoint.close();
   }
 }
 
-async function stageText(subject: Subject, flags: InspectFlags): Promise<string> {
-  const { info, plan, graphs, artifact } = subject;
-  switch (flags.stage) {
-    case 'summary':
-      return summaryText(info, plan, artifact === undefined ? [] : artifactFacts(artifact));
+async function stageText(
+  { plan, graphs }: Subject,
+  stage: Exclude<InspectFlags['stage'], 'summary'>,
+  flags: InspectFlags,
+): Promise<string> {
+  switch (stage) {
     case 'plan':
       return planText(plan);
     case 'graph': {
