@@ -5,6 +5,8 @@
 import { z } from 'zod';
 import { LutraError } from '../common/errors.ts';
 import { alignUp } from '../common/math.ts';
+import { type AttentionShape, CHUNK } from '../kernels/attention/shape.ts';
+import { partsSize } from '../kernels/attention-parts.ts';
 import { ROW_PAD } from '../kernels/kernel.ts';
 import { TILE, tileFormat, tileRowBytes } from '../kernels/lowbit.ts';
 import { type TablesShape, tableBytes } from '../kernels/lut/tables.ts';
@@ -28,11 +30,14 @@ export interface Extent {
 function testExtent(use: KernelUse): Extent {
   // More tokens than schedules for a few take, and than their tiles hold, so that what prompts run is tested.
   const many = { 'lowbit.matmul': 13, 'lowbit.matmul.group': 7 }[use.op] ?? 5;
-  const n = use.shape.batch === 'one' ? 1 : isMatmul(use) ? many : 3;
-  return { n, position: 17, matrixRows: 512, comparedRows: 64 };
+  const one = use.shape.batch === 'one' || use.op === 'attention.parts' || use.op === 'attention.merge';
+  const n = one ? 1 : isMatmul(use) ? many : 3;
+  // Merging is little work: there it can be that of several chunks.
+  const position = use.op === 'attention.merge' ? Math.min(2 * CHUNK, Number(use.shape.context) - 1) : 17;
+  return { n, position, matrixRows: 512, comparedRows: 64 };
 }
 /** `ids` index a table of VOCABULARY rows; `halves` are 0 0 1 1 2 ...; `trits` bytes of four 2-bit codes 0 to 2, `trits5` of five in base 3; `entries` bytes below 32. */
-const FILLS = ['f32', 'f16', 'bf16', 'i32', 'i8', 'ids', 'halves', 'trits', 'trits5', 'entries'] as const;
+const FILLS = ['f32', 'f16', 'bf16', 'i32', 'i16', 'i8', 'ids', 'halves', 'trits', 'trits5', 'entries'] as const;
 export type Fill = (typeof FILLS)[number];
 
 const bufferSchema = z.object({
@@ -153,7 +158,8 @@ function sizesOf(use: KernelUse, extent: Extent): Readonly<Record<string, number
     case 'matmul.rows':
       return { x: VOCABULARY * pad(k), table: VOCABULARY * pad(k), pairs: 2 * n, out: n };
     case 'rope.store':
-    case 'attention': {
+    case 'attention':
+    case 'attention.parts': {
       const [heads, kvHeads, headDim] = [number('heads'), number('kvHeads'), number('headDim')];
       const positions = alignUp(number('context'), 16);
       return {
@@ -162,12 +168,18 @@ function sizesOf(use: KernelUse, extent: Extent): Readonly<Record<string, number
         qOut: rows(heads * headDim),
         q: rows(heads * headDim),
         out: rows(heads * headDim),
+        parts: partsSize(use.shape as unknown as AttentionShape),
         keys: kvHeads * positions * headDim,
         keyScales: kvHeads * positions,
         valueScales: kvHeads * positions,
         values: kvHeads * positions * alignUp(headDim, 16),
       };
     }
+    case 'attention.merge':
+      return {
+        parts: partsSize(use.shape as unknown as AttentionShape),
+        out: rows(number('heads') * number('headDim')),
+      };
     case 'gate.packed':
       return { gateUp: rows(2 * k), out: rows(k) };
     case 'add':

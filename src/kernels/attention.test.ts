@@ -2,7 +2,9 @@
 import { describe, expect, it } from 'vitest';
 import { widenHalves } from '../common/halves.ts';
 import { alignUp } from '../common/math.ts';
-import { attention, CHUNK } from './attention.ts';
+import { CHUNK } from './attention/shape.ts';
+import { attention } from './attention.ts';
+import { attentionMerge, attentionParts, partsSize } from './attention-parts.ts';
 import { type CacheShape, cacheParts } from './cache.ts';
 import { rowStride } from './kernel.ts';
 import { type RopeShape, ropeStore } from './rope-store.ts';
@@ -197,12 +199,14 @@ describe('rope.store', () => {
 
 function attentionOf(shape: CacheShape, { q, cache }: Stored, from: number, run = runDefault): Elements {
   const n = q.length / rowStride(shape.heads * shape.headDim);
-  const buffers = [q, ...cache, emptyRows(n, shape.heads * shape.headDim)];
-  const results = (n === 1 ? (['many', 'one'] as const) : (['many'] as const)).map(
-    (batch) => run(attention, { ...shape, batch }, buffers, [n, from]).at(-1)!,
-  );
-  expect(results.at(-1)).toEqual(results[0]);
-  return results[0]!;
+  const out = emptyRows(n, shape.heads * shape.headDim);
+  const result = run(attention, shape, [q, ...cache, out], [n, from]).at(-1)!;
+  if (n === 1) {
+    const empty = new Float32Array(partsSize(shape)).fill(Number.NaN);
+    const parts = run(attentionParts, shape, [q, ...cache, empty], [from]).at(-1)!;
+    expect(run(attentionMerge, shape, [parts, out], [from]).at(-1)).toEqual(result);
+  }
+  return result;
 }
 
 /** Scores here are sums of up to 128 products of up to 9; values are up to 3. */
@@ -302,16 +306,13 @@ describe('attention', () => {
     const windowed = { ...cacheShape(SHAPES[0]!), window: 5 };
     const { q, cache } = store(SHAPES[0]!, randomQkv(SHAPES[0]!, 35, 9), 0, undefined);
     const out = emptyRows(35, windowed.heads * windowed.headDim);
-    runSchedules(attention, { ...windowed, batch: 'many' }, [q, ...cache, out], [35, 0]);
+    runSchedules(attention, windowed, [q, ...cache, out], [35, 0]);
     for (const shape of [SHAPES[1]!, { ...SHAPES[0]!, kvHeads: 1 }, SHAPES[5]!]) {
       const { q, cache } = store(shape, randomQkv(shape, 35, 9), 0, undefined);
-      for (const [batch, n] of [
-        ['many', 35],
-        ['one', 1],
-      ] as const) {
-        const out = emptyRows(n, shape.heads * shape.headDim);
-        runSchedules(attention, { ...cacheShape(shape), batch }, [q, ...cache, out], [n, 35 - n]);
-      }
+      const out = emptyRows(35, shape.heads * shape.headDim);
+      runSchedules(attention, cacheShape(shape), [q, ...cache, out], [35, 0]);
+      const parts = new Float32Array(partsSize(shape));
+      runSchedules(attentionParts, cacheShape(shape), [q, ...cache, parts], [34]);
     }
   });
 

@@ -42,8 +42,9 @@ export function exp(b: FunctionBuilder, x: Expr): Expr {
   const n = b.let('n', sub(rounded, f(ROUNDING)));
   const r = b.let('r', sub(sub(clamped, mul(n, f(LN2_HIGH))), mul(n, f(LN2_LOW))));
   const [first, ...rest] = COEFFICIENTS;
-  const poly = rest.reduce((sum, c) => add(mul(sum, r), f(c)), f(first!));
-  const mantissa = add(add(mul(mul(poly, r), r), r), f(1));
+  // Each step is bound, so that code for parts of a wide vector takes them in turns: alone, one waits for the other.
+  const poly = rest.reduce((sum, c) => b.let('poly', add(mul(sum, r), f(c))), f(first!));
+  const mantissa = b.let('mantissa', add(add(mul(mul(poly, r), r), r), f(1)));
   // 2^n: the bits of `rounded` are 0x4B400000 + n, and the shift drops all of the first but n.
   const bits = { kind: 'i32', lanes } as const;
   const power = add(shift('left', bitcast(rounded, bits), 23), constant(bits, 127 << 23));

@@ -1,6 +1,7 @@
 import { LutraError } from '../common/errors.ts';
 import { add } from './add.ts';
 import { attention } from './attention.ts';
+import { attentionMerge, attentionParts } from './attention-parts.ts';
 import { bias } from './bias.ts';
 import { columns } from './columns.ts';
 import { embedding } from './embedding.ts';
@@ -36,6 +37,8 @@ export const KERNELS: readonly AnyKernel[] = [
   lutTables,
   ropeStore,
   attention,
+  attentionParts,
+  attentionMerge,
   gatePacked,
   add,
   bias,

@@ -34,6 +34,8 @@ interface Rows {
   /** Where their sequence's cache begins, in lines. */
   readonly cache: Expr;
   readonly skipped: Expr;
+  /** Number of their sequence. */
+  readonly sequence: Expr;
 }
 
 /**
@@ -58,6 +60,9 @@ export function buildMain(steps: readonly Step[], block: number, addresses: Addr
   const [n, count] = MAIN_SCALARS.map(({ name, kind }) => k.scalar(name, kind)) as [Expr, Expr];
   const table = (name: string, index: Expr) => k.load(buffers.get(name)!, index);
   const kept = keptValues(steps);
+  const ofSequences = new Set(
+    steps.flatMap((s) => (s.alone === true && s.rows === 'sequences' ? s.defines.map((v) => v.name) : [])),
+  );
   const logitsLines = lines(addresses.logitsStride * 4);
   const scan = addresses.scans ? k.let('scan', table('outputs', add(n, 1))) : int(0);
 
@@ -83,7 +88,11 @@ export function buildMain(steps: readonly Step[], block: number, addresses: Addr
         case 'value': {
           if (operand.name === addresses.logits) return at('logits', logitsLine);
           const first = int(lines(addresses.value(operand.name)));
-          const skipped = kept.has(operand.name) ? skippedOutputs : part.skipped;
+          const skipped = kept.has(operand.name)
+            ? skippedOutputs
+            : ofSequences.has(operand.name)
+              ? part.sequence
+              : part.skipped;
           if (skipped.kind === 'const') return at('arena', first);
           return at('arena', add(mul(skipped, lines(addresses.rowBytes(operand.name))), first));
         }
@@ -92,15 +101,17 @@ export function buildMain(steps: readonly Step[], block: number, addresses: Addr
       }
     };
     const call = (step: Step, part: Rows) => {
-      const scalars = step.scalars.map((s) => ({ n: part.n, pos: part.pos, tokens: rows })[s]);
-      const args = step.operands.map((operand) => place(operand, part));
-      const write = (kernel: StepKernel) => k.call(addresses.kernelName(kernel), args, scalars);
-      if (step.alone === true) return k.if(compare('eq', part.n, int(1)), () => write(step.kernel));
-      if (step.single === undefined) return write(step.kernel);
+      const write = (kernel: StepKernel, { operands, scalars }: Pick<Step, 'operands' | 'scalars'>) => {
+        const args = operands.map((operand) => place(operand, part));
+        const values = scalars.map((s) => ({ n: part.n, pos: part.pos, tokens: rows })[s]);
+        k.call(addresses.kernelName(kernel), args, values);
+      };
+      if (step.alone === true) return k.if(compare('eq', part.n, int(1)), () => write(step.kernel, step));
+      if (step.single === undefined) return write(step.kernel, step);
       k.if(
         compare('eq', part.n, int(1)),
-        () => write(step.single!),
-        () => write(step.kernel),
+        () => write(step.single!, step.singleArguments ?? step),
+        () => write(step.kernel, step),
       );
     };
     const forSequences = (body: (part: Rows) => void) =>
@@ -113,11 +124,11 @@ export function buildMain(steps: readonly Step[], block: number, addresses: Addr
         const own = k.let('own', sub(min(last, end), from));
         k.if(compare('lt', int(0), own), () => {
           const pos = k.let('pos', add(position, sub(from, first)));
-          body({ n: own, pos, cache, skipped: k.let('skipped', sub(from, t0)) });
+          body({ n: own, pos, cache, skipped: k.let('skipped', sub(from, t0)), sequence });
         });
       });
     const emit = (step: Step) => {
-      const whole = { pos: int(0), cache: int(0), skipped: int(0) };
+      const whole = { pos: int(0), cache: int(0), skipped: int(0), sequence: int(0) };
       if (step.rows === 'sequences') forSequences((part) => call(step, part));
       else call(step, { ...whole, n: step.rows === 'tokens' ? rows : outputs });
       k.barrier();

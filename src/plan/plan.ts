@@ -4,6 +4,7 @@ import type { Graph, TensorType } from '../graph/ir.ts';
 import { type CachePart, cacheParts } from '../kernels/cache.ts';
 import { ROW_PAD } from '../kernels/kernel.ts';
 import { LINE } from '../loops/ir.ts';
+import { MAX_SEQUENCES } from '../targets/executable.ts';
 import { type Interval, placeBuffers } from './layout.ts';
 import { buildMain } from './main.ts';
 import { keptValues, lowerGraph, type Step, type StepKernel } from './steps.ts';
@@ -37,13 +38,15 @@ function findInPlace(steps: readonly Step[], lastUse: ReadonlyMap<string, number
 function placeArena(steps: readonly Step[], block: number, logits: string) {
   const lastUse = new Map<string, number>();
   steps.forEach((step, i) => {
-    for (const operand of step.operands) if (operand.kind === 'value') lastUse.set(operand.name, i);
+    for (const { operands } of [step, step.singleArguments ?? step]) {
+      for (const operand of operands) if (operand.kind === 'value') lastUse.set(operand.name, i);
+    }
   });
   const kept = keptValues(steps);
   const alias = findInPlace(steps, lastUse);
   const intervals = new Map<string, Interval>();
   steps.forEach((step, i) => {
-    const rows = step.alone === true ? 1 : block;
+    const rows = step.alone !== true ? block : step.rows === 'sequences' ? MAX_SEQUENCES : 1;
     for (const { name, type } of step.defines) {
       if (name === logits) continue;
       const root = alias.get(name) ?? name;

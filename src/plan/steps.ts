@@ -2,6 +2,7 @@ import { LutraError } from '../common/errors.ts';
 import { alignUp } from '../common/math.ts';
 import type { Constant, Graph, Node, TensorType } from '../graph/ir.ts';
 import { codeBits } from '../graph/types.ts';
+import { partsSize } from '../kernels/attention-parts.ts';
 import { type CachePart, cacheParts } from '../kernels/cache.ts';
 import type { GroupShape } from '../kernels/group/shape.ts';
 import { ROW_PAD } from '../kernels/kernel.ts';
@@ -40,11 +41,13 @@ export interface Step {
   readonly kernel: StepKernel;
   /** A kernel that is better when there is exactly one row. */
   readonly single?: StepKernel;
+  /** The arguments of `single`, if it has others. */
+  readonly singleArguments?: Pick<Step, 'operands' | 'scalars'>;
   readonly operands: readonly Operand[];
   readonly scalars: readonly StepScalar[];
   /** Values this step defines (they are among its operands). */
   readonly defines: readonly { readonly name: string; readonly type: TensorType }[];
-  /** Of several rows it is left out; what it defines has room for one. */
+  /** Of several rows it is left out; what it defines has room for one, or for one of each sequence. */
   readonly alone?: boolean;
   /** The defined value may take the memory of this operand, if nothing reads that later. */
   readonly inPlaceOf?: string;
@@ -323,6 +326,13 @@ const attentionPacked: Lowering = (node, context) => {
   const [output] = node.outputs;
   const query = { name: `${output!.name}.query`, type: output!.type };
   const shape = { heads, kvHeads, headDim, context: positions, cacheElem };
+  const seen = { ...shape, ...window };
+  const [rows] = output!.type.shape;
+  const parts = {
+    name: `${output!.name}.parts`,
+    type: { dtype: 'f32' as const, shape: [rows!, partsSize(seen)] },
+  };
+  const value = (name: string): Operand => ({ kind: 'value', name });
   const cache = cacheParts(shape).map(([part]): Operand => ({ kind: 'cache', layer, part }));
   return [
     {
@@ -339,9 +349,18 @@ const attentionPacked: Lowering = (node, context) => {
     },
     {
       rows: 'sequences',
-      kernel: plain('attention', { ...shape, ...window, batch: 'many' }),
-      single: plain('attention', { ...shape, ...window, batch: 'one' }),
-      operands: [{ kind: 'value', name: query.name }, ...cache, { kind: 'value', name: output!.name }],
+      kernel: plain('attention.parts', seen),
+      operands: [value(query.name), ...cache, value(parts.name)],
+      scalars: ['pos'],
+      defines: [parts],
+      alone: true,
+    },
+    {
+      rows: 'sequences',
+      kernel: plain('attention', seen),
+      single: plain('attention.merge', seen),
+      operands: [value(query.name), ...cache, value(output!.name)],
+      singleArguments: { operands: [value(parts.name), value(output!.name)], scalars: ['pos'] },
       scalars: ['n', 'pos'],
       defines: [output!],
     },

@@ -57,13 +57,14 @@ describe('stepTraffic', () => {
 
   it('reads the KV cache up to the position, and writes a row to it', () => {
     const { kvHeads, headDim, heads } = shapeOf('attention') as Record<string, number>;
-    const layers = total(stepTraffic(plan, [{ tokens: 1, position: 0, logits: last }]), 'attention').calls;
+    const first = stepTraffic(plan, [{ tokens: 1, position: 0, logits: last }]);
+    const layers = total(first, 'attention.parts').calls;
     const at = (position: number, op: string) =>
       total(stepTraffic(plan, [{ tokens: 1, position, logits: last }]), op);
     const row = 2 * kvHeads! * headDim! * 4 * layers;
-    expect(at(40, 'attention').cacheBytes).toBe(41 * row);
+    expect(at(40, 'attention.parts').cacheBytes).toBe(41 * row);
     expect(at(40, 'rope.store').cacheBytes).toBe(row);
-    expect(at(40, 'attention').floatOperations).toBe(41 * 4 * heads! * headDim! * layers);
+    expect(at(40, 'attention.parts').floatOperations).toBe(41 * 4 * heads! * headDim! * layers);
   });
 
   it('looks up rows of a table instead of reading all of it', () => {
@@ -93,8 +94,8 @@ describe('stepTraffic', () => {
     );
     expect(four).toHaveLength(one.length);
     expect(total(four, 'lowbit.matmul').weightBytes).toBe(total(one, 'lowbit.matmul').weightBytes);
-    expect(total(four, 'attention').calls).toBe(4 * total(one, 'attention').calls);
-    const row = total(one, 'attention').cacheBytes / 31;
-    expect(total(four, 'attention').cacheBytes).toBe(row * (11 + 21 + 31 + 41));
+    expect(total(four, 'attention.parts').calls).toBe(4 * total(one, 'attention.parts').calls);
+    const row = total(one, 'attention.parts').cacheBytes / 31;
+    expect(total(four, 'attention.parts').cacheBytes).toBe(row * (11 + 21 + 31 + 41));
   });
 });

@@ -69,7 +69,8 @@ function amounts({ use, rows, position, regionBytes }: Call): Amounts {
         cacheBytes: 2 * rows * kv * cacheElem,
         activationBytes: 4 * rows * (2 * heads + 2 * kv),
       };
-    case 'attention': {
+    case 'attention':
+    case 'attention.parts': {
       // Token i sees position + i + 1 positions.
       const window = size(shape.window) || Number.POSITIVE_INFINITY;
       const seen = Math.min(rows * position + (rows * (rows + 1)) / 2, rows * window);
@@ -80,6 +81,8 @@ function amounts({ use, rows, position, regionBytes }: Call): Amounts {
         floatOperations: 4 * seen * heads,
       };
     }
+    case 'attention.merge':
+      return { ...base, activationBytes: 4 * rows * heads };
     case 'rmsNorm':
     case 'rmsNorm.heads':
     case 'bias':
@@ -155,7 +158,8 @@ export function stepTraffic(
         const regionBytes = views
           .filter(({ buffer }) => buffer === weights.buffer)
           .reduce((sum, { byteOffset }) => sum + (regions.get(byteOffset) ?? 0), 0);
-        const [n = 0, position = 0] = scalars;
+        const one = use.op === 'attention.parts' || use.op === 'attention.merge';
+        const [n = 0, position = 0] = one ? [1, ...scalars] : scalars;
         const call = { use, rows: use.op === 'selectOutputs' ? Math.min(rows, n) : n, position, regionBytes };
         group.push({ kernel, op: use.op, rows: call.rows, ...amounts(call) });
       },
