@@ -1,14 +1,14 @@
 import { LutraError } from '../common/errors.ts';
 import { FunctionBuilder } from '../loops/builder.ts';
 import type { Machine } from '../loops/machine.ts';
-import { TILE_ROWS } from './group/bit-planes.ts';
+import { SPAN, TILE_ROWS } from './group/bit-planes.ts';
 import { writeGemm } from './group/gemm.ts';
 import { groupParams, TILE } from './group/shape.ts';
 import { groupMatmul } from './group-matmul.ts';
 import { defaultFirst, type Kernel, rowStride } from './kernel.ts';
 import { type LutParams, writeLutTile } from './lut/gemv.ts';
 import { writeLutScalar } from './lut/scalar.ts';
-import type { LutSchedule, LutShape } from './lut/shape.ts';
+import { type LutSchedule, type LutShape, tablesExcess, tablesUnit } from './lut/shape.ts';
 
 /** Whether there are enough tokens for codes to be unpacked. */
 const multiplies = ({ batch, tables }: LutShape) => batch === 'many' && tables === 'exact';
@@ -22,6 +22,9 @@ function defaultSchedule(shape: LutShape, machine: Machine): LutSchedule {
     method: scalar && shape.tables === 'exact' ? 'scalar' : 'lookup',
     lanes,
     rows: scalar ? lanes : TILE_ROWS,
+    ...(shape.bits === 1 && shape.tables === 'int8'
+      ? { columns: 128, sums: 'averages' }
+      : { columns: SPAN, sums: 'words' }),
     prefetchBytes: 0,
     multiply: 'madd',
     dotRows: 16,
@@ -85,14 +88,19 @@ export const groupLut: Kernel<LutShape, LutSchedule> = {
     const b = new FunctionBuilder(name);
     const tables = b.buffer('tables', 'i8', 'read');
     const tableScale = shape.tables === 'exact' ? undefined : b.buffer('tableScale', 'f32', 'read');
-    const p: LutParams = { ...groupParams(b, shape), tables, ...(tableScale && { tableScale }) };
+    const p: LutParams = { ...groupParams(b, shape), tables };
     const { method, multiply, dotRows, tokens, rowBlock, unroll } = schedule;
     if (method === 'scalar') writeLutScalar(b, p, shape);
     else if (multiplies(shape)) {
       const unused = { few: 0, fewTokens: 1, prefetchBytes: 0, inPlace: false };
       writeGemm(b, p, shape, { multiply, rows: dotRows, tokens, rowBlock, unroll, ...unused });
     } else {
-      b.thread('tile', rowStride(shape.m) / TILE_ROWS, (tile) => writeLutTile(b, p, shape, schedule, tile));
+      const excess = (width: number) => tablesExcess(shape, width);
+      const rounded = tableScale && { tableScale, tableUnit: tablesUnit(shape) };
+      const sums: LutParams = { ...p, excess, ...rounded };
+      b.thread('tile', rowStride(shape.m) / TILE_ROWS, (tile) =>
+        writeLutTile(b, sums, shape, schedule, tile),
+      );
     }
     return b.build();
   },

@@ -53,8 +53,12 @@ export interface GroupParams {
   readonly weightScale: BufferRef;
   readonly residual: BufferRef | undefined;
   readonly zeros: BufferRef | undefined;
+  /** What dots of a part of so many columns have added to what they are; default 0. */
+  readonly excess?: (width: number) => number;
   /** Where dots are those of rounded tables: what half a unit of them is, for each part. See `lut/tables.ts`. */
   readonly tableScale?: BufferRef;
+  /** How many units 1 of a dot is. */
+  readonly tableUnit?: number;
   readonly out: BufferRef;
   readonly n: Expr;
 }
@@ -135,36 +139,40 @@ export interface Totals {
 type PartDots = (column: Expr, width: number) => readonly Expr[];
 
 /**
- * dot - zero * sum, in integers, as `dot` times a `factor`: where zero is half way between two codes, twice of it
- * is an integer.
+ * dot - excess - zero * sum, in integers, as `dot` times a `factor`: where zero is half way between two codes, twice of
+ * it is an integer.
  */
-function subtractZero({ zero }: GroupShape, dot: Expr, sum: Expr, zeros: Expr | undefined) {
+function subtractZero({ zero }: GroupShape, dot: Expr, excess: number, sum: Expr, zeros: Expr | undefined) {
   const { lanes } = dot.type;
-  if (zeros !== undefined) return { dot: sub(dot, mul(zeros, repeat(sum, lanes))), factor: 1 };
-  if (zero === 0) return { dot, factor: 1 };
-  if (Number.isInteger(zero)) return { dot: sub(dot, repeat(mul(sum, zero), lanes)), factor: 1 };
-  return { dot: sub(shift('left', dot, 1), repeat(mul(sum, 2 * zero), lanes)), factor: 0.5 };
+  if (zeros !== undefined) {
+    return { dot: sub(excess === 0 ? dot : sub(dot, excess), mul(zeros, repeat(sum, lanes))), factor: 1 };
+  }
+  const factor = Number.isInteger(zero) ? 1 : 0.5;
+  const whole = factor === 1 ? dot : shift('left', dot, 1);
+  const less = add(mul(sum, zero / factor), excess / factor);
+  return { dot: less.kind === 'const' && less.value === 0 ? whole : sub(whole, repeat(less, lanes)), factor };
 }
 
 /**
- * (sum of code * q) - zero * sum from the sum of tables of +q and -q: of `bits` planes these are twice the former,
- * less (2^bits - 1) * sum.
+ * ((sum of code * q) - zero * sum) * scale from the sum of tables of +q and -q: of `bits` planes these are twice the
+ * former, less (2^bits - 1) * sum. What does not depend on the row is one number of the part.
  */
 function centerTables(
   { zero, bits }: GroupShape,
   dot: Expr,
+  excess: number,
   half: Expr,
-  sum: Expr,
+  part: { readonly sum: Expr; readonly scale: Expr },
   zeros: Expr | undefined,
 ): Expr {
   const { lanes } = dot.type;
-  const scaled = mul(cast(dot, 'f32'), repeat(half, lanes));
   const middle = 2 ** bits - 1;
-  if (zeros === undefined) {
-    return add(scaled, repeat(mul(cast(sum, 'f32'), middle / 2 - zero), lanes));
-  }
+  const offset = (factor: number) => mul(mul(cast(part.sum, 'f32'), factor), part.scale);
+  const scaled = mul(cast(dot, 'f32'), repeat(half, lanes));
+  const less = mul(half, excess);
+  if (zeros === undefined) return add(scaled, repeat(sub(offset(middle / 2 - zero), less), lanes));
   const twice = cast(sub(constant(zeros.type, middle), shift('left', zeros, 1)), 'f32');
-  return add(scaled, mul(twice, repeat(mul(cast(sum, 'f32'), 0.5), lanes)));
+  return add(sub(scaled, repeat(less, lanes)), mul(twice, repeat(offset(0.5), lanes)));
 }
 
 /** The float result of some rows of a token. */
@@ -209,14 +217,16 @@ export function sumGroups(
       const from = add(at, t * partStride(shape));
       const sum = b.let('sum', b.load(p.sum, from));
       const scale = b.let('scale', b.load(p.scale, from));
+      const excess = p.excess?.(width) ?? 0;
       let product: Expr;
       if (p.tableScale === undefined) {
-        const { dot, factor } = subtractZero(shape, dots[t]!, sum, zeros);
+        const { dot, factor } = subtractZero(shape, dots[t]!, excess, sum, zeros);
         const scaled = factor === 1 ? scale : mul(scale, factor);
         product = mul(cast(dot, 'f32'), repeat(scaled, place.rows));
       } else {
-        const half = b.let('half', b.load(p.tableScale, from));
-        product = mul(centerTables(shape, dots[t]!, half, sum, zeros), repeat(scale, place.rows));
+        const unit = mul(b.load(p.tableScale, from), p.tableUnit ?? 1);
+        const half = b.let('half', mul(unit, scale));
+        product = centerTables(shape, dots[t]!, excess, half, { sum, scale }, zeros);
       }
       return {
         product: b.let('product', product),

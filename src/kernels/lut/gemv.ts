@@ -3,18 +3,15 @@ import type { BufferRef, FunctionBuilder } from '../../loops/builder.ts';
 import {
   add,
   and,
-  binary,
   bitcast,
   cast,
   concat,
-  constant,
   float,
   int,
   lookup16,
   mul,
   shift,
   slice,
-  sub,
   vector,
 } from '../../loops/expr.ts';
 import type { Expr } from '../../loops/ir.ts';
@@ -23,13 +20,8 @@ import { joinPlanes } from '../group/packed.ts';
 import { type GroupParams, laneOf, planesOf, storeResult, sumGroups } from '../group/shape.ts';
 import { rowStride } from '../kernel.ts';
 import type { LutSchedule, LutShape } from './shape.ts';
-import { BASE_BITS, BYTE_BIAS, ENTRIES, EXACT_BIAS, QUAD, tableBytes } from './tables.ts';
-
-/** Tables whose lookups are added in bytes: those of a span. */
-const QUADS = SPAN / QUAD;
-
-/** What rounding up adds on average in 3 levels of averages, in eighths of a unit of the mean of 8: a quarter a level. */
-const AVERAGE_EXCESS = 6;
+import { type Adder, adderOf } from './sums.ts';
+import { BASE_BITS, ENTRIES, QUAD, tableBytes } from './tables.ts';
 
 const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 
@@ -48,33 +40,20 @@ interface Product {
   readonly table: Expr;
 }
 
-/** Sums of bytes in 16-bit words: of whole words, odd bytes counting 256, and of odd bytes alone. */
-interface Words {
-  readonly all: Expr;
-  readonly odd: Expr;
-}
-
-/** Sums of the even bytes, and of the odd ones. */
-function splitWords({ all, odd }: Words): readonly Expr[] {
-  return [sub(all, shift('left', odd, 8)), odd];
-}
-
 /** Rows in order, of words of the even bytes and of the odd ones: see `bit-planes`. */
 function inRowOrder(even: Expr, odd: Expr): Expr {
   const units = range(even.type.lanes / 8);
   return concat(units.flatMap((u) => [slice(even, 8 * u, 8), slice(odd, 8 * u, 8)]));
 }
 
-/** Looks up a span from `from` on, in all the tables of their columns; gives `body` the table's number and bytes. */
+/** Looks up a span of a plane in all the tables of its columns; gives `body` the table's number and bytes. */
 function forLookups(
-  { b, p, shape, s, table }: Product,
+  { b, p, shape, s }: Product,
   from: Expr,
-  column: Expr,
-  tablesOffset: number,
+  tables: Expr,
   body: (kind: number, found: Expr) => void,
 ): void {
   const perQuad = shape.tables === 'exact' ? 2 : 1;
-  const first = b.let('tables', add(table, add(mul(column, (perQuad * ENTRIES) / QUAD), tablesOffset)));
   for (let line = 0; line < SPAN / LINE_COLUMNS; line++) {
     const at = add(from, TILE_ROWS * line);
     if (s.prefetchBytes > 0) b.prefetch(p.weight, add(at, s.prefetchBytes));
@@ -85,101 +64,77 @@ function forLookups(
       const index = b.let('index', and(moved, 15));
       for (let kind = 0; kind < perQuad; kind++) {
         const offset = ((2 * line + half) * perQuad + kind) * ENTRIES;
-        const entries = bitcast(b.load(p.tables, add(first, offset), ENTRIES), vector('u8', ENTRIES));
+        const entries = bitcast(b.load(p.tables, add(tables, offset), ENTRIES), vector('u8', ENTRIES));
         body(kind, b.let('found', lookup16(entries, index)));
       }
     }
   }
 }
 
-/**
- * Adds up bytes one by one; or, of `fast` tables, takes averages of neighbours, then of those, ...: a mean, rounded up
- * a little at every level. What is known at any time is in few registers.
- */
-class ByteSums {
-  readonly #b: FunctionBuilder;
-  readonly #averages: boolean;
-  /** Of bytes taken together, the latest last, and how many. */
-  readonly #pending: { readonly bytes: Expr; readonly count: number }[] = [];
-
-  constructor(b: FunctionBuilder, averages: boolean) {
-    this.#b = b;
-    this.#averages = averages;
-  }
-
-  take(bytes: Expr): void {
-    let [sum, count] = [bytes, 1];
-    const last = () => this.#pending.at(-1);
-    while (this.#averages ? last()?.count === count : last() !== undefined) {
-      const other = this.#pending.pop()!;
-      const joined = this.#averages ? binary('averageRound', other.bytes, sum) : add(other.bytes, sum);
-      sum = this.#b.let('sum', joined);
-      count += other.count;
-    }
-    this.#pending.push({ bytes: sum, count });
-  }
-
-  /** The sum, or the mean of a power of two. */
-  get(): Expr {
-    return this.#pending[0]!.bytes;
-  }
+/** Columns that `Adder` adds up at a time, of a part of `width`: a power of two that divides it. */
+function chunkOf(width: number, most: number): number {
+  let chunk = SPAN;
+  while (chunk < most && width % (2 * chunk) === 0) chunk *= 2;
+  return chunk;
 }
 
 /**
- * Sums over `width` columns of lookups of `lanes` rows by all planes of the weights, plane p counting 2^p; i32, without
+ * Sums over `width` columns of lookups of `lanes` rows by all planes of the weights, plane p counting 2^p; i32, with
  * what entries have added.
  */
 function sumPart(product: Product, start: Expr, column: Expr, width: number, tablesOffset: number): Expr {
-  const { b, shape, s } = product;
-  const { bits, tables } = shape;
-  const exact = tables === 'exact';
-  const kinds = exact ? 2 : 1;
-  const type = vector('u16', s.lanes / 2);
-  const entries = tables === 'fast' ? width / SPAN : width / QUAD;
-  const largest = (exact ? 2 ** BASE_BITS - 1 : 255) * entries;
-  // Planes add up in words, as many as these are wide enough for.
-  const most = Math.min(bits, Math.floor(Math.log2(65535 / largest + 1)));
-  const sets = range(Math.ceil(bits / most)).map((set) => ({
-    lowest: set * most,
-    words: range(kinds).map(
-      (): Words => ({
-        all: b.var('all', constant(type, 0)),
-        odd: b.var('odd', constant(type, 0)),
-      }),
-    ),
-  }));
-  b.for('span', 0, width, SPAN, (offset) => {
-    const at = b.let('at', add(column, offset));
-    const line = b.let('line', add(start, lineOfColumn(at, bits)));
-    for (let plane = 0; plane < bits; plane++) {
-      const { lowest, words } = sets[Math.floor(plane / most)]!;
-      const addBytes = (kind: number, bytes: Expr) => {
-        const { all, odd } = words[kind]!;
-        const sums = b.let('sums', bitcast(bytes, type));
-        b.set(all, add(all, shift('left', sums, plane - lowest)));
-        b.set(odd, add(odd, shift('left', shift('right', sums, 8), plane - lowest)));
-      };
-      const bytes = range(kinds).map(() => new ByteSums(b, tables === 'fast'));
-      const take = tables === 'int8' ? addBytes : (kind: number, found: Expr) => bytes[kind]!.take(found);
-      forLookups(product, add(line, plane * PLANE_BYTES), at, tablesOffset, take);
-      if (tables !== 'int8') for (const [kind, sums] of bytes.entries()) addBytes(kind, sums.get());
+  const { b, shape, s, table } = product;
+  const { bits } = shape;
+  const perQuad = shape.tables === 'exact' ? 2 : 1;
+  const adder: Adder = adderOf(b, shape.tables, s);
+  const chunk = chunkOf(width, adder.columns);
+  const line = b.let('line', add(start, lineOfColumn(column, bits)));
+  const tables = b.let('tables', add(table, add(mul(column, (perQuad * ENTRIES) / QUAD), tablesOffset)));
+
+  /** A chunk by one plane. */
+  const sumPlane = (offset: Expr, plane: number): readonly Expr[] => {
+    const sums = adder.start();
+    for (let at = 0; at < chunk; at += SPAN) {
+      const spans = add(mul(offset, (bits * PLANE_BYTES) / SPAN), (at / SPAN) * bits * PLANE_BYTES);
+      const entries = add(mul(offset, (perQuad * ENTRIES) / QUAD), (at * perQuad * ENTRIES) / QUAD);
+      const from = b.let('from', add(line, add(spans, plane * PLANE_BYTES)));
+      forLookups(product, from, b.let('entries', add(tables, entries)), sums.take);
+    }
+    return sums.get();
+  };
+  // Planes add up before bytes are split into rows, as many as there is room for.
+  const most = Math.min(bits, adder.planes(chunk / QUAD, width / chunk));
+  const sets = range(Math.ceil(bits / most)).map((set) => set * most);
+  const held = sets.map(() => adder.zeros(s.lanes).map((zero) => b.var('held', zero)));
+  const take = (to: readonly Expr[], sums: readonly Expr[], by: number) => {
+    for (const [i, sum] of sums.entries()) b.set(to[i]!, add(to[i]!, shift('left', sum, by)));
+  };
+  b.for('chunk', 0, width, chunk, (offset) => {
+    for (const [i, lowest] of sets.entries()) {
+      const planes = range(Math.min(most, bits - lowest));
+      if (adder.shifts) {
+        for (const plane of planes) take(held[i]!, sumPlane(offset, lowest + plane), plane);
+      } else {
+        let sums: readonly Expr[] | undefined;
+        for (const plane of planes.toReversed()) {
+          const twice = sums?.map((sum) => add(sum, sum));
+          const found = sumPlane(offset, lowest + plane);
+          sums = twice === undefined ? found : found.map((x, j) => b.let('sum', add(twice[j]!, x)));
+        }
+        take(held[i]!, sums!, 0);
+      }
     }
   });
-  const [even, odd] = [0, 1].map((parity) =>
-    sets
-      .flatMap(({ lowest, words }) =>
-        words.map((sums, kind) =>
-          shift('left', cast(splitWords(sums)[parity]!, 'i32'), lowest + kind * BASE_BITS),
-        ),
-      )
-      .reduce((x, y) => add(x, y)),
+  const halves = sets.flatMap((lowest, i) =>
+    adder.split(held[i]!, chunk / QUAD).map(({ even, odd }, kind) => {
+      const wide = (half: Expr) => shift('left', cast(half, 'i32'), lowest + kind * BASE_BITS);
+      return { even: wide(even), odd: wide(odd) };
+    }),
   );
-  const order = inRowOrder(b.let('even', even!), b.let('odd', odd!));
-  const planesValue = 2 ** bits - 1;
-  if (exact) return sub(order, EXACT_BIAS * entries * planesValue);
-  if (tables === 'int8') return sub(order, BYTE_BIAS * entries * planesValue);
-  const scaled = shift('left', order, 3);
-  return sub(scaled, (QUADS * BYTE_BIAS + AVERAGE_EXCESS) * entries * planesValue);
+  const sumOf = (parts: readonly Expr[]) => parts.reduce((x, y) => add(x, y));
+  const even = b.let('even', sumOf(halves.map((half) => half.even)));
+  const odd = b.let('odd', sumOf(halves.map((half) => half.odd)));
+  return inRowOrder(even, odd);
 }
 
 /** Sums of a part of all the rows. */
