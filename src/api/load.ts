@@ -43,7 +43,7 @@ export async function load(
   source: string,
   options: LoadOptions & Pick<CompileOptions, 'cache' | 'head'> = {},
 ): Promise<Model> {
-  const { target = 'auto', threads, context, maxBatch, signal, onWarning } = options;
+  const { target = 'auto', threads, context, maxBatch, hugePages, signal, onWarning } = options;
   checkTarget(target);
   checkThreads(threads);
   checkMaxBatch(maxBatch);
@@ -67,6 +67,7 @@ export async function load(
   const executable = await startArtifact(artifact, {
     ...(target === 'auto' ? {} : { target }),
     ...(threads === undefined ? {} : { threads }),
+    ...(hugePages === undefined ? {} : { hugePages }),
     ...(onWarning === undefined ? {} : { onWarning }),
     ...(signal === undefined ? {} : { signal }),
   });

@@ -19,6 +19,7 @@ export interface ModelOptions {
   readonly target?: string;
   readonly threads?: number;
   readonly context?: number;
+  readonly hugePages?: true;
 }
 
 export function addTargetOption(command: Command): Command {
@@ -43,6 +44,14 @@ export function addModelOptions(command: Command): Command {
   return addContextOption(command);
 }
 
+/** For commands that run a model to write text or to measure it. */
+export function addHugePagesOption(command: Command): Command {
+  return command.option(
+    '--huge-pages',
+    'copy weights into huge pages (native code on Linux): faster to decode, slower to load, more memory',
+  );
+}
+
 /** Loads MODEL with a progress bar; warnings go to standard error. */
 export async function loadModel(
   deps: Deps,
@@ -52,7 +61,7 @@ export async function loadModel(
   signal: AbortSignal,
 ): Promise<Model> {
   const loadOptions: LoadOptions = {
-    ...pick(options, ['target', 'threads', 'context']),
+    ...pick(options, ['target', 'threads', 'context', 'hugePages']),
     signal,
     onProgress: bar.update,
     onWarning: bar.warn,

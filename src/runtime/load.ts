@@ -1,3 +1,4 @@
+import { WEIGHTS_FILE } from '../artifact/manifest.ts';
 import { type Artifact, verifyHashes } from '../artifact/open.ts';
 import { findWrongKernels, type KernelTests, runSteps, type SelfTest } from '../artifact/self-test.ts';
 import { LutraError } from '../common/errors.ts';
@@ -6,6 +7,7 @@ import { nodePlatform } from '../platform/node.ts';
 import { detectCpu } from '../targets/cpu.ts';
 import type { Executable } from '../targets/executable.ts';
 import { detectWasmMachines } from '../targets/wasm/machines.ts';
+import { findHugePagesObstacle } from './huge-pages.ts';
 import { type Runnable, startExecutable } from './start.ts';
 import { type Candidate, candidates, defaultThreads, type Host } from './targets.ts';
 import { isVerified, rememberVerified } from './verified.ts';
@@ -81,6 +83,7 @@ export async function startArtifact(
   options: {
     readonly target?: string;
     readonly threads?: number;
+    readonly hugePages?: boolean;
     readonly onWarning?: (message: string) => void;
     readonly signal?: AbortSignal;
   },
@@ -93,11 +96,17 @@ export async function startArtifact(
     await verifyHashes(artifact, options.signal);
     await rememberVerified(path, manifest, 'files', cpu);
   }
-  const { onWarning } = options;
-  return startFirstSound(
+  const { onWarning, hugePages } = options;
+  const executable = await startFirstSound(
     chain,
     {
-      runnable: { path, needs: manifest.needs, code: manifest.code, lookups: lookupTables(plan) },
+      runnable: {
+        path,
+        needs: manifest.needs,
+        code: manifest.code,
+        lookups: lookupTables(plan),
+        ...(hugePages === undefined ? {} : { hugePages }),
+      },
       kernels: selfTest.kernels,
       steps: selfTest.steps,
     },
@@ -110,4 +119,9 @@ export async function startArtifact(
       passed: ({ machine }) => rememberVerified(path, manifest, machine, cpu),
     },
   );
+  if (hugePages && onWarning !== undefined) {
+    const obstacle = await findHugePagesObstacle(executable.target, manifest.files[WEIGHTS_FILE]?.bytes ?? 0);
+    if (obstacle !== undefined) onWarning(`no huge pages: ${obstacle}`);
+  }
+  return executable;
 }

@@ -18,6 +18,8 @@ export interface Runnable {
   readonly code: readonly CodeEntry[];
   /** Tables of the weights of which WebAssembly need not hold what no token asked for. */
   readonly lookups?: readonly LookupTable[];
+  /** Whether native code copies weights into huge pages; default: as the environment says. */
+  readonly hugePages?: boolean;
 }
 
 /** The file with a candidate's code. */
@@ -93,5 +95,6 @@ export async function startExecutable(
     machine: candidate.machine,
     needs: runnable.needs,
     threads,
+    ...(runnable.hugePages === undefined ? {} : { hugePages: runnable.hugePages }),
   });
 }

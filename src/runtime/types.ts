@@ -90,6 +90,12 @@ export interface LoadOptions {
    * tokens per second, each alone fewer; what they say stays the same.
    */
   readonly maxBatch?: number;
+  /**
+   * Native code on Linux copies the weights that every token reads into huge pages: a little faster to decode with,
+   * slower to load, and not shared among processes. Elsewhere it is noted and has no effect. Default: whether the
+   * environment has LUTRA_HUGE_PAGES=1.
+   */
+  readonly hugePages?: boolean;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: Progress) => void;
   /** Notes a person should see: a fallback to another target and why. */

@@ -11,7 +11,7 @@ export type ChildRequest =
   | {
       readonly kind: 'prepare';
       readonly source: string;
-      readonly options: Pick<LoadOptions, 'target' | 'threads' | 'context'>;
+      readonly options: Pick<LoadOptions, 'target' | 'threads' | 'context' | 'hugePages'>;
     }
   | { readonly kind: 'model'; readonly request: BenchRequest }
   | { readonly kind: 'profile'; readonly request: ProfileRequest }

@@ -12,6 +12,7 @@ export interface BenchRequest {
   readonly target?: string;
   readonly threads?: number;
   readonly context?: number;
+  readonly hugePages?: boolean;
   /** Sequences at once; rates are of all of them together. */
   readonly batch: number;
   /** Tokens of the prompt and tokens generated after it; 0 leaves that test out. */
@@ -44,7 +45,10 @@ export async function measure(
 ): Promise<BenchMeasurement> {
   const { batch, promptTokens, newTokens, repetitions } = request;
   const start = performance.now();
-  await using model = await load(request.source, pick(request, ['target', 'threads', 'context']));
+  await using model = await load(
+    request.source,
+    pick(request, ['target', 'threads', 'context', 'hugePages']),
+  );
   const loadSeconds = secondsSince(start);
   const needed = promptTokens + Math.max(newTokens, 1);
   if (needed > model.context) {

@@ -16,6 +16,7 @@ export interface ProfileRequest {
   readonly target?: string;
   readonly threads?: number;
   readonly context?: number;
+  readonly hugePages?: boolean;
   readonly promptTokens: number;
   readonly newTokens: number;
   /** Where to write the trace. */
@@ -56,7 +57,7 @@ export async function runProfile(
     );
   }
   const executable = await startArtifact(artifact, {
-    ...pick(request, ['target', 'threads']),
+    ...pick(request, ['target', 'threads', 'hugePages']),
     ...pick(hooks, ['onWarning']),
   });
   try {

@@ -7,7 +7,13 @@ import type { BenchMeasurement } from '../bench/measure.ts';
 import { renderProfile } from '../bench/render-profile.ts';
 import type { Deps } from '../deps.ts';
 import { interruptible } from '../io.ts';
-import { addContextOption, addTargetOption, MODEL_HELP, modelSource } from '../model-options.ts';
+import {
+  addContextOption,
+  addHugePagesOption,
+  addTargetOption,
+  MODEL_HELP,
+  modelSource,
+} from '../model-options.ts';
 import { createProgressBar } from '../progress.ts';
 import { byteSize, table } from '../render.ts';
 
@@ -19,6 +25,7 @@ interface BenchFlags {
   readonly repetitions: number;
   readonly target?: string;
   readonly context?: number;
+  readonly hugePages?: true;
   readonly profile?: string | true;
   readonly json?: true;
 }
@@ -65,7 +72,7 @@ export function addBenchCommand(program: Command, deps: Deps): void {
   option('-t, --threads <list>', 'thread counts, as in 1,2', threadCounts('--threads'));
   option('-b, --batch <list>', 'sequences at once, as in 1,4,16', batchSizes('--batch'), [1]);
   option('-r, --repetitions <n>', 'runs of each test', positiveInteger('--repetitions'), 5);
-  addContextOption(addTargetOption(command))
+  addHugePagesOption(addContextOption(addTargetOption(command)))
     .option(
       '--profile [file]',
       `time, bytes and bandwidth of each kernel, and a trace for ui.perfetto.dev (default: ${TRACE_FILE})`,
@@ -98,7 +105,7 @@ async function profile(deps: Deps, model: string, flags: BenchFlags, file: strin
     deps.bench.profile(
       {
         source: modelSource(model),
-        ...pick(flags, ['target', 'context']),
+        ...pick(flags, ['target', 'context', 'hugePages']),
         ...(threads === undefined ? {} : { threads }),
         promptTokens: flags.prompt,
         newTokens: flags.new,
@@ -117,7 +124,7 @@ async function measureAll(
   hooks: ChildHooks,
 ): Promise<BenchReport> {
   const options = pick(flags, ['target', 'context']);
-  await deps.bench.prepare({ source, options }, hooks);
+  await deps.bench.prepare({ source, options: { ...options, ...pick(flags, ['hugePages']) } }, hooks);
   const measured: { readonly batch: number; readonly one: BenchMeasurement }[] = [];
   const memoryBandwidth: Record<string, number> = {};
   for (const threads of flags.threads ?? [undefined]) {
@@ -125,6 +132,7 @@ async function measureAll(
       const request = {
         source,
         ...options,
+        ...pick(flags, ['hugePages']),
         ...(threads === undefined ? {} : { threads }),
         batch,
         promptTokens: flags.prompt,

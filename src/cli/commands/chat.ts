@@ -6,7 +6,13 @@ import { chat } from '../chat-loop.ts';
 import { openTerminal } from '../chat-terminal.ts';
 import type { Deps } from '../deps.ts';
 import { interruptible } from '../io.ts';
-import { addModelOptions, loadModel, MODEL_HELP, type ModelOptions } from '../model-options.ts';
+import {
+  addHugePagesOption,
+  addModelOptions,
+  loadModel,
+  MODEL_HELP,
+  type ModelOptions,
+} from '../model-options.ts';
 import { createProgressBar } from '../progress.ts';
 import { addGenerationOptions, type GenerationFlags, generateOptions } from '../sampling.ts';
 
@@ -20,7 +26,7 @@ export function addChatCommand(program: Command, deps: Deps): void {
     .command('chat')
     .description('talk with a model; /help inside lists what can be done')
     .argument('[model]', MODEL_HELP, 'embedded');
-  addGenerationOptions(addModelOptions(command))
+  addGenerationOptions(addHugePagesOption(addModelOptions(command)))
     .option('--system <text>', 'a system message before the conversation')
     .action((model: string, flags: ChatFlags) => runChat(deps, model, flags));
 }

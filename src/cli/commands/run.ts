@@ -3,7 +3,13 @@ import { LutraError } from '../../common/errors.ts';
 import type { ChatMessage } from '../../runtime/types.ts';
 import type { Deps } from '../deps.ts';
 import { interruptible } from '../io.ts';
-import { addModelOptions, loadModel, MODEL_HELP, type ModelOptions } from '../model-options.ts';
+import {
+  addHugePagesOption,
+  addModelOptions,
+  loadModel,
+  MODEL_HELP,
+  type ModelOptions,
+} from '../model-options.ts';
 import { createProgressBar } from '../progress.ts';
 import { readPrompt } from '../prompt.ts';
 import { addGenerationOptions, type GenerationFlags, generateOptions } from '../sampling.ts';
@@ -23,7 +29,7 @@ export function addRunCommand(program: Command, deps: Deps): void {
     .description('answer one prompt, given as words or on standard input')
     .argument('[model]', MODEL_HELP, 'embedded')
     .argument('[prompt...]', 'the prompt; - or nothing reads standard input');
-  addGenerationOptions(addModelOptions(command))
+  addGenerationOptions(addHugePagesOption(addModelOptions(command)))
     .option('--system <text>', 'a system message before the prompt')
     .option('--raw', 'continue the prompt as plain text, without the chat template')
     .option('--json', 'print one JSON object at the end instead of streaming')

@@ -9,7 +9,7 @@ import { detectCpu } from '../cpu.ts';
 import type { Executable } from '../executable.ts';
 import { type Compiler, compileC, findCompilers } from './compile.ts';
 import { emitC } from './emit.ts';
-import { loadNative } from './executable.ts';
+import { type LoadRequest, loadNative } from './executable.ts';
 import { runnableMachines } from './machines.ts';
 import { legalVariant, MIXER_INFO, mixer, withFolder, writeSource } from './testing.ts';
 
@@ -72,8 +72,8 @@ async function build(folder: string, program: Program, info = MIXER_INFO): Promi
 
 describe.skipIf(compiler === undefined)('a compiled program', () => {
   const program = mixer(3, 11);
-  const open = (built: Built, threads = 1, machine = best) =>
-    loadNative({ ...built, machine, needs: NEEDS, threads });
+  const open = (built: Built, threads = 1, machine = best, more: Partial<LoadRequest> = {}) =>
+    loadNative({ ...built, machine, needs: NEEDS, threads, ...more });
 
   test.each([
     ['all', 0, 2],
@@ -90,11 +90,19 @@ describe.skipIf(compiler === undefined)('a compiled program', () => {
       };
       const setting = await readFile('/sys/kernel/mm/transparent_hugepage/enabled', 'utf8').catch(() => '');
       const copies = /\[(always|madvise)\]/.test(setting);
-      for (const allowed of ['1', '0']) {
+      for (const [allowed, hugePages] of [
+        ['1', undefined],
+        ['0', undefined],
+        ['0', true],
+        ['1', false],
+      ] as const) {
         process.env.LUTRA_HUGE_PAGES = allowed;
-        const executable = await open(built, threads).finally(() => delete process.env.LUTRA_HUGE_PAGES);
+        const asked = hugePages === undefined ? {} : { hugePages };
+        const executable = await open(built, threads, best, asked);
+        expect(process.env.LUTRA_HUGE_PAGES).toBe(allowed);
+        delete process.env.LUTRA_HUGE_PAGES;
         if (process.platform === 'linux') {
-          expect(await mappings()).toBe(copies && allowed === '1' && offset === 0 ? 0 : 1);
+          expect(await mappings()).toBe(copies && (hugePages ?? allowed === '1') && offset === 0 ? 0 : 1);
         }
         expect(await native(executable)).toEqual(interpreted(program));
         await executable.close();

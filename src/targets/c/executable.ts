@@ -25,6 +25,8 @@ export interface LoadRequest {
   readonly machine: string;
   readonly needs: MemoryNeeds;
   readonly threads: number;
+  /** Copies what every step reads of the weights into huge pages, where Linux has them; default: as the environment says. */
+  readonly hugePages?: boolean;
 }
 
 /** Takes rows of padded logits apart: [rows, vocab] for each sequence. */
@@ -174,6 +176,22 @@ function checkDescription(library: NativeLibrary, { library: path, needs }: Load
   }
 }
 
+/** Where the native code looks for it when it opens a model. */
+const HUGE_PAGES = 'LUTRA_HUGE_PAGES';
+
+/** Runs what opens a model while the environment says whether to use huge pages. */
+function withHugePages<T>(wanted: boolean | undefined, open: () => T): T {
+  if (wanted === undefined) return open();
+  const before = process.env[HUGE_PAGES];
+  process.env[HUGE_PAGES] = wanted ? '1' : '0';
+  try {
+    return open();
+  } finally {
+    if (before === undefined) delete process.env[HUGE_PAGES];
+    else process.env[HUGE_PAGES] = before;
+  }
+}
+
 /**
  * Loads a library, maps the weights and starts `threads - 1` threads (the caller of a step is one more).
  * Throws `environment` when the processor lacks the machine's instructions or koffi is missing, `invalid`
@@ -195,7 +213,7 @@ export async function loadNative(request: LoadRequest): Promise<Executable> {
         hint: 'Use the target auto.',
       });
     }
-    const model = library.openModel(weights ?? '', variant, threads);
+    const model = withHugePages(request.hugePages, () => library.openModel(weights ?? '', variant, threads));
     return new NativeExecutable(library, model, request);
   } catch (error) {
     library.unload();
