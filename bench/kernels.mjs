@@ -96,7 +96,7 @@ const head = (shape, n, weightBytes) => ({
 
 const storedHead = (m, elem, n) => ({
   ...head({ m, k: 2560, elem }, n, m * 2560 * kindBytes(elem)),
-  family: 'default',
+  family: elem === 'i8' ? 'int8' : 'default',
   label: `${m} x 2560 ${elem}, ${n}`,
 });
 
@@ -168,7 +168,9 @@ function bufferBytes({ op, shape, rows }) {
         return [shape.planes * rows * pad(k), parts, parts, ...norms, table, ...rowNorms, ...outs];
       }
       const table = m * pad(k) * kindBytes(shape.elem);
-      return [rows * pad(k) * 4, table, ...(shape.elem === 'i8' ? [pad(m) * 4] : []), rows * pad(m) * 4];
+      const out = rows * pad(m) * 4;
+      if (shape.elem === 'i8') return [rows * pad(k) * 2, rows * 4, table, pad(m) * 4, out];
+      return [rows * pad(k) * 4, table, out];
     }
     case 'attention': {
       const cache = shape.kvHeads * shape.context * shape.headDim * 4;

@@ -140,7 +140,8 @@ function sizesOf(use: KernelUse, extent: Extent): Readonly<Record<string, number
       const perGroup = n * pad(pad(k) / number('group'));
       return {
         x: rows(k),
-        q: planes * rows(k),
+        q: (use.family === 'int8' ? 1 : planes) * rows(k),
+        unit: n,
         factor: perGroup,
         sum: perGroup,
         norm: rows(2),
@@ -152,6 +153,7 @@ function sizesOf(use: KernelUse, extent: Extent): Readonly<Record<string, number
       };
     }
     case 'matmul.quantize': {
+      if (use.family === 'int16') return { x: rows(k), q: rows(k), unit: n };
       const perGroup = n * pad(pad(k) / number('group'));
       return { x: rows(k), q: number('planes') * rows(k), factor: perGroup, sum: perGroup, norm: rows(2) };
     }
@@ -206,6 +208,8 @@ function fillOf({ shape }: KernelUse, { elem, name }: BufferParam): Fill {
     case 'f32':
     case 'f16':
     case 'bf16':
+      return elem;
+    case 'i16':
       return elem;
     case 'i8':
       return name === 'tables' ? 'entries' : elem;

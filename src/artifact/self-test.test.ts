@@ -14,7 +14,7 @@ const kernels: readonly KernelUse[] = [
     family: 'mad',
     shape: { m: 200, k: 100, residual: true, batch: 'many', encoding: 'i2' },
   },
-  { name: 'head', op: 'matmul', family: 'default', shape: { m: 130, k: 70, elem: 'i8' } },
+  { name: 'head', op: 'matmul', family: 'int8', shape: { m: 130, k: 70, elem: 'i8' } },
   { name: 'gate', op: 'gate.packed', family: 'default', shape: { k: 90, act: 'relu2' } },
   { name: 'rows', op: 'embedding', family: 'default', shape: { hidden: 70, elem: 'bf16' } },
 ];

@@ -45,6 +45,7 @@ const FILL_BYTES: Readonly<Record<Fill, number>> = {
   f16: 2,
   bf16: 2,
   i32: 4,
+  i16: 2,
   ids: 4,
   halves: 4,
   i8: 1,
@@ -84,6 +85,9 @@ function fillBuffer(fill: Fill, elements: number, next: () => number): Uint8Arra
       break;
     case 'entries':
       each(bytes, () => between(0, 31));
+      break;
+    case 'i16': // no more than rounded activations have
+      each(new Int16Array(bytes.buffer), () => between(-16383, 16383));
       break;
     case 'i8':
       each(bytes, () => between(-127, 127));

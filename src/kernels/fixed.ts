@@ -7,10 +7,11 @@ export type NoSchedule = Readonly<Record<never, never>>;
 export function fixedKernel<Shape>(
   op: string,
   write: (b: FunctionBuilder, shape: Shape) => void,
+  family = 'default',
 ): Kernel<Shape, NoSchedule> {
   return {
     op,
-    family: 'default',
+    family,
     defaultSchedule: () => ({}),
     schedules: () => [{}],
     build(name, shape) {

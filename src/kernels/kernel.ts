@@ -108,7 +108,9 @@ reduction has a fixed order (a fixed number of partial sums, attention in chunks
   add            {k}                               a f32 r, b f32 r, out f32 w; n
   selectOutputs  {k}                               x f32 r, outputs i32 r [n + 1], out f32 w; n
                                                    the rows i of x where outputs[i] < outputs[i + 1]
-  matmul         {m, k, elem}                      x f32 r [n, pad(k)], table elem r [m, pad(k)] (i8: + rowScale f32 r [pad(m)]),
+  matmul         {m, k, elem}                      x f32 r [n, pad(k)], table elem r [m, pad(k)], out f32 w [n, pad(m)]; n
+  matmul.quantize, int16 {k}                       x f32 r, q i16 w [n, pad(k)], unit f32 w [n]; n
+  matmul, int8   {m, k, elem: 'i8'}                q i16 r, unit f32 r, table i8 r [m, pad(k)], rowScale f32 r [pad(m)],
                                                    out f32 w [n, pad(m)]; n
   matmul.quantize {k, group, planes, norms}        x f32 r, q i8 w [n, planes*pad(k)], factor f32 w [n, pad(groups)],
                                                    sum i32 w [n, pad(groups)], (norm f32 w [n, pad(2)]); n

@@ -8,11 +8,13 @@ import { embedding } from './embedding.ts';
 import { gatePacked } from './gate-packed.ts';
 import { groupLut } from './group-lut.ts';
 import { groupMatmul } from './group-matmul.ts';
+import { groupPopcount } from './group-popcount.ts';
 import type { AnyKernel } from './kernel.ts';
 import { lowbitMatmul } from './lowbit-matmul.ts';
 import { lutTables } from './lut/tables.ts';
 import { matmul, matmulRows } from './matmul.ts';
 import { matmulGrouped } from './matmul-grouped.ts';
+import { matmulInt8, matmulQuantizeInt16 } from './matmul-int8.ts';
 import { matmulQuantize } from './matmul-quantize.ts';
 import { quantize } from './quantize.ts';
 import { quantizeGroup, rmsNormQuantizeGroup } from './quantize-group.ts';
@@ -49,7 +51,9 @@ export const KERNELS: readonly AnyKernel[] = [
   matmul,
   matmulGrouped,
   matmulQuantize,
+  matmulInt8,
   matmulRows,
+  matmulQuantizeInt16,
 ];
 
 /** The kernel of an operator, of the given family or the preferred one; throws `unsupported` if there is none. */

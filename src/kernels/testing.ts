@@ -38,7 +38,7 @@ export const MACHINES: readonly Machine[] = [
   machine('scalar', 4, []),
 ];
 
-export type Elements = Int8Array | Uint8Array | Uint16Array | Int32Array | Float32Array;
+export type Elements = Int8Array | Uint8Array | Int16Array | Uint16Array | Int32Array | Float32Array;
 
 export const bytesOf = (elements: Elements) =>
   new Uint8Array(elements.buffer, elements.byteOffset, elements.byteLength);

@@ -33,3 +33,19 @@ export function forTiles(
     if (size > 1) done = b.let('done', add(done, mul(div(sub(n, done), size), size)));
   }
 }
+
+/** `body` for tiles of rows from `from` to `to`: of `rows` while they fit, then single ones. */
+export function forRows(
+  b: FunctionBuilder,
+  from: Expr,
+  to: Expr,
+  rows: number,
+  body: (row: Expr, rows: number) => void,
+): void {
+  let done = from;
+  if (rows > 1) {
+    b.for('row', from, sub(to, rows - 1), rows, (row) => body(row, rows));
+    done = b.let('done', add(from, mul(div(sub(to, from), rows), rows)));
+  }
+  b.for('row', done, to, 1, (row) => body(row, 1));
+}

@@ -168,7 +168,8 @@ const lookupSteps: GroupSteps = (node, context, shape, q) => {
     ...(tables === 'exact' ? [] : [define('tableScale', 'f32', Math.ceil(k / activationGroup))]),
   ];
   const values = defines.map(({ name }): Operand => ({ kind: 'value', name }));
-  const kernel = (batch: string) => plain('lowbit.matmul.group', { ...shape, tables, batch }, 'lut');
+  const family = tables === 'bits' ? 'popcount' : 'lut';
+  const kernel = (batch: string) => plain('lowbit.matmul.group', { ...shape, tables, batch }, family);
   const product = simpleStep(node, context, kernel('many'), { single: kernel('one') });
   return [
     {
@@ -285,14 +286,40 @@ function groupedSteps(node: Node, table: ReturnType<typeof tableOf>, bounds: boo
 }
 
 const matmul: Lowering = (node, context) => {
+/** A matmul by rows of int8: activations first become integers of 15 bits. */
+function int8Steps(node: Node, { name, m, k }: ReturnType<typeof tableOf>): readonly Step[] {
+  const [x, out] = [node.inputs[0]!, node.outputs[0]!];
+  const [rows] = out.type.shape;
+  const define = (value: string, dtype: 'i16' | 'f32', ...shape: number[]) => ({
+    name: `${out.name}.${value}`,
+    type: { dtype, shape: [rows!, ...shape] },
+  });
+  const defines = [define('q', 'i16', k), define('unit', 'f32')];
+  const values = defines.map((value): Operand => ({ kind: 'value', name: value.name }));
+  const where = rowsOf(out.type);
+  return [
+    {
+      rows: where,
+      kernel: plain('matmul.quantize', { k }, 'int16'),
+      operands: [{ kind: 'value', name: x }, ...values],
+      scalars: ['n'],
+      defines,
+    },
+    {
+      rows: where,
+      kernel: plain('matmul', { m, k, elem: 'i8' }, 'int8'),
+      operands: [...values, weightOf(name, 0), weightOf(name, 1), { kind: 'value', name: out.name }],
+      scalars: ['n'],
+      defines: [out],
+    },
+  ];
+}
+
   const table = tableOf(node.inputs[1]!, context);
   if (groupedFormat(table.encoding) !== undefined) return groupedSteps(node, table, false);
   const { m, k } = table;
-  const int8 = table.encoding === 'int8-rows';
-  const step = simpleStep(node, context, plain('matmul', { m, k, elem: int8 ? 'i8' : table.type.dtype }));
-  const [x, weight, out] = step.operands;
-  const scales = int8 ? [weightOf(table.name, 1)] : [];
-  return [{ ...step, operands: [x!, weight!, ...scales, out!] }];
+  if (table.encoding === 'int8-rows') return int8Steps(node, table);
+  return [simpleStep(node, context, plain('matmul', { m, k, elem: table.type.dtype }))];
 };
 
 /**
