@@ -168,8 +168,7 @@ const lookupSteps: GroupSteps = (node, context, shape, q) => {
     ...(tables === 'exact' ? [] : [define('tableScale', 'f32', Math.ceil(k / activationGroup))]),
   ];
   const values = defines.map(({ name }): Operand => ({ kind: 'value', name }));
-  const family = tables === 'bits' ? 'popcount' : 'lut';
-  const kernel = (batch: string) => plain('lowbit.matmul.group', { ...shape, tables, batch }, family);
+  const kernel = (batch: string) => plain('lowbit.matmul.group', { ...shape, tables, batch }, 'lut');
   const product = simpleStep(node, context, kernel('many'), { single: kernel('one') });
   return [
     {
