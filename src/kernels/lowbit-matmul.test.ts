@@ -155,12 +155,12 @@ describe.each(ENCODINGS)('lowbit.matmul of %s', (encoding) => {
   it('does not overflow on the largest codes and activations', () => {
     for (const value of [-128, 127]) {
       const p = {
-        ...problem(3, 16, 600, 3, false),
-        q: Array(1800).fill(value),
+        ...problem(3, 16, 600, 6, false),
+        q: Array(3600).fill(value),
         trits: Array(9600).fill(1),
       };
       for (const batch of ['one', 'many'] as const) {
-        const out = runEverywhere(lowbitMatmul, shapeOf(p, batch, encoding), buffersOf(p, encoding), [3]).at(
+        const out = runEverywhere(lowbitMatmul, shapeOf(p, batch, encoding), buffersOf(p, encoding), [6]).at(
           -1,
         )!;
         expect(cropRows(out, 16)).toEqual(expected(p));

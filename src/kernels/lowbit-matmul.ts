@@ -58,16 +58,22 @@ function gemvSchedule(multiply: VectorMultiply, { vectorBytes, dotCodeMax }: Mac
   };
 }
 
-/** Accumulators of a row of tiles and token, in i32 lanes or as many bytes of i16. */
-function accumulators(multiply: VectorMultiply, encoding: string): number {
-  if (multiply !== 'dot4') return 2;
-  return tileFormat(encoding).hasLead ? 5 : 4;
+/**
+ * Tokens on packed codes in registers at a time. Two can share the masking; with `dot2`, four share shifts besides
+ * and need one accumulator each (`IN_PLACE_TOKENS`). V8 wants the registers for operands.
+ */
+function fewTokens(multiply: VectorMultiply, encoding: string, machine: Machine): number {
+  const { vectorBytes, vectorRegisters } = machine;
+  if (vectorBytes === 16) return 1;
+  if (multiply === 'dot2') return 4;
+  const accumulators = tileFormat(encoding).hasLead ? 5 : 4;
+  const perToken = accumulators * (TILE / (vectorBytes / 4));
+  return Math.max(1, Math.floor(vectorRegisters / 2 / perToken));
 }
 
 /**
  * Two registers of rows by as many tokens as accumulators fit, with room for operands. Unpacking costs as much as
- * two tokens, and a token on packed codes a little more than one on unpacked codes, unless two can share the
- * masking: that takes registers, and V8 wants those for operands.
+ * two tokens, and a token on packed codes a little more than one on unpacked codes: a fourteenth with AVX2.
  */
 function gemmSchedule(
   multiply: VectorMultiply,
@@ -78,8 +84,6 @@ function gemmSchedule(
   const rows = vectorBytes / 2;
   const fits = (block: number) => block * rowStride(k) * (multiply === 'madd' ? 2 : 1) <= machine.l2Bytes / 2;
   const blocks = [64, 32, TILE].filter((block) => block >= rows);
-  const perToken = accumulators(multiply, encoding) * (Math.min(rows, TILE) / (vectorBytes / 4));
-  const narrow = vectorBytes === 16;
   return {
     ...gemvSchedule(multiply, machine),
     unroll: 1,
@@ -87,8 +91,8 @@ function gemmSchedule(
     rows,
     tokens: vectorRegisters === 32 ? 12 : 4,
     rowBlock: blocks.find(fits) ?? blocks.at(-1)!,
-    few: narrow ? 3 : 12,
-    fewTokens: narrow ? 1 : Math.max(1, Math.floor(vectorRegisters / 2 / perToken)),
+    few: vectorBytes === 16 ? 3 : multiply === 'dot2' ? 16 : 12,
+    fewTokens: fewTokens(multiply, encoding, machine),
   };
 }
 
@@ -108,7 +112,7 @@ function schedules(shape: LowbitShape, machine: Machine): readonly LowbitSchedul
     return variations(base, {
       rows: [base.rows, 2 * base.rows].filter((rows) => rows <= base.rowBlock),
       tokens: machine.vectorRegisters === 32 ? [6, 8, 12] : [2, 3, 4, 6],
-      few: [0, 3, 12],
+      few: [0, 3, Math.max(12, base.few)],
     }).filter((schedule) => registers(schedule) < machine.vectorRegisters);
   });
 }

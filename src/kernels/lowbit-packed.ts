@@ -135,11 +135,11 @@ function dot4Totals(product: Product): readonly Expr[] {
   );
 }
 
-/**
- * Tiles until an i16 accumulator is full: a tile adds two fields of codes up to 8 to it, pair by pair, which
- * is up to 2 * 2 * 8 * 128 = 4096; eight times that is exactly -32768.
- */
-const DOT2_TILES = 8;
+/** Four columns of codes up to 2 add up to 2 * 2 * 128 to an i16 pair by pair; 64 times that is exactly -32768. */
+const DOT2_QUADS = 64;
+
+/** Up to as many tokens, fields are masked in place. */
+const IN_PLACE_TOKENS = 2;
 
 /** Adds a step's products of one field, `field` 0 or 1 of a tile that may be shifted, to one accumulator per token. */
 type AddField = (
@@ -151,27 +151,30 @@ type AddField = (
 ) => void;
 
 /**
- * Two accumulators: fields 0 and 2 and leading codes with codes as they are, fields 1 and 3 with codes times 4.
- * Fields 2 and 3 are fields 0 and 1 of the tile shifted right by 4.
+ * For few tokens, two accumulators each, which saves shifts: fields 0 and 2 and leading codes with codes as they are,
+ * fields 1 and 3 with codes times 4, where fields 2 and 3 are fields 0 and 1 of the tile shifted right by 4. With more
+ * tokens registers are what is short, and every field is shifted down, for all of them, to one accumulator each.
  */
 function pairTotals(product: Product, addField: AddField): readonly Expr[] {
-  const { b, s, x, rows, walk, table } = product;
+  const { b, s, x, tokens, rows, walk, table } = product;
+  const inPlace = tokens <= IN_PLACE_TOKENS;
+  const perToken = inPlace ? 2 : 1;
   const step = (dots: readonly (readonly Expr[])[]) => (at: TileAt) => {
     const { fields, lead } = loadTile(product, at);
     const first = b.let('first', add(x, at.column));
     if (lead !== undefined) addField(b.let('leading', shiftBytes(lead, 6)), first, 0, 0, dots);
-    let nibbles = fields;
+    let shifted = fields;
     for (const [field, quad] of fieldsOf(at, table !== undefined)) {
-      if (field === 2) nibbles = b.let('high', shiftBytes(fields, 4));
-      addField(nibbles, first, quad, field % 2, dots);
+      if (field > 0 && field % perToken === 0) shifted = b.let('shifted', shiftBytes(fields, 2 * field));
+      addField(shifted, first, quad, field % perToken, dots);
     }
   };
-  const totals = accumulators(product, 'totals', 2, 'i32', rows);
+  const totals = accumulators(product, 'totals', perToken, 'i32', rows);
   if (s.multiply === 'madd') {
     forRowTiles(b, walk, s.unroll, step(totals));
   } else {
     const addNarrow = (write: (body: (at: TileAt) => void) => void) => {
-      const dots = accumulators(product, 'dots', 2, 'i16', 2 * rows);
+      const dots = accumulators(product, 'dots', perToken, 'i16', 2 * rows);
       write(step(dots));
       dots.forEach((ofToken, t) => {
         ofToken.forEach((dot, i) => {
@@ -180,7 +183,9 @@ function pairTotals(product: Product, addField: AddField): readonly Expr[] {
       });
     };
     const { end, last } = walk;
-    const blockStep = DOT2_TILES * walk.step;
+    // In place, a tile adds two fields of codes up to 8 to an accumulator: as much as 8 fields of codes up to 2.
+    const blockTiles = Math.floor(DOT2_QUADS / (inPlace ? 8 : walk.quads));
+    const blockStep = blockTiles * walk.step;
     const unroll = end % (walk.step * s.unroll) === 0 ? s.unroll : 1;
     b.for('block', 0, end, blockStep, (block) =>
       addNarrow((body) => {
@@ -191,7 +196,7 @@ function pairTotals(product: Product, addField: AddField): readonly Expr[] {
     );
     if (last !== undefined) addNarrow((body) => body(last));
   }
-  return totals.map(([low, high]) => add(low!, shift('right', high!, 2)));
+  return totals.map(([low, high]) => (high === undefined ? low! : add(low!, shift('right', high, 2))));
 }
 
 function dot2Totals(product: Product): readonly Expr[] {

@@ -171,6 +171,8 @@ export interface RowWalk {
   /** Counts for one tile, and for all whole ones. */
   readonly step: number;
   readonly end: number;
+  /** Fours of columns of a whole tile. */
+  readonly quads: number;
   at(count: Expr): TileAt;
   /** What is cut short, if anything. */
   readonly last: TileAt | undefined;
@@ -186,10 +188,12 @@ export function walkRow(k: number, { columns }: TileFormat): RowWalk {
     quads,
   });
   const cut = rowStride(k) % columns;
+  const quads = columns / 4;
   return {
     step,
     end: tiles * step,
-    at: (count) => tileAt(count, columns / 4),
+    quads,
+    at: (count) => tileAt(count, quads),
     last: cut === 0 ? undefined : tileAt(int(tiles * step), cut / 4),
   };
 }
