@@ -1,4 +1,5 @@
 import { LutraError } from '../common/errors.ts';
+import { GuessPolicy } from '../runtime/guess-policy.ts';
 import { createLogitCounts } from '../runtime/logit-counts.ts';
 import { Lookahead } from '../runtime/lookahead.ts';
 import type { Sequence } from '../runtime/sequence.ts';
@@ -37,6 +38,8 @@ export class ModelSession implements Session {
   readonly #sequence: Sequence;
   readonly #onDispose: (session: ModelSession) => void;
   readonly #disposed = new AbortController();
+  /** What was seen of guesses in this conversation. */
+  readonly #guessing = new GuessPolicy();
   #messages: readonly ChatMessage[] = [];
   /** Prompt and answer so far; the last token may not be in the cache yet. */
   #history: readonly number[] = [];
@@ -168,8 +171,12 @@ export class ModelSession implements Session {
       throw error;
     }
     prefillSeconds = seconds(start);
-    lookahead = new Lookahead(this.#sequence, logits, options.speculate ?? 0, (guesses) =>
-      sampler.select(guesses),
+    lookahead = new Lookahead(
+      this.#sequence,
+      logits,
+      options.speculate ?? 0,
+      (guesses) => sampler.select(guesses),
+      this.#guessing,
     );
     try {
       for (;;) {

@@ -1,47 +1,56 @@
 import type { Logits, SelectLogits } from '../targets/executable.ts';
-import { proposeTokens } from './prompt-lookup.ts';
+import type { GuessPolicy } from './guess-policy.ts';
+import { PromptLookup } from './prompt-lookup.ts';
 import type { Sequence } from './sequence.ts';
 
-const INITIAL_WIDTH = 4;
+/** Guesses of a step, and by how long a match they were made. */
+interface Guess {
+  readonly tokens: readonly number[];
+  readonly matched: number;
+}
 
 /**
  * Steps through a sequence token by token, computing several positions at once where a guess about the next
- * tokens can be made. The caller samples from `logits()` and says with `advance` what it took: if that is
- * what was guessed, the logits after it are there already; if not, the guesses are forgotten and the token is
- * computed. Since a token's result does not depend on its batch, nothing changes but the time it takes.
+ * tokens can be made and is likely to pay. The caller samples from `logits()` and says with `advance` what it took:
+ * if that is what was guessed, the logits after it are there already; if not, the guesses are forgotten and the
+ * token is computed. Since a token's result does not depend on its batch, nothing changes but the time it takes.
  */
 export class Lookahead {
-  readonly #sequence: Sequence;
+  readonly #sequence: Pick<Sequence, 'context' | 'tokens' | 'forwardSelected' | 'rewind'>;
   readonly #select: (guesses: readonly number[]) => SelectLogits | undefined;
   readonly #limit: number;
-  /** Guesses to make next time: fewer after a wrong one, more after a run of right ones. */
-  #width: number;
-  /** Tokens computed beyond the caller's position, and the logits of each. */
-  #guessed: readonly number[] = [];
+  readonly #policy: GuessPolicy;
+  readonly #lookup: PromptLookup | undefined;
+  /** Guesses under way, and how many of them were taken. */
+  #guess: Guess | undefined;
+  #held = 0;
   #rows: readonly Logits[];
   /** Tokens of the sequence that the caller has taken. */
   #taken: number;
-  /** `accepted` when the width was last adapted. */
-  #rewarded = 0;
   proposed = 0;
   accepted = 0;
 
   /**
    * `logits` are those after the sequence's last token; `limit` the guesses per step, 0 for none. `select` says
-   * which logits of a step matter to the caller, given the guesses in it; undefined: all.
+   * which logits of a step matter to the caller, given the guesses in it; undefined: all. `policy` learns from one
+   * generation for the next.
    */
   constructor(
-    sequence: Sequence,
+    sequence: Pick<Sequence, 'context' | 'tokens' | 'forwardSelected' | 'rewind'>,
     logits: Logits,
     limit: number,
     select: (guesses: readonly number[]) => SelectLogits | undefined,
+    policy: GuessPolicy,
   ) {
     this.#sequence = sequence;
     this.#select = select;
     this.#limit = limit;
-    this.#width = Math.min(limit, INITIAL_WIDTH);
+    this.#policy = policy;
     this.#rows = [logits];
     this.#taken = sequence.tokens.length;
+    if (limit === 0) return;
+    this.#lookup = new PromptLookup();
+    for (const token of sequence.tokens) this.#lookup.push(token);
   }
 
   /** Tokens computed and taken. */
@@ -56,40 +65,53 @@ export class Lookahead {
 
   /** Moves on by a token; afterwards `logits` are those that follow it. */
   async advance(token: number): Promise<void> {
-    if (this.#guessed[0] === token) {
+    this.#lookup?.push(token);
+    if (this.#guess?.tokens[this.#held] === token) {
       this.accepted++;
+      this.#held++;
       this.#taken++;
-      this.#guessed = this.#guessed.slice(1);
       this.#rows = this.#rows.slice(1);
       return;
     }
-    this.#adapt();
-    this.drop();
-    const room = this.#sequence.context - this.#taken - 1;
-    const history = [...this.#sequence.tokens, token];
-    const count = Math.min(this.#width, room);
-    const guesses = count > 0 ? proposeTokens(history, count) : [];
+    this.#finish();
+    const guess = this.#propose();
+    const guesses = guess?.tokens ?? [];
+    const start = this.#policy.now();
     this.#rows = await this.#sequence.forwardSelected(
       [token, ...guesses],
       guesses.length > 0 ? 'all' : 'last',
       this.#select(guesses),
     );
-    this.#guessed = guesses;
+    if (this.#lookup !== undefined) this.#policy.measured(guesses.length, this.#policy.now() - start);
+    this.#guess = guess;
     this.#taken++;
     this.proposed += guesses.length;
   }
 
-  #adapt(): void {
-    if (this.#guessed.length > 0) this.#width = Math.max(Math.min(this.#limit, 1), this.#width >> 1);
-    else if (this.#rows.length === 1 && this.accepted > this.#rewarded) {
-      this.#width = Math.min(this.#limit, this.#width * 2);
-    }
-    this.#rewarded = this.accepted;
+  #propose(): Guess | undefined {
+    const room = Math.min(this.#limit, this.#sequence.context - this.#taken - 1);
+    const found = room > 0 ? this.#lookup?.propose(room) : undefined;
+    if (found === undefined) return undefined;
+    const width = this.#policy.width(found.matched, found.tokens.length);
+    return width === 0 ? undefined : { ...found, tokens: found.tokens.slice(0, width) };
+  }
+
+  /** Takes account of the guesses under way and forgets what is left of them. */
+  #finish(): void {
+    const guess = this.#guess;
+    if (guess !== undefined) this.#policy.checked(guess.matched, guess.tokens.length, this.#held);
+    this.#guess = undefined;
+    this.#held = 0;
+    this.#sequence.rewind(this.#taken);
   }
 
   /** Forgets guesses that were not taken, so that the sequence ends at the caller's position. */
   drop(): void {
-    this.#sequence.rewind(this.#taken);
-    this.#guessed = [];
+    // Those that nobody got to say nothing about guessing.
+    if (this.#guess !== undefined) {
+      const { tokens, matched } = this.#guess;
+      this.#guess = { matched, tokens: tokens.slice(0, this.#held) };
+    }
+    this.#finish();
   }
 }

@@ -28,7 +28,8 @@ export interface GenerateOptions extends SamplingOptions {
   readonly signal?: AbortSignal;
   /**
    * Guesses tokens from earlier text and checks up to this many in one step, 1 to 15; 0 (default) is off.
-   * The output is exactly what it would be without; on repetitive text it comes faster.
+   * The output is exactly what it would be without; on repetitive text it comes faster. How many are guessed
+   * depends on how often guesses held and what checking them was measured to cost: none where it does not pay.
    */
   readonly speculate?: number;
   /** A string is wrapped by the chat template as one user message unless `raw`. */
