@@ -13,6 +13,7 @@ import type { ModelInfo } from '../models/info.ts';
 import type { WeightOptions } from '../models/quantization.ts';
 import type { HeadForm, TernaryEncoding } from '../passes/pass.ts';
 import { runPasses } from '../passes/pipeline.ts';
+import { lookupTables } from '../plan/lookups.ts';
 import { lowerProgram, type OperatorKernels, type Scheduling } from '../plan/lower.ts';
 import { planModel } from '../plan/plan.ts';
 import { tunedEncodings } from '../plan/products.ts';
@@ -139,7 +140,13 @@ export function generateC(plan: Plan, machines: readonly string[], scheduling: S
     program: lowerProgram(plan, machine, scheduling),
   }));
   const { name, weightsBytes } = plan;
-  return emitC(variants, { name, needs: memoryNeeds(plan), weightsBytes, streamed: streamedRanges(plan) });
+  return emitC(variants, {
+    name,
+    needs: memoryNeeds(plan),
+    weightsBytes,
+    streamed: streamedRanges(plan),
+    lookups: lookupTables(plan),
+  });
 }
 
 /** What has nothing of its own but the tables of `t5b`, beside the machine after it. */

@@ -1,6 +1,6 @@
 import { rowStride } from '../kernels/kernel.ts';
 import { kindBytes, LINE, type ScalarKind, type Stmt } from '../loops/ir.ts';
-import type { LookupTable } from '../targets/wasm/lookups.ts';
+import type { LookupTable } from '../targets/executable.ts';
 import type { Plan } from './types.ts';
 
 type Call = Extract<Stmt, { kind: 'call' }>;

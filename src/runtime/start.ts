@@ -6,9 +6,8 @@ import { type CodeEntry, type Manifest, WEIGHTS_FILE } from '../artifact/manifes
 import { LutraError } from '../common/errors.ts';
 import { nodePlatform } from '../platform/node.ts';
 import { loadNative } from '../targets/c/executable.ts';
-import type { Executable } from '../targets/executable.ts';
+import type { Executable, LookupTable } from '../targets/executable.ts';
 import { createWasmExecutable } from '../targets/wasm/executable.ts';
-import type { LookupTable } from '../targets/wasm/lookups.ts';
 import type { Candidate } from './targets.ts';
 
 /** What of an artifact, or of one being built, is needed to run it. */

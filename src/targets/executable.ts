@@ -12,6 +12,14 @@ export interface MemoryNeeds {
   readonly scans?: boolean | undefined;
 }
 
+/** A table in the weights, one row for each token of the vocabulary, of which steps read those of their tokens. In bytes. */
+export interface LookupTable {
+  /** From the start of the weights. */
+  readonly offset: number;
+  readonly bytes: number;
+  readonly rowBytes: number;
+}
+
 /** One session's part in a forward step. */
 export interface StepRequest {
   readonly tokens: Int32Array;

@@ -1,7 +1,7 @@
 /** One readable C11 file for a model: all variants of its program, and what it takes to run them. */
 import { LutraError } from '../../common/errors.ts';
 import type { LoopFunction, Program } from '../../loops/ir.ts';
-import type { MemoryNeeds } from '../executable.ts';
+import type { LookupTable, MemoryNeeds } from '../executable.ts';
 import { aliasedParams } from './analysis.ts';
 import { emitKernel, emitMain, functionName, scratchBytes } from './function.ts';
 import { Helpers, isaMacro } from './helpers.ts';
@@ -25,6 +25,8 @@ export interface CModelInfo {
   readonly weightsBytes: number;
   /** Bytes of it that every step reads, in order; they may be copied into huge pages. */
   readonly streamed?: readonly { readonly offset: number; readonly bytes: number }[];
+  /** Tables in it of which steps read the rows of their tokens only. */
+  readonly lookups?: readonly LookupTable[];
 }
 
 /** What `lutra_describe` of a compiled library says. */
@@ -146,9 +148,12 @@ function emitSizes(info: CModelInfo): string {
   // JSON's escapes within C's; JSON has no trigraphs, and C11 without -trigraphs none either.
   const text = JSON.stringify(JSON.stringify(description).replace(/[^\x20-\x7e]/g, escapeUnit));
   const streamed = [...(info.streamed ?? []), { offset: 0, bytes: 0 }];
+  const lookups = [...(info.lookups ?? []), { offset: 0, bytes: 0, rowBytes: 1 }];
   return [
     '/* Offset and size of what every step reads of the weights; the last one is the end of the list. */',
     `UNUSED static const i64 STREAMED[][2] = {${streamed.map(({ offset, bytes }) => `{${offset}, ${bytes}}`).join(', ')}};`,
+    '/* Offset, size and size of a row of the tables of which steps read the rows of their tokens only; then the end. */',
+    `static const i64 LOOKUPS[][3] = {${lookups.map(({ offset, bytes, rowBytes }) => `{${offset}, ${bytes}, ${rowBytes}}`).join(', ')}};`,
     `#define WEIGHTS_BYTES INT64_C(${info.weightsBytes})`,
     `#define ARENA_BYTES ((size_t)UINT64_C(${arenaBytes}))`,
     `#define CACHE_BYTES ((size_t)UINT64_C(${cacheBytes}))`,

@@ -3,8 +3,10 @@ import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { randomUniform } from '../../common/random.ts';
+import { embedding } from '../../kernels/embedding.ts';
+import { FunctionBuilder } from '../../loops/builder.ts';
 import { runProgram, walkMain } from '../../loops/interpret.ts';
-import type { Program } from '../../loops/ir.ts';
+import { LINE, MAIN_BUFFERS, MAIN_SCALARS, type Program } from '../../loops/ir.ts';
 import { detectCpu } from '../cpu.ts';
 import type { Executable } from '../executable.ts';
 import { type Compiler, compileC, findCompilers } from './compile.ts';
@@ -108,6 +110,55 @@ describe.skipIf(compiler === undefined)('a compiled program', () => {
         await executable.close();
         expect(await mappings()).toBe(0);
       }
+    });
+  });
+
+  test('reads rows of a table as tokens ask for them, and forgets them when there are many', async () => {
+    await withFolder(async (folder) => {
+      // Rows of 64 KiB that begin within a page: of the first and the last only a part is not mapped.
+      const [rows, hidden, offset] = [200, 16384, 4096];
+      const table = Float32Array.from({ length: rows * hidden }, (_, i) => Math.fround(Math.sin(i)));
+      const k = new FunctionBuilder('main');
+      const buffers = MAIN_BUFFERS.map(({ name, elem, access }) => k.buffer(name, elem, access));
+      const [n] = MAIN_SCALARS.map(({ name, kind }) => k.scalar(name, kind));
+      const arg = (name: string, at = 0) => ({
+        buffer: buffers.find((buffer) => buffer.name === name)!,
+        offset: at / LINE,
+      });
+      k.call('embedding', [arg('tokens'), arg('weights', offset), arg('logits')], [n!]);
+      const functions = [embedding.build('embedding', { hidden, elem: 'f32' }, {})];
+      const lookup: Program = { functions, main: k.build() };
+      const needs = { ...NEEDS, vocab: hidden, logitsStride: hidden };
+      const bytes = offset + table.byteLength;
+      const lookups = [{ offset, bytes: table.byteLength, rowBytes: 4 * hidden }];
+      const built = await build(folder, lookup, { ...MIXER_INFO, needs, weightsBytes: bytes, lookups });
+      await writeFile(built.weights, Buffer.concat([Buffer.alloc(offset), Buffer.from(table.buffer)]));
+      const executable = await loadNative({ ...built, machine: best, needs, threads: 2 });
+      const cache = executable.createCache();
+      const steps = [
+        [0, 1, 1, 199, 7],
+        [7],
+        ...Array.from({ length: 40 }, (_, i) => [5 * i, 5 * i + 3]),
+        [0, 199],
+      ];
+      let position = 0;
+      for (const tokens of steps) {
+        const [logits] = await executable.step([
+          { tokens: Int32Array.from(tokens), position: position++, cache, logits: 'all' },
+        ]);
+        tokens.forEach((token, i) => {
+          const row = logits!.subarray(i * hidden, (i + 1) * hidden);
+          const expected = Buffer.from(table.buffer, 4 * token * hidden, 4 * hidden);
+          expect(expected.equals(Buffer.from(row.buffer, row.byteOffset, row.byteLength))).toBe(true);
+        });
+      }
+      const mapped = await readFile('/proc/self/smaps', 'utf8').catch(() => '');
+      for (const part of mapped.split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m)) {
+        if (!part.split('\n')[0]!.endsWith(built.weights)) continue;
+        // What is left of the mapping are its two ends.
+        expect(Number(/^Size:\s*(\d+)/m.exec(part)![1])).toBeLessThanOrEqual(64);
+      }
+      await executable.close();
     });
   });
 

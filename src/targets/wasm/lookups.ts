@@ -2,14 +2,7 @@
  * Tables of which a step reads only the rows that its tokens name: embeddings. They are most of a small model's
  * bytes, and of a conversation few of their rows are ever read, so rows come from the file when they are wanted.
  */
-
-/** A table in the weights, one row for each token of the vocabulary. All in bytes. */
-export interface LookupTable {
-  /** From the start of the weights. */
-  readonly offset: number;
-  readonly bytes: number;
-  readonly rowBytes: number;
-}
+import type { LookupTable } from '../executable.ts';
 
 export interface Stretch {
   readonly offset: number;

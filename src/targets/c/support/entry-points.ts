@@ -17,12 +17,15 @@ typedef struct {
 } Variant;
 `;
 
-/** The exported functions. They need VARIANTS, a table, and DESCRIPTION, WEIGHTS_BYTES, ARENA_BYTES, CACHE_BYTES. */
+/** The exported functions. They need the tables VARIANTS, STREAMED, LOOKUPS, and DESCRIPTION, WEIGHTS_BYTES, ARENA_BYTES, CACHE_BYTES. */
 export const ENTRY_POINTS = `\
 typedef struct Model {
   const Variant *variant;
   void *weights;
   size_t weights_bytes;
+  int file;      /* of the weights, where rows of tables are read from it; or -1 */
+  u8 *rows_read; /* a bit for each token whose rows are in memory */
+  i64 row_count;
   u8 *arena;
   u8 *scratch;
   Team *team;
@@ -207,6 +210,71 @@ static void use_huge_pages(Model *model, int file, i32 threads) {
 }
 #endif
 
+/*
+ * Of some tables, as embeddings, steps read the rows of their tokens only. A mapped file would bring up to 2 MiB of
+ * pages for each of them, so the rows are read into memory of their own. When there are many, all are forgotten.
+ */
+#define ROWS_BYTES ((i64)8 << 20)
+#define TABLE_PAGE ((i64)1 << 16) /* a multiple of what any system has as pages */
+
+/* The part of a table in whole pages; what is at its ends stays mapped. */
+static i64 table_from(const i64 *table) { return (table[0] + TABLE_PAGE - 1) & -TABLE_PAGE; }
+static i64 table_end(const i64 *table) { return (table[0] + table[1]) & -TABLE_PAGE; }
+
+/* Puts empty memory, or the file again, in place of all tables. Returns 0 when that failed. */
+static int map_tables(Model *model, int empty) {
+  const int flags = MAP_PRIVATE | MAP_FIXED | (empty ? MAP_ANONYMOUS | MAP_NORESERVE : 0);
+  int done = 1;
+  for (const i64 *t = LOOKUPS[0]; t[1] > 0; t += 3) {
+    const i64 from = table_from(t), end = table_end(t);
+    if (from >= end) continue;
+    u8 *place = (u8 *)model->weights + from;
+    done &= mmap(place, (size_t)(end - from), empty ? PROT_READ | PROT_WRITE : PROT_READ, flags,
+                 empty ? -1 : model->file, empty ? 0 : (off_t)from) != MAP_FAILED;
+  }
+  return done;
+}
+
+/* Reads what is missing of a row into its place; 0 when that failed. */
+static int read_row(const Model *model, const i64 *table, i64 row) {
+  i64 at = table[0] + row * table[2], end = at + table[2];
+  if (at < table_from(table)) at = table_from(table);
+  if (end > table_end(table)) end = table_end(table);
+  while (at < end) {
+    const ssize_t got = pread(model->file, (u8 *)model->weights + at, (size_t)(end - at), (off_t)at);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return 0;
+    at += got;
+  }
+  return 1;
+}
+
+/* Makes the rows of tokens be in memory. */
+static void read_rows(Model *model, const i32 *tokens, i32 n) {
+  if (model->rows_read == NULL) return;
+  const i64 rows = LOOKUPS[0][1] / LOOKUPS[0][2];
+  if (model->row_count > 0 && (model->row_count + n) * LOOKUPS[0][2] > ROWS_BYTES) {
+    map_tables(model, 1);
+    memset(model->rows_read, 0, (size_t)rows / 8 + 1);
+    model->row_count = 0;
+  }
+  for (i32 i = 0; i < n; i++) {
+    const i64 row = tokens[i];
+    if (row < 0 || row >= rows || (model->rows_read[row / 8] >> (row % 8) & 1)) continue;
+    int done = 1;
+    for (const i64 *t = LOOKUPS[0]; t[1] > 0; t += 3) done &= read_row(model, t, row);
+    if (!done) {
+      /* Whatever is wrong with the file, mapped it is as it is without all this. */
+      map_tables(model, 0);
+      free(model->rows_read);
+      model->rows_read = NULL;
+      return;
+    }
+    model->rows_read[row / 8] |= (u8)(1 << (row % 8));
+    model->row_count++;
+  }
+}
+
 /* Maps the weights file; an empty path is no weights, to call single kernels. Returns 0 or explains. */
 static int map_weights(Model *model, const char *path, i32 threads, char *error, size_t error_bytes) {
   if (path == NULL || *path == 0) return 0;
@@ -240,6 +308,13 @@ static int map_weights(Model *model, const char *path, i32 threads, char *error,
 #else
   (void)threads;
 #endif
+  if (model->weights != NULL && LOOKUPS[0][1] > 0) {
+    model->file = file;
+    model->rows_read = calloc((size_t)(LOOKUPS[0][1] / LOOKUPS[0][2] / 8 + 1), 1);
+    if (model->rows_read != NULL && map_tables(model, 1)) return 0;
+    snprintf(error, error_bytes, "cannot map %s: %s", path, strerror(errno));
+    return -1;
+  }
   close(file);
   return 0;
 }
@@ -286,6 +361,8 @@ EXPORT void lutra_close(Model *model) {
   release(model->caches, model->slots * CACHE_STRIDE);
   free(model->slot_in_use);
   if (model->weights != NULL) munmap(model->weights, model->weights_bytes);
+  if (model->file >= 0) close(model->file);
+  free(model->rows_read);
   free(model);
 }
 
@@ -307,6 +384,7 @@ EXPORT Model *lutra_open(const char *weights, const char *variant, i32 threads, 
     snprintf(error, room, "out of memory");
     return NULL;
   }
+  model->file = -1;
   for (size_t i = 0; i < sizeof VARIANTS / sizeof *VARIANTS; i++) {
     if (strcmp(VARIANTS[i].name, variant) == 0) model->variant = &VARIANTS[i];
   }
@@ -357,6 +435,7 @@ EXPORT void lutra_cache_free(Model *model, i32 cache) {
 EXPORT void lutra_step(Model *model, const i32 *tokens, i32 n, const i32 *sequences, i32 count, const i32 *outputs,
                        f32 *logits) {
   Team *team = model->team;
+  read_rows(model, tokens, n);
   team->step = (Step){model->weights, model->caches, tokens, sequences, outputs, logits, n, count};
   if (team->size > 1) advance(team, &team->steps);
   run_step(&team->threads[0]);
