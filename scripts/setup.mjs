@@ -33,6 +33,14 @@ const SYSTEM = {
     present: () => answers('cmake', '--version') && answers('valgrind', '--version'),
     without: 'no CMake or no Valgrind: projects of compile --standalone are not built, or not checked',
   },
+  browser: {
+    packages: ['chromium-headless-shell'],
+    present: () =>
+      ['chromium-headless-shell', 'chromium', 'chromium-browser', 'google-chrome'].some((name) =>
+        answers(name, '--version'),
+      ),
+    without: 'no Chromium: nothing is run in a browser',
+  },
 };
 
 /** Ends the process when this Node is older than the floor in package.json. */

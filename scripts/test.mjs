@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { root, setup } from './setup.mjs';
 
-const notes = setup(['compiler', 'simde', 'arm', 'standalone']);
+const notes = setup(['compiler', 'simde', 'arm', 'standalone', 'browser']);
 
 const lint = spawnSync('npm', ['run', '--silent', 'lint'], {
   cwd: root,

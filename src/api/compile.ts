@@ -16,7 +16,9 @@ import type { ModelInfo } from '../models/info.ts';
 import type { WeightOptions } from '../models/quantization.ts';
 import type { Family, HeadForm, TernaryEncoding } from '../passes/pass.ts';
 import type { TunedSchedule } from '../plan/types.ts';
-import { detectHost, startFirstSound } from '../runtime/load.ts';
+import { startFirstSound } from '../runtime/first-sound.ts';
+import { detectHost } from '../runtime/load.ts';
+import { startExecutable } from '../runtime/start.ts';
 import { candidates, checkTarget, defaultThreads, type Host, nativeMachines } from '../runtime/targets.ts';
 import type { Progress } from '../runtime/types.ts';
 import { rememberVerified } from '../runtime/verified.ts';
@@ -135,14 +137,11 @@ async function digestSteps(
 ): Promise<string> {
   const { path, plan, code, kernelTests } = draft;
   const runnable = { path, needs: memoryNeeds(plan), code };
-  const { onWarning } = options;
+  const threads = options.threads ?? defaultThreads(host.cpu);
   const executable = await startFirstSound(
     candidates(options.target ?? 'auto', code, host),
-    { runnable, kernels: kernelTests },
-    {
-      threads: options.threads ?? defaultThreads(host.cpu),
-      ...(onWarning === undefined ? {} : { onWarning }),
-    },
+    { start: (candidate) => startExecutable(runnable, candidate, threads), kernels: kernelTests },
+    options.onWarning,
     { isTrusted: async () => false, passed: async () => undefined },
   );
   try {

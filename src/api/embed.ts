@@ -8,7 +8,7 @@ import type { LoadOptions } from '../runtime/types.ts';
 import type { Executable } from '../targets/executable.ts';
 import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
 import { type CompileOptions, compile } from './compile.ts';
-import { textOf } from './load.ts';
+import { textOf } from './loading.ts';
 
 /** A model without its output head, which turns texts into vectors. */
 export interface Embedder extends AsyncDisposable {

@@ -1,39 +1,11 @@
-import { type Artifact, isArtifact, openArtifact } from '../artifact/open.ts';
+import { isArtifact, openArtifact } from '../artifact/open.ts';
 import { LutraError } from '../common/errors.ts';
 import { startArtifact } from '../runtime/load.ts';
 import { checkTarget } from '../runtime/targets.ts';
 import type { LoadOptions, Model } from '../runtime/types.ts';
-import { MAX_SEQUENCES } from '../targets/executable.ts';
-import type { TextSource } from '../text/source.ts';
 import { type CompileOptions, compile } from './compile.ts';
+import { checkMaxBatch, checkThreads, textOf } from './loading.ts';
 import { LoadedModel, type ModelFacts } from './model.ts';
-
-function parseObject(text: string | undefined): Readonly<Record<string, unknown>> {
-  return text === undefined ? {} : (JSON.parse(text) as Record<string, unknown>);
-}
-
-/** The texts that an artifact brings along. */
-export function textOf({ path, textFiles }: Artifact): TextSource {
-  return {
-    path,
-    textFiles,
-    config: parseObject(textFiles.get('config.json')),
-    generationConfig: parseObject(textFiles.get('generation_config.json')),
-  };
-}
-
-function checkThreads(threads: number | undefined): void {
-  if (threads !== undefined && (!Number.isInteger(threads) || threads < 1 || threads > 256)) {
-    throw new LutraError('usage', `threads must be an integer from 1 to 256, got ${threads}`);
-  }
-}
-
-function checkMaxBatch(maxBatch: number | undefined): void {
-  if (maxBatch === undefined) return;
-  if (!Number.isInteger(maxBatch) || maxBatch < 1 || maxBatch > MAX_SEQUENCES) {
-    throw new LutraError('usage', `maxBatch must be an integer from 1 to ${MAX_SEQUENCES}, got ${maxBatch}`);
-  }
-}
 
 /**
  * Loads a model: an artifact as it is, a checkpoint after compiling it into the cache. `source` is the

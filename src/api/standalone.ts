@@ -7,7 +7,7 @@ import { detectCpu } from '../targets/cpu.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
 import { chooseTuned } from '../tune/choose.ts';
 import { type CompileOptions, compile } from './compile.ts';
-import { textOf } from './load.ts';
+import { textOf } from './loading.ts';
 
 export interface StandaloneCompileOptions extends Omit<CompileOptions, 'output' | 'target' | 'extend'> {
   /** The folder to write. */

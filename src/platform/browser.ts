@@ -52,4 +52,6 @@ export const browserPlatform: Platform = {
   sharedMemory: globals.crossOriginIsolated === true,
   startThread,
   unlockEngine: () => {},
+  // A page cannot tell the engine anything.
+  optimizing: (compile) => compile(),
 };

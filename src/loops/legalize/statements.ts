@@ -97,22 +97,25 @@ function lowerStore(emitter: Emitter, s: Of<'store'>): void {
     return target;
   });
   // Likewise, a later piece may load what an earlier one overwrites.
-  const settled = values.map((value, i) =>
-    i > 0 && loadsElsewhere(emitter, value, s.buffer, targets[i]!) ? emitter.share(value) : value,
+  const later = values.map(
+    (value, i) => i > 0 && loadsElsewhere(emitter, value, s.buffer, targets[i]!),
   );
+  const settled = values.map((value, i) => {
+    // The first of a pair before the second: V8 13 takes the address of whichever load comes first.
+    const before = emitter.machine.joinsStores === true && i % 2 === 0 && later[i + 1] === true;
+    return later[i] || before ? emitter.share(value) : value;
+  });
   for (let i = 0; i < settled.length; i++) {
-    const next = settled[i + 1];
-    const together = i % 2 === 0 && emitter.machine.joinsStores === true;
-    if (next !== undefined && together) settled[i + 1] = withoutLoads(emitter, next);
+    const second = settled[i + 1];
+    if (second !== undefined && i % 2 === 0 && emitter.machine.joinsStores === true && loads(second)) {
+      settled[i] = emitter.share(settled[i]!);
+      settled[i + 1] = emitter.share(second);
+    }
     emitter.emit({ kind: 'store', buffer: s.buffer, index: targets[i]!, value: settled[i]! });
   }
 }
 
-/** The value, bound to a name if it loads anything. */
-function withoutLoads(emitter: Emitter, value: Expr): Expr {
-  const loads = (e: Expr): boolean => e.kind === 'load' || operands(e).some(loads);
-  return loads(value) ? emitter.share(value) : value;
-}
+const loads = (e: Expr): boolean => e.kind === 'load' || operands(e).some(loads);
 
 /** Whether a value loads other elements than those at `index` of memory that may be the buffer's. */
 function loadsElsewhere(emitter: Emitter, value: Expr, buffer: string, index: Expr): boolean {

@@ -42,7 +42,7 @@ const LIMIT = MAX_PAGES * PAGE;
 async function compile(options: WasmExecutableOptions): Promise<CompiledModule> {
   options.platform.unlockEngine();
   try {
-    return await engine.compile(options.module);
+    return await options.platform.optimizing(() => engine.compile(options.module));
   } catch (cause) {
     throw new LutraError('environment', `this JavaScript engine does not take code for ${options.target}`, {
       hint: 'Use --target wasm:baseline, or a newer engine.',
