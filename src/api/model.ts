@@ -1,4 +1,5 @@
 import { LutraError } from '../common/errors.ts';
+import { GuessCosts } from '../runtime/guess-policy.ts';
 import { StepScheduler } from '../runtime/scheduler.ts';
 import { Sequence } from '../runtime/sequence.ts';
 import type { Model, Session } from '../runtime/types.ts';
@@ -22,6 +23,7 @@ export class LoadedModel implements Model, SessionModel {
   readonly #scheduler: StepScheduler;
   readonly #facts: ModelFacts;
   readonly #sessions = new Set<ModelSession>();
+  readonly guessCosts = new GuessCosts();
   #tokenizer: Tokenizer | undefined;
   #template: ChatTemplate | undefined;
   #disposed = false;

@@ -1,5 +1,5 @@
 import { LutraError } from '../common/errors.ts';
-import { GuessPolicy } from '../runtime/guess-policy.ts';
+import { type GuessCosts, GuessPolicy } from '../runtime/guess-policy.ts';
 import { createLogitCounts } from '../runtime/logit-counts.ts';
 import { Lookahead } from '../runtime/lookahead.ts';
 import type { Sequence } from '../runtime/sequence.ts';
@@ -26,6 +26,8 @@ export interface SessionModel {
   /** Made when first needed, so that models without a template work with raw prompts. */
   template(): ChatTemplate;
   readonly context: number;
+  /** What guessing costs: learned by all sessions. */
+  readonly guessCosts: GuessCosts;
   /** generation_config.json, parsed. */
   readonly generationConfig: Readonly<Record<string, unknown>>;
 }
@@ -39,7 +41,7 @@ export class ModelSession implements Session {
   readonly #onDispose: (session: ModelSession) => void;
   readonly #disposed = new AbortController();
   /** What was seen of guesses in this conversation. */
-  readonly #guessing = new GuessPolicy();
+  readonly #guessing: GuessPolicy;
   #messages: readonly ChatMessage[] = [];
   /** Prompt and answer so far; the last token may not be in the cache yet. */
   #history: readonly number[] = [];
@@ -48,6 +50,7 @@ export class ModelSession implements Session {
 
   constructor(model: SessionModel, sequence: Sequence, onDispose: (session: ModelSession) => void) {
     this.#model = model;
+    this.#guessing = new GuessPolicy(model.guessCosts);
     this.#sequence = sequence;
     this.#onDispose = onDispose;
   }

@@ -25,55 +25,56 @@ interface Seen {
 }
 
 /**
- * Decides how many tokens to guess, by how often guesses held and by what steps of several tokens were measured to
- * cost: whatever it decides, only time depends on it.
- *
- * It keeps an account in units of a step without guesses. Steps with guesses that hold pay in what they saved, those
- * that fail are paid from it; every step without guesses adds a little. Where guesses seem to pay they are made as
- * long as the account covers their failure, and where they do not, one is tried whenever there is more than at the
- * start. So all it can lose is that start and the little.
+ * What steps with guesses cost, of a model: measured, and an account of what guessing cost and brought in all of its
+ * sessions. It is in units of a step without guesses. Guesses that hold pay in what they saved, those that fail are
+ * paid from it; every step without guesses adds a little. Guesses must be covered by it should they fail, so that
+ * all they can lose is what was there at the start and the little.
  */
-export class GuessPolicy {
+export class GuessCosts {
   /** Milliseconds, from anywhere. */
   readonly now: () => number;
   /** Of a step of one token, in milliseconds; undefined before the first. */
   #single: Average | undefined;
   /** [guesses] of a step with so many, in steps of one token; undefined where none was measured. */
   readonly #costs: (Average | undefined)[] = [{ value: 1, count: 1 }];
-  /** By the length of the match that was guessed by. */
-  readonly #seen = new Map<number, Seen>();
   #account = START;
 
   constructor(now: () => number = () => performance.now()) {
     this.now = now;
   }
 
+  get known(): boolean {
+    return this.#single !== undefined;
+  }
+
   /** A step with so many guesses took so long. */
   measured(guesses: number, milliseconds: number): void {
     if (guesses === 0) {
       this.#single = average(this.#single, milliseconds);
-      this.#account = Math.min(SAVINGS, this.#account + INCOME);
+      this.#pay(INCOME);
     } else if (this.#single !== undefined && this.#single.value > 0) {
       const cost = milliseconds / this.#single.value;
       this.#costs[guesses] = average(this.#costs[guesses], Math.max(cost, 1));
-      this.#account -= Math.min(cost, OUTLIER * this.#cost(guesses)) - 1;
+      this.#account -= Math.min(cost, OUTLIER * this.of(guesses)) - 1;
     }
   }
 
-  /** Of so many guesses by a match of a length, so many held before the first that did not. */
-  checked(matched: number, guesses: number, held: number): void {
-    const seen = this.#of(matched);
-    const failed = held < guesses ? 1 : 0;
-    this.#seen.set(matched, { held: MEMORY * seen.held + held, failed: MEMORY * seen.failed + failed });
-    this.#account = Math.min(SAVINGS, this.#account + held);
+  /** So many guesses held, each of which saved a step. */
+  held(guesses: number): void {
+    this.#pay(guesses);
   }
 
-  #of(matched: number): Seen {
-    return this.#seen.get(matched) ?? { held: 1, failed: 1 };
+  #pay(steps: number): void {
+    this.#account = Math.min(SAVINGS, this.#account + steps);
+  }
+
+  /** Whether so many guesses may fail, with `rest` left over. */
+  covers(guesses: number, rest = 0): boolean {
+    return this.#account >= rest + this.of(guesses) - 1;
   }
 
   /** Of a step with so many guesses: measured, or from the nearest that was. */
-  #cost(guesses: number): number {
+  of(guesses: number): number {
     const known = this.#costs[guesses];
     if (known !== undefined) return known.value;
     let [below, above] = [guesses - 1, guesses + 1];
@@ -85,25 +86,52 @@ export class GuessPolicy {
     const each = below === 0 ? FIRST_GUESS_COST : (low - 1) / below;
     return low + each * (guesses - below);
   }
+}
+
+/**
+ * Decides how many tokens to guess, by how often guesses held in a conversation and by what their checking costs:
+ * whatever it decides, only time depends on it. Where guesses do not seem to pay, one is tried whenever the account
+ * has more than at the start.
+ */
+export class GuessPolicy {
+  readonly costs: GuessCosts;
+  /** By the length of the match that was guessed by. */
+  readonly #seen = new Map<number, Seen>();
+
+  constructor(costs: GuessCosts) {
+    this.costs = costs;
+  }
+
+  /** Of so many guesses by a match of a length, so many held before the first that did not. */
+  checked(matched: number, guesses: number, held: number): void {
+    const seen = this.#of(matched);
+    const failed = held < guesses ? 1 : 0;
+    this.#seen.set(matched, { held: MEMORY * seen.held + held, failed: MEMORY * seen.failed + failed });
+    this.costs.held(held);
+  }
+
+  #of(matched: number): Seen {
+    return this.#seen.get(matched) ?? { held: 1, failed: 1 };
+  }
 
   /** Guesses to make by a match of that length, 0 to `most`. */
   width(matched: number, most: number): number {
-    if (this.#single === undefined) return 0;
+    const { costs } = this;
+    if (!costs.known) return 0;
     const { held, failed } = this.#of(matched);
     const chance = held / (held + failed);
     let best = 0;
     let bestRate = 1;
     let tokens = 1;
     let power = 1;
-    for (let guesses = 1; guesses <= most; guesses++) {
+    for (let guesses = 1; guesses <= most && costs.covers(guesses); guesses++) {
       power *= chance;
       tokens += power;
-      const cost = this.#cost(guesses);
-      if (cost - 1 > this.#account) break;
-      if (tokens / cost > bestRate) [best, bestRate] = [guesses, tokens / cost];
+      const rate = tokens / costs.of(guesses);
+      if (rate > bestRate) [best, bestRate] = [guesses, rate];
     }
     if (best > 0) return best;
-    return most > 0 && this.#account >= START + this.#cost(1) - 1 ? 1 : 0;
+    return most > 0 && costs.covers(1, START) ? 1 : 0;
   }
 }
 

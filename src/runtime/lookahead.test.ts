@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { randomUniform } from '../common/random.ts';
-import { GuessPolicy } from './guess-policy.ts';
+import { GuessCosts, GuessPolicy } from './guess-policy.ts';
 import { Lookahead } from './lookahead.ts';
 
 /**
@@ -24,7 +24,7 @@ async function read(text: readonly number[], limit: number, cost: (tokens: numbe
       return Promise.resolve(rows);
     },
   };
-  const policy = new GuessPolicy(() => clock);
+  const policy = new GuessPolicy(new GuessCosts(() => clock));
   const lookahead = new Lookahead(sequence, Float32Array.of(1), limit, () => undefined, policy);
   for (let at = 2; at < text.length; at++) {
     await lookahead.advance(text[at]!);

@@ -76,13 +76,14 @@ export class Lookahead {
     this.#finish();
     const guess = this.#propose();
     const guesses = guess?.tokens ?? [];
-    const start = this.#policy.now();
+    const { now } = this.#policy.costs;
+    const start = now();
     this.#rows = await this.#sequence.forwardSelected(
       [token, ...guesses],
       guesses.length > 0 ? 'all' : 'last',
       this.#select(guesses),
     );
-    if (this.#lookup !== undefined) this.#policy.measured(guesses.length, this.#policy.now() - start);
+    if (this.#lookup !== undefined) this.#policy.costs.measured(guesses.length, now() - start);
     this.#guess = guess;
     this.#taken++;
     this.proposed += guesses.length;
