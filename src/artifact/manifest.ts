@@ -83,6 +83,13 @@ export function parseManifest(text: string, where: string): Manifest {
       throw new LutraError('invalid', `${where} names a file outside the artifact: ${file}`);
     }
   }
+  const { code, files } = parsed.data;
+  const missing = code.find(({ file }) => !Object.hasOwn(files, file));
+  if (missing !== undefined) {
+    throw new LutraError('invalid', `${where} has code in ${missing.file}, which is not among its files`, {
+      hint: 'The artifact is damaged: compile the model again.',
+    });
+  }
   return parsed.data;
 }
 

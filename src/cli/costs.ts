@@ -28,11 +28,11 @@ export interface Speed {
 }
 
 /** Measured again after so long. */
-const VALID_MS = 7 * 24 * 3600 * 1000;
+const VALID_MS = 24 * 3600 * 1000;
 
 /**
  * Sizes from the plan, and the speed that the measured bandwidth of memory allows.
- * @param measure bytes per second that so many threads read; what it gives is kept in the user's cache for a week
+ * @param measure bytes per second that so many threads read; what it gives is kept in the user's cache for a day
  */
 export async function estimateCosts(
   plan: Plan,

@@ -8,11 +8,14 @@ const size = z.int().min(1);
 const positive = z.number().positive();
 const tokenIds = z.union([z.int().min(0), z.array(z.int().min(0))]).nullish();
 
+/** What lists of layers and of frequencies can be made for; far beyond any model. */
+const [MAX_LAYERS, MAX_HEAD_DIM] = [10_000, 65_536];
+
 /** The keys of config.json that Llama-shaped decoders have, in Hugging Face's names. */
 const decoderSchema = z.looseObject({
   hidden_size: size,
   intermediate_size: size,
-  num_hidden_layers: size,
+  num_hidden_layers: size.max(MAX_LAYERS),
   num_attention_heads: size,
   num_key_value_heads: size.nullish(),
   head_dim: size.nullish(),
@@ -103,7 +106,9 @@ export function readDecoderConfig(checkpoint: Checkpoint, traits: ConfigTraits =
       `${where}: hidden_size ${hidden} is no multiple of num_attention_heads ${heads}`,
     );
   }
-  if (headDim % 2 !== 0) refuse(where, `head_dim ${headDim}`, 'even ones');
+  if (headDim % 2 !== 0 || headDim > MAX_HEAD_DIM) {
+    refuse(where, `head_dim ${headDim}`, `even ones up to ${MAX_HEAD_DIM}`);
+  }
   if (named === undefined || named === null) {
     throw new LutraError('invalid', `${where}: hidden_act is missing (expected the name of an activation)`);
   }

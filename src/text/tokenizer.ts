@@ -65,7 +65,9 @@ export function createTokenizer(source: TextSource): Tokenizer {
     special,
     encode: (text, options = {}) => {
       if (text === '' && options.addSpecialTokens === false) return [];
-      const { ids } = inner.encode(text, { add_special_tokens: options.addSpecialTokens ?? true });
+      const { ids } = guarded(source.path, () =>
+        inner.encode(text, { add_special_tokens: options.addSpecialTokens ?? true }),
+      );
       // Without an unknown token the library gives undefined for what the vocabulary cannot spell.
       const missing = (ids as (number | undefined)[]).indexOf(undefined);
       if (missing >= 0) {
@@ -78,20 +80,18 @@ export function createTokenizer(source: TextSource): Tokenizer {
     decode: (ids) => {
       const known = ids.filter((id) => !special.has(id) && inner.id_to_token(id) !== undefined);
       if (known.length === 0) return '';
-      return inner.decode(known, { skip_special_tokens: true, clean_up_tokenization_spaces: false });
+      return guarded(source.path, () =>
+        inner.decode(known, { skip_special_tokens: true, clean_up_tokenization_spaces: false }),
+      );
     },
     token: (id) => inner.id_to_token(id),
   };
 }
 
-function build(
-  definition: Record<string, unknown>,
-  config: Record<string, unknown>,
-  path: string,
-): HuggingFaceTokenizer {
+/** What the library does with a definition, whose mistakes it finds in many ways, and some when it is used. */
+function guarded<T>(path: string, work: () => T): T {
   try {
-    // The library's decoder calls look every token up in added_tokens, so a missing list must be a list.
-    return new HuggingFaceTokenizer({ added_tokens: [], ...definition }, config);
+    return work();
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new LutraError('invalid', `tokenizer.json of ${path} cannot be used: ${reason}`, {
@@ -99,6 +99,38 @@ function build(
       cause,
     });
   }
+}
+
+/** The largest vocabularies in use have 262,144 tokens. */
+const MAX_TOKENS = 1 << 22;
+
+/** The library makes lists as long as the highest id, whatever it is. */
+function checkIds(definition: Record<string, unknown>, path: string): void {
+  const { model, added_tokens: added } = definition;
+  const vocab = (model as { vocab?: unknown } | null | undefined)?.vocab;
+  const inVocab =
+    typeof vocab === 'object' && vocab !== null && !Array.isArray(vocab) ? Object.values(vocab) : [];
+  const inAdded = Array.isArray(added) ? added.map((token) => (token as { id?: unknown } | null)?.id) : [];
+  for (const id of [inVocab, inAdded].flat()) {
+    if (Number.isInteger(id) && (id as number) >= 0 && (id as number) < MAX_TOKENS) continue;
+    throw new LutraError(
+      'invalid',
+      `tokenizer.json of ${path} has a token with the id ${JSON.stringify(id)}`,
+      {
+        hint: `Ids are integers from 0 to ${MAX_TOKENS - 1}: fetch the file again.`,
+      },
+    );
+  }
+}
+
+function build(
+  definition: Record<string, unknown>,
+  config: Record<string, unknown>,
+  path: string,
+): HuggingFaceTokenizer {
+  checkIds(definition, path);
+  // The library's decoder calls look every token up in added_tokens, so a missing list must be a list.
+  return guarded(path, () => new HuggingFaceTokenizer({ added_tokens: [], ...definition }, config));
 }
 
 /** `eos_token_id` and the like: a number or a list, in generation_config.json or else in config.json. */
