@@ -78,6 +78,30 @@ function q4k(values: Float32Array): Uint8Array {
   return Uint8Array.from(bytes);
 }
 
+/** Blocks of 256: 4-bit scales and minima of sixteen groups, in units of d and dmin; 2 bits a value. */
+function q2k(values: Float32Array): Uint8Array {
+  const bytes: number[] = [];
+  for (let at = 0; at < values.length; at += 256) {
+    const groups = Array.from({ length: 16 }, (_, g) => values.subarray(at + 16 * g, at + 16 * g + 16));
+    const lows = groups.map((group) => Math.max(0, -group.reduce((a, b) => Math.min(a, b))));
+    const steps = groups.map((group, g) => (group.reduce((a, b) => Math.max(a, b)) + lows[g]!) / 3);
+    const d = f16ToF32(f32ToF16(Math.max(...steps) / 15));
+    const dmin = f16ToF32(f32ToF16(Math.max(...lows) / 15));
+    const sc = steps.map((step) => Math.max(1, nearest(step / d, 15)));
+    const mn = lows.map((low) => nearest(low / dmin, 15));
+    const codes = groups.flatMap((group, g) =>
+      Array.from(group, (value) => nearest((value + dmin * mn[g]!) / (d * sc[g]!), 3)),
+    );
+    for (let g = 0; g < 16; g++) bytes.push(sc[g]! | (mn[g]! << 4));
+    for (let byte = 0; byte < 64; byte++) {
+      const first = 128 * (byte >> 5) + (byte & 31);
+      bytes.push([0, 1, 2, 3].map((s) => codes[first + 32 * s]! << (2 * s)).reduce((a, b) => a | b));
+    }
+    bytes.push(...halfBytes(d), ...halfBytes(dmin));
+  }
+  return Uint8Array.from(bytes);
+}
+
 /** Blocks of 128: the sign, and the mean magnitude. */
 function q1(values: Float32Array): Uint8Array {
   const bytes: number[] = [];
@@ -110,6 +134,7 @@ function q2(values: Float32Array): Uint8Array {
 const ENCODERS = {
   Q4_0: q4,
   Q8_0: encodeQ8Floats,
+  Q2_K: q2k,
   Q4_K: q4k,
   Q6_K: encodeQ6Floats,
   Q1_0: q1,
@@ -248,8 +273,9 @@ const PARTS: Readonly<Record<string, WeightType>> = {
 
 const FORMS: readonly (readonly [string, (part: string) => WeightType])[] = [
   ['q4_0, q8_0, q1_0 and q2_0', (part) => PARTS[part] ?? 'Q4_0'],
-  // As llama.cpp's Q4_K_M has it: better types where it matters; those of groups of 16 become floats.
+  // As llama.cpp's Q4_K_M has it: better types where it matters.
   ['q4_k_m', (part) => (part === 'attn_v' || part === 'ffn_down' ? 'Q6_K' : 'Q4_K')],
+  ['q2_k', (part) => (part === 'attn_v' || part === 'attn_output' ? 'Q4_K' : 'Q2_K')],
 ];
 
 const pairs = new Map<string, { readonly folder: string; readonly path: string }>();
@@ -260,6 +286,11 @@ describe.each(FORMS)('a Llama in %s', (name, typeOf) => {
   }, async () => {
     const pair = await makePair(typeOf);
     pairs.set(name, pair);
+    const { config: read, close } = await openCheckpoint(pair.path);
+    await close();
+    // All seven projections of a layer keep their codes.
+    const { matrices } = read.quantization_config as { readonly matrices: object };
+    expect(Object.keys(matrices)).toHaveLength(7 * LAYERS);
     const [found, expected] = [await logitsOf(pair.path), await logitsOf(pair.folder)];
     let [error, energy] = [0, 0];
     for (let i = 0; i < expected.length; i++) {

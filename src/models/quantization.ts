@@ -125,7 +125,7 @@ const mixedSchema = z.looseObject({
     z.string(),
     z.object({
       bits: z.union([z.literal(1), z.literal(2), z.literal(3), z.literal(4), z.literal(8)]),
-      group: z.int().min(32).multipleOf(32),
+      group: z.int().min(16).multipleOf(16),
       zero: z.number().optional(),
     }),
   ),

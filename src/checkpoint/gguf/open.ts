@@ -142,7 +142,7 @@ async function presentModel(
 }
 
 /** Kernels take groups of at least so many columns. */
-const NARROWEST_GROUP = 32;
+const NARROWEST_GROUP = 16;
 
 /** The norm whose channels are a matrix's columns. */
 const NORM_BEFORE: readonly (readonly [part: string, norm: string])[] = [
@@ -275,8 +275,9 @@ class Presenter {
       if (role.kind !== 'projection' || type === undefined || !(type in GROUPED) || shape.length !== 2)
         continue;
       const { bits, group, zero } = GROUPED[type as GroupedType];
-      if (bits !== 6 && group >= NARROWEST_GROUP)
-        coded.set(name, { bits, group, ...(zero === undefined ? {} : { zero }) });
+      if (group < NARROWEST_GROUP) continue;
+      // Kernels have no codes of 6 bits: those of 8 have room for them.
+      coded.set(name, { bits: bits === 6 ? 8 : bits, group, ...(zero === undefined ? {} : { zero }) });
     }
     const formOf = (name: string) => JSON.stringify(coded.get(name) ?? null);
     for (const query of [...roles.keys()].filter((name) => name.endsWith('.attn_q.weight'))) {
@@ -405,7 +406,7 @@ class Presenter {
   /** Codes a byte each, [rows, cols]; scales, f16 where they are, and minima where the type has them, [rows, groups]. */
   #presentCodes(place: Place, { name, part }: TensorRole): void {
     const [rows = 0, cols = 0] = place.tensor.shape;
-    const { group, zero } = GROUPED[this.#readable(place) as GroupedType];
+    const { bits, group, zero } = GROUPED[this.#readable(place) as GroupedType];
     const groups = cols / group;
     const order = () => this.#rowOrder(part, rows);
     const decode = async () => decodeGroups(this.#readable(place) as GroupedType, await this.#bytes(place));
@@ -418,7 +419,7 @@ class Presenter {
     );
     const small = { dtype: 'f32', shape: [rows, groups], bytes: rows * groups * 4 } as const;
     // Products of a scale of the block and one of the group, and twice the scale of one bit, may have no f16.
-    if (zero !== undefined && Number.isInteger(zero)) {
+    if (zero !== undefined && Number.isInteger(zero) && bits !== 6) {
       const halves = { ...small, dtype: 'f16', bytes: rows * groups * 2 } as const;
       this.#add({ name: `${name}_scales`, ...halves }, async () =>
         halfBytes(ordered((await decode()).scales, groups)),
