@@ -26,7 +26,8 @@ async function logits(
   const graph = runPasses(imported, { lookup: tables === undefined ? [] : [bits] });
   const options = { context: CONTEXT, block: 16, cacheElem: 'f32', ...(tables && { tables }) } as const;
   const plan = planModel(graph, options);
-  const lookups = plan.kernels.filter(({ family }) => family === 'lut').length;
+  const wanted = tables === 'bits' ? 'popcount' : 'lut';
+  const lookups = plan.kernels.filter(({ family }) => family === wanted).length;
   expect(lookups > 0).toBe(tables !== undefined);
   const program = scheduleProgram(plan, C_MACHINES[3]!);
   const weights = new Uint8Array(plan.weightsBytes);
@@ -58,6 +59,12 @@ describe('a model by table lookups', () => {
     const expected = await logits(bits, undefined, PROMPT.length);
     expect(await logits(bits, 'exact', PROMPT.length)).toEqual(expected);
     expect(await logits(bits, 'exact', 1)).toEqual(expected);
+  });
+
+  it('has them by counting bits, of 2 bits', async () => {
+    const expected = await logits(2, undefined, PROMPT.length);
+    expect(await logits(2, 'bits', PROMPT.length)).toEqual(expected);
+    expect(await logits(2, 'bits', 1)).toEqual(expected);
   });
 
   it('has nearly those with rounded tables, the same at once and one by one', async () => {

@@ -58,7 +58,8 @@ export interface CompileOptions extends WeightOptions {
   /**
    * How weights in groups, of 1 to 4 bits, are multiplied: `mad` by multiplying, `lut` by looking up sums of 4
    * activations, with the same results; `lut-int8` looks them up rounded to 8 bits (normalized mean squared error of
-   * a product below 6e-5), `lut-fast` adds these by averages too (below 2e-3). `auto` (default) is `lut` where that was
+   * a product below 6e-5), `lut-fast` adds these by averages too (below 2e-3).
+   * `popcount` counts bits, with the results of `mad` and slower. `auto` (default) is `lut` where that was
    * measured to be faster: for 1 bit on processors without a dot product of 4 bytes, for 2 bits without one of 2 either.
    */
   readonly family?: 'auto' | Family;
@@ -100,6 +101,7 @@ const TABLES: Readonly<Record<Exclude<Family, 'mad'>, TableForm>> = {
   lut: 'exact',
   'lut-int8': 'int8',
   'lut-fast': 'fast',
+  popcount: 'bits',
 };
 
 /** Which codes are looked up, and in which tables; `first` is the machine that code will mostly run on. */

@@ -120,7 +120,7 @@ function sizesOf(use: KernelUse, extent: Extent): Readonly<Record<string, number
       const parts = n * pad(Math.ceil(k / number('activationGroup')));
       const matrix = Math.min(pad(m), matrixRows);
       const lanes = matrix * Math.ceil(k / number('group'));
-      const lut = use.family === 'lut';
+      const lut = use.shape.tables !== undefined;
       return {
         tables: lut ? n * tableBytes(use.shape as unknown as TablesShape) : 0,
         tableScale: parts,

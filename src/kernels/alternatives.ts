@@ -43,17 +43,21 @@ function others({ op, family, shape }: Use): readonly Alternative[] {
       .map((encoding) => ({ op, family, shape: { ...shape, encoding } }));
   }
   const { tables = 'exact', ...rest } = shape;
-  if (op !== 'lowbit.matmul.group' || tables !== 'exact') return [];
-  if (family === 'lut') return [{ op, family: 'mad', shape: { ...rest, encoding: 'code-tiles' } }];
-  if (family !== 'mad' || !PLANE_BITS.some((bits) => bits === shape.bits)) return [];
-  return [withTables({ op, family: 'lut', shape: { ...rest, encoding: 'bit-planes', tables } })];
+  if (op !== 'lowbit.matmul.group' || tables === 'int8' || tables === 'fast') return [];
+  if (!PLANE_BITS.some((bits) => bits === shape.bits)) return [];
+  const planes = { ...rest, encoding: 'bit-planes' };
+  return [
+    { op, family: 'mad', shape: { ...rest, encoding: 'code-tiles' } },
+    withTables({ op, family: 'lut', shape: { ...planes, tables: 'exact' } }),
+    withTables({ op, family: 'popcount', shape: { ...planes, tables: 'bits' } }),
+  ].filter((other) => other.family !== family);
 }
 
 /** Lookups of one token need its tables first; with exact ones, several tokens are multiplied. */
 function withTables(use: Use): Alternative {
   const { batch, k, activationGroup, to, tables } = use.shape;
-  if (use.op !== 'lowbit.matmul.group' || use.family !== 'lut') return use;
-  if (batch === 'many' && tables === 'exact') return use;
+  if (use.op !== 'lowbit.matmul.group' || use.family === 'mad') return use;
+  if (batch === 'many' && (tables === 'exact' || tables === 'bits')) return use;
   const shape = { k: k!, activationGroup: activationGroup!, to: to!, tables: tables! };
   return { ...use, before: { op: 'lut.tables', family: 'default', shape } };
 }

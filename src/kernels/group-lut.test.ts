@@ -7,6 +7,7 @@ import type { CodeBits } from '../graph/ir.ts';
 import type { GroupShape } from './group/shape.ts';
 import { groupLut } from './group-lut.ts';
 import { groupMatmul } from './group-matmul.ts';
+import { groupPopcount } from './group-popcount.ts';
 import { rowStride } from './kernel.ts';
 import type { LutShape } from './lut/shape.ts';
 import { lutTables, type TableForm, tableBytes } from './lut/tables.ts';
@@ -114,7 +115,8 @@ const madShape = ({ tables: _, ...shape }: LutShape): GroupShape => ({ ...shape,
 
 function tablesBuffers({ shape, rows, n }: Problem): Elements[] {
   const parts = ceil(shape.k, shape.activationGroup);
-  const scale = shape.tables === 'exact' ? [] : [new Float32Array(n * rowStride(parts))];
+  const rounded = shape.tables === 'int8' || shape.tables === 'fast';
+  const scale = rounded ? [new Float32Array(n * rowStride(parts))] : [];
   return [rows, new Int8Array(n * tableBytes(shape)), ...scale];
 }
 
@@ -200,6 +202,22 @@ describe('lowbit.matmul.group by exact tables', () => {
   });
 });
 
+describe('lowbit.matmul.group by counting bits', () => {
+  it('has the bits of family mad on random shapes, on every kind of machine, in both forms', () => {
+    fc.assert(
+      fc.property(shapes, fc.constantFrom(1, 3), fc.nat(1e6), fc.boolean(), (shape, n, seed, extreme) => {
+        const p = problem(seed, n, { ...shape, tables: 'bits' }, extreme);
+        const expected = result(runDefault(groupMatmul, madShape(p.shape), madBuffers(p), [n]), shape.m);
+        for (const batch of ['one', 'many'] as const) {
+          const found = runEverywhere(groupPopcount, { ...p.shape, batch }, lutBuffers(p), [n]);
+          expect(result(found, shape.m)).toEqual(expected);
+        }
+      }),
+      { numRuns: 5, seed: 1 },
+    );
+  });
+});
+
 /** Mean squared error against the exact dots, normalized, of weights and activations of normal distribution. */
 function normalizedError(tables: TableForm, bits: number, to: 'int8' | 'int16'): number {
   const k = 1024;
@@ -266,6 +284,18 @@ describe('lut.tables', () => {
       }
     });
     runSchedules(lutTables, tablesShape(p.shape), tablesBuffers(p), [2]);
+  });
+
+  it('has bits of activations', () => {
+    const p = problem(4, 2, { ...BASE, k: 70, to: 'int16', tables: 'bits' });
+    const [, tables] = runEverywhere(lutTables, tablesShape(p.shape), tablesBuffers(p), [2]);
+    p.rows.forEach((value, i) => {
+      const column = i % 64;
+      for (let bit = 0; bit < 8; bit++) {
+        const byte = tables![i - column + 8 * bit + (column >> 3)]!;
+        expect((byte >> (column & 7)) & 1).toBe((value >> bit) & 1);
+      }
+    });
   });
 
   it('rounds sums and differences of a group to 8 bits', () => {

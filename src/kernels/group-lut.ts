@@ -22,7 +22,7 @@ function defaultSchedule(shape: LutShape, machine: Machine): LutSchedule {
     method: scalar && shape.tables === 'exact' ? 'scalar' : 'lookup',
     lanes,
     rows: scalar ? lanes : TILE_ROWS,
-    ...(shape.bits === 1 && shape.tables === 'int8'
+    ...(shape.bits === 1 && shape.tables === 'int8' && !scalar
       ? { columns: 128, sums: 'averages' }
       : { columns: SPAN, sums: 'words' }),
     prefetchBytes: 0,
@@ -51,17 +51,23 @@ function schedules(shape: LutShape, machine: Machine): readonly LutSchedule[] {
     ]);
   }
   const all: LutSchedule[] = [];
+  const added = [{ columns: SPAN, sums: 'words' } as const];
+  const averaged = [SPAN, 4 * SPAN].map((columns) => ({ columns, sums: 'averages' }) as const);
+  const sums = shape.tables === 'int8' ? [...added, ...averaged] : added;
   for (const lanes of [16, 32, 64].filter((l) => l >= machine.vectorBytes)) {
     for (const rows of [16, 32, 64].filter((r) => r >= lanes)) {
-      for (const prefetchBytes of [0, 1024, 4096]) all.push({ ...base, lanes, rows, prefetchBytes });
+      for (const prefetchBytes of [0, 1024, 4096]) {
+        for (const how of sums) all.push({ ...base, lanes, rows, ...how, prefetchBytes });
+      }
     }
   }
   return defaultFirst(base, all);
 }
 
-function checkShape({ bits, k, group, activationGroup, encoding }: LutShape): void {
+/** Throws `unsupported` for what kernels that read `bit-planes` cannot compute. */
+export function checkPlanes(family: string, { bits, k, group, activationGroup, encoding }: LutShape): void {
   const fail = (what: string, hint: string): never => {
-    throw new LutraError('unsupported', `lowbit.matmul.group lut cannot ${what}`, { hint });
+    throw new LutraError('unsupported', `lowbit.matmul.group ${family} cannot ${what}`, { hint });
   };
   if (encoding !== 'bit-planes') fail(`read weights encoded as ${encoding}`, 'It reads bit-planes.');
   if (![1, 2, 3, 4].includes(bits)) fail(`read codes of ${bits} bits`, 'It reads 1, 2, 3 and 4.');
@@ -84,7 +90,7 @@ export const groupLut: Kernel<LutShape, LutSchedule> = {
   schedules,
 
   build(name, shape, schedule) {
-    checkShape(shape);
+    checkPlanes('lut', shape);
     const b = new FunctionBuilder(name);
     const tables = b.buffer('tables', 'i8', 'read');
     const tableScale = shape.tables === 'exact' ? undefined : b.buffer('tableScale', 'f32', 'read');

@@ -8,6 +8,7 @@ import { embedding } from './embedding.ts';
 import { gatePacked } from './gate-packed.ts';
 import { groupLut } from './group-lut.ts';
 import { groupMatmul } from './group-matmul.ts';
+import { groupPopcount } from './group-popcount.ts';
 import type { AnyKernel } from './kernel.ts';
 import { lowbitMatmul } from './lowbit-matmul.ts';
 import { lutTables } from './lut/tables.ts';
@@ -35,6 +36,7 @@ export const KERNELS: readonly AnyKernel[] = [
   rmsNormQuantizeGroup,
   groupMatmul,
   groupLut,
+  groupPopcount,
   lutTables,
   ropeStore,
   attention,

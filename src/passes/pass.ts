@@ -15,9 +15,10 @@ export type TernaryEncoding = (typeof TERNARY_ENCODINGS)[number];
 
 /**
  * How codes of 1 to 4 bits are multiplied: by instructions that multiply (`mad`), or by looking up sums of activations
- * (`lut`), which gives the same results; in tables of 8 bits (`lut-int8`), added by averages (`lut-fast`), which does not.
+ * (`lut`), which gives the same results; in tables of 8 bits (`lut-int8`), added by averages (`lut-fast`), which does not;
+ * or by counting bits (`popcount`), which does and is slower.
  */
-export const FAMILIES = ['mad', 'lut', 'lut-int8', 'lut-fast'] as const;
+export const FAMILIES = ['mad', 'lut', 'lut-int8', 'lut-fast', 'popcount'] as const;
 export type Family = (typeof FAMILIES)[number];
 
 export interface PassOptions {

@@ -156,6 +156,7 @@ const multiplySteps: GroupSteps = (node, context, shape) => {
 const lookupSteps: GroupSteps = (node, context, shape, q) => {
   const { k, activationGroup, to } = shape;
   const { tables = 'exact' } = context.options;
+  const exact = tables === 'exact' || tables === 'bits';
   const out = node.outputs[0]!;
   const [rows] = out.type.shape;
   const form = { k, activationGroup, to, tables };
@@ -165,10 +166,11 @@ const lookupSteps: GroupSteps = (node, context, shape, q) => {
   });
   const defines = [
     define('tables', 'i8', tableBytes(form)),
-    ...(tables === 'exact' ? [] : [define('tableScale', 'f32', Math.ceil(k / activationGroup))]),
+    ...(exact ? [] : [define('tableScale', 'f32', Math.ceil(k / activationGroup))]),
   ];
   const values = defines.map(({ name }): Operand => ({ kind: 'value', name }));
-  const kernel = (batch: string) => plain('lowbit.matmul.group', { ...shape, tables, batch }, 'lut');
+  const family = tables === 'bits' ? 'popcount' : 'lut';
+  const kernel = (batch: string) => plain('lowbit.matmul.group', { ...shape, tables, batch }, family);
   const product = simpleStep(node, context, kernel('many'), { single: kernel('one') });
   return [
     {
@@ -177,7 +179,7 @@ const lookupSteps: GroupSteps = (node, context, shape, q) => {
       operands: [{ kind: 'value', name: q }, ...values],
       scalars: ['n'],
       defines,
-      alone: tables === 'exact',
+      alone: exact,
     },
     { ...product, operands: [...values, ...product.operands] },
   ];

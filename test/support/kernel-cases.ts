@@ -5,6 +5,7 @@ import { packT5b } from '../../src/encodings/ternary-t5b.ts';
 import type { GroupShape } from '../../src/kernels/group/shape.ts';
 import { groupLut } from '../../src/kernels/group-lut.ts';
 import { groupMatmul } from '../../src/kernels/group-matmul.ts';
+import { groupPopcount } from '../../src/kernels/group-popcount.ts';
 import { rowStride } from '../../src/kernels/kernel.ts';
 import { lowbitMatmul } from '../../src/kernels/lowbit-matmul.ts';
 import { lutTables, type TableForm, tableBytes } from '../../src/kernels/lut/tables.ts';
@@ -114,6 +115,9 @@ function groupCase(i: number, tables?: TableForm): KernelTestCase {
       return groupMatmul.build(name, shape, groupMatmul.defaultSchedule(shape, machine));
     }
     const lookup = { ...shape, tables };
+    if (tables === 'bits') {
+      return groupPopcount.build(name, lookup, groupPopcount.defaultSchedule(lookup, machine));
+    }
     return groupLut.build(name, lookup, groupLut.defaultSchedule(lookup, machine));
   };
   return {
@@ -123,7 +127,7 @@ function groupCase(i: number, tables?: TableForm): KernelTestCase {
       ...(tables === undefined
         ? []
         : [Uint8Array.from(randomInts(i + 8, n * tableBytes({ ...shape, tables }), 0, 31))]),
-      ...(tables === undefined || tables === 'exact' ? [] : [bytesOf(randomFloats(i + 9, parts))]),
+      ...(tables === 'int8' || tables === 'fast' ? [bytesOf(randomFloats(i + 9, parts))] : []),
       bytesOf(Int8Array.from(randomInts(i, (to === 'int8' ? 1 : 2) * n * rowStride(k), -127, 127))),
       bytesOf(randomFloats(i + 1, parts)),
       bytesOf(Int32Array.from(randomInts(i + 2, parts, -9999, 9999))),
@@ -141,7 +145,7 @@ function tablesCase(i: number): KernelTestCase {
   const random = randomUniform(970 + i);
   const [k, n] = [1 + Math.floor(random() * 300), 1 + Math.floor(random() * 3)];
   const to = i % 2 === 0 ? 'int8' : 'int16';
-  const tables = i < 2 ? 'exact' : 'int8';
+  const tables = (['exact', 'exact', 'int8', 'int8', 'bits'] as const)[i]!;
   const shape = { k, activationGroup: [32, 128][i % 2]!, to, tables } as const;
   const name = `tables_${i}`;
   const scales = 4 * n * rowStride(Math.ceil(k / shape.activationGroup));
@@ -151,7 +155,7 @@ function tablesCase(i: number): KernelTestCase {
     buffers: [
       bytesOf(Int8Array.from(randomInts(i, (to === 'int8' ? 1 : 2) * n * rowStride(k), -127, 127))),
       new Uint8Array(n * tableBytes(shape)),
-      ...(tables === 'exact' ? [] : [new Uint8Array(scales)]),
+      ...(tables === 'int8' ? [new Uint8Array(scales)] : []),
     ],
     scalars: [n],
   };
@@ -186,7 +190,8 @@ export const KERNEL_CASES: readonly KernelTestCase[] = [
   ...range(10).map((i) => groupCase(i)),
   ...range(4).map((i) => groupCase(i, 'exact')),
   ...range(2).map((i) => groupCase(i + 8, i === 0 ? 'int8' : 'fast')),
-  ...range(4).map(tablesCase),
+  ...range(2).map((i) => groupCase(i + 10, 'bits')),
+  ...range(5).map(tablesCase),
   ...range(4).map(quantizeGroupCase),
 ];
 

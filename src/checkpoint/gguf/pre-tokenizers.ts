@@ -21,6 +21,7 @@ const PATTERN_BY_NAME: ReadonlyMap<string, string | null> = new Map([
   ['smaug-bpe', LLAMA3],
   ['dbrx', LLAMA3],
   ['qwen2', QWEN2],
+  ['deepseek-r1-qwen', QWEN2],
   ['gpt-2', null],
 ]);
 

@@ -41,7 +41,7 @@ interface Product {
 }
 
 /** Rows in order, of words of the even bytes and of the odd ones: see `bit-planes`. */
-function inRowOrder(even: Expr, odd: Expr): Expr {
+export function inRowOrder(even: Expr, odd: Expr): Expr {
   const units = range(even.type.lanes / 8);
   return concat(units.flatMap((u) => [slice(even, 8 * u, 8), slice(odd, 8 * u, 8)]));
 }

@@ -28,6 +28,7 @@ import {
   reduce,
   repeat,
   shift,
+  shuffle,
   slice,
   sub,
   unary,
@@ -37,15 +38,18 @@ import type { Expr } from '../../loops/ir.ts';
 import { type GroupShape, PLANE_SHIFT, partStride, planesOf, tokenStride } from '../group/shape.ts';
 import { type Kernel, rowStride } from '../kernel.ts';
 import { threadPairs } from '../lanes.ts';
+import { buildBits } from './bits.ts';
 
-export const TABLE_FORMS = ['exact', 'int8', 'fast'] as const;
-export type TableForm = (typeof TABLE_FORMS)[number];
+/** Forms of tables; `bits` are none, but what family `popcount` reads instead (`bits.ts`). */
+export type TableForm = 'exact' | 'int8' | 'fast' | 'bits';
 
 export type TablesShape = Pick<GroupShape, 'k' | 'activationGroup' | 'to'> & { readonly tables: TableForm };
 
 export type TablesSchedule = {
   /** Whether the 16 entries are made at once, or one by one, as a plain program would. */
   readonly vector: boolean;
+  /** Of rounded tables, whether only 8 entries are computed: entry 15 - e is entry e with the other sign. */
+  readonly mirror: boolean;
 };
 
 /** Columns of a table, and entries. */
@@ -61,39 +65,40 @@ export const BYTE_BIAS = 128;
 
 /** Bytes of tables of a token. */
 export function tableBytes(shape: TablesShape): number {
+  if (shape.tables === 'bits') return planesOf(shape) * rowStride(shape.k);
   const perQuad = shape.tables === 'exact' ? 2 * planesOf(shape) * ENTRIES : ENTRIES;
   return (rowStride(shape.k) / QUAD) * perQuad;
 }
 
 const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 
-/** Bytes 2e, 2e + 1: bits `first` and `first + 1` of e, as dot2 takes them. */
-function pattern(b: FunctionBuilder, first: 0 | 2): Expr {
+/** Bytes 2e, 2e + 1: bits `first` and `first + 1` of e, as dot2 takes them, of the first entries. */
+function pattern(b: FunctionBuilder, first: 0 | 2, entries: number): Expr {
   const bit = (e: number, j: number) => (e >> (first + j)) & 1;
-  const words = range(8).map((i) => {
+  const words = range(entries / 2).map((i) => {
     const [e, f] = [2 * i, 2 * i + 1];
     const word = bit(e, 0) | (bit(e, 1) << 8) | (bit(f, 0) << 16) | (bit(f, 1) << 24);
     return constant(vector('u32', 1), word);
   });
-  return b.let('pattern', bitcast(concat(words), vector('u8', 2 * ENTRIES)));
+  return b.let('pattern', bitcast(concat(words), vector('u8', 2 * entries)));
 }
 
-/** Writes the sums of the 4 activations from element `at` of q on: i16 x 16. */
+/** The sums of the 4 activations from element `at` of q on, of all entries or of the first 8: i16. */
 type Sums = (at: Expr) => Expr;
 
-function vectorSums(b: FunctionBuilder, q: BufferRef): Sums {
-  const [low, high] = [pattern(b, 0), pattern(b, 2)];
+function vectorSums(b: FunctionBuilder, q: BufferRef, entries: number): Sums {
+  const [low, high] = [pattern(b, 0, entries), pattern(b, 2, entries)];
   return (at) => {
-    const pairs = (offset: number) => repeat(b.load(q, add(at, offset), 2), ENTRIES);
+    const pairs = (offset: number) => repeat(b.load(q, add(at, offset), 2), entries);
     return b.let('sums', add(dot2(low, pairs(0), 1), dot2(high, pairs(2), 1)));
   };
 }
 
-function plainSums(b: FunctionBuilder, q: BufferRef): Sums {
+function plainSums(b: FunctionBuilder, q: BufferRef, entries: number): Sums {
   return (at) => {
     const four = range(QUAD).map((j) => b.let('a', cast(b.load(q, add(at, j)), 'i16')));
     const zero = constant(vector('i16', 1), 0);
-    const sums = range(ENTRIES).map((e) =>
+    const sums = range(entries).map((e) =>
       b.let(
         'sum',
         four.reduce((sum, a, j) => ((e >> j) & 1 ? add(sum, a) : sum), zero),
@@ -103,6 +108,9 @@ function plainSums(b: FunctionBuilder, q: BufferRef): Sums {
   };
 }
 
+const sumsOf = (b: FunctionBuilder, q: BufferRef, { vector }: TablesSchedule, entries: number): Sums =>
+  vector ? vectorSums(b, q, entries) : plainSums(b, q, entries);
+
 function writeExact(b: FunctionBuilder, shape: TablesShape, s: TablesSchedule): void {
   const q = b.buffer('q', 'i8', 'read');
   const tables = b.buffer('tables', 'i8', 'write');
@@ -110,7 +118,7 @@ function writeExact(b: FunctionBuilder, shape: TablesShape, s: TablesSchedule): 
   const width = planesOf(shape) * rowStride(shape.k);
   const step = 64;
   threadPairs(b, n, width / step, (token, index) => {
-    const sumsAt = s.vector ? vectorSums(b, q) : plainSums(b, q);
+    const sumsAt = sumsOf(b, q, s, ENTRIES);
     const first = b.let('first', add(mul(token, width), mul(index, step)));
     b.for('quad', 0, step, QUAD, (quad) => {
       const at = b.let('at', add(first, quad));
@@ -126,7 +134,8 @@ function writeExact(b: FunctionBuilder, shape: TablesShape, s: TablesSchedule): 
 function writePart(
   b: FunctionBuilder,
   shape: TablesShape,
-  sumsAt: Sums,
+  s: TablesSchedule,
+  q: BufferRef,
   { tables, scale }: { readonly tables: BufferRef; readonly scale: BufferRef },
   token: Expr,
   index: Expr,
@@ -134,6 +143,10 @@ function writePart(
 ): void {
   const { k, activationGroup, to } = shape;
   const from = b.let('from', add(mul(token, tokenStride(shape)), mul(index, activationGroup)));
+  // Of 8 entries, the last has all activations but the fourth.
+  const entries = s.mirror ? ENTRIES / 2 : ENTRIES;
+  const sumsAt = sumsOf(b, q, s, entries);
+  const fourth = (at: Expr) => cast(b.load(q, add(at, QUAD - 1)), 'i32');
   /** Twice the sum, less that of all 4. */
   const signed = (quad: Expr): Expr => {
     const at = b.let('at', add(from, quad));
@@ -143,17 +156,28 @@ function writePart(
         ? high
         : add(shift('left', high, PLANE_SHIFT), cast(sumsAt(b.let('low', add(at, rowStride(k)))), 'i32'));
     const all = b.let('all', sums);
-    return b.let('signed', sub(shift('left', all, 1), repeat(slice(all, ENTRIES - 1, 1), ENTRIES)));
+    const last = slice(all, entries - 1, 1);
+    const four = !s.mirror
+      ? last
+      : to === 'int8'
+        ? add(last, fourth(at))
+        : add(add(last, shift('left', fourth(at), PLANE_SHIFT)), fourth(add(at, rowStride(k))));
+    return b.let('signed', sub(shift('left', all, 1), repeat(four, entries)));
   };
-  const largest = b.var('largest', constant(vector('i32', ENTRIES), 1));
-  b.for('quad', 0, width, QUAD, (quad) => b.set(largest, max(largest, signed(quad))));
+  const largest = b.var('largest', constant(vector('i32', entries), 1));
+  const size = (sums: Expr) => (s.mirror ? unary('abs', sums) : sums);
+  b.for('quad', 0, width, QUAD, (quad) => b.set(largest, max(largest, size(signed(quad)))));
   const peak = b.let('peak', cast(reduce('max', largest), 'f32'));
-  const factor = b.let('factor', repeat(div(float(127), peak), ENTRIES));
+  const factor = b.let('factor', repeat(div(float(127), peak), entries));
   const to0 = b.let('to', add(mul(token, rowStride(k) * 4), mul(index, activationGroup * 4)));
   b.for('quad', 0, width, QUAD, (quad) => {
     const scaled = unary('nearest', mul(cast(signed(quad), 'f32'), factor));
-    const bytes = cast(add(cast(scaled, 'i32'), BYTE_BIAS), 'u8');
-    b.store(tables, add(to0, mul(quad, 4)), bitcast(bytes, vector('i8', ENTRIES)));
+    const bytes = b.let('bytes', cast(add(cast(scaled, 'i32'), BYTE_BIAS), 'u8'));
+    // 256 - byte: 128 more than the negative.
+    const backwards = range(entries).map((e) => entries - 1 - e);
+    const others = () => sub(constant(bytes.type, 0), shuffle(bytes, backwards));
+    const all = s.mirror ? concat([bytes, others()]) : bytes;
+    b.store(tables, add(to0, mul(quad, 4)), bitcast(all, vector('i8', ENTRIES)));
   });
   b.store(scale, add(mul(token, partStride(shape)), index), div(peak, float(254)));
 }
@@ -166,8 +190,7 @@ function writeRounded(b: FunctionBuilder, shape: TablesShape, s: TablesSchedule)
   const parts = Math.ceil(k / activationGroup);
   const last = Math.min(activationGroup, rowStride(k) - (parts - 1) * activationGroup);
   threadPairs(b, n, parts, (token, index) => {
-    const sumsAt = s.vector ? vectorSums(b, q) : plainSums(b, q);
-    const write = (width: number) => writePart(b, shape, sumsAt, out, token, index, width);
+    const write = (width: number) => writePart(b, shape, s, q, out, token, index, width);
     if (last === activationGroup) write(last);
     else {
       b.if(
@@ -179,13 +202,21 @@ function writeRounded(b: FunctionBuilder, shape: TablesShape, s: TablesSchedule)
   });
 }
 
+const rounds = (tables: TableForm) => tables === 'int8' || tables === 'fast';
+
 /** Tables of activations for `lowbit.matmul.group` in family `lut`. */
 export const lutTables: Kernel<TablesShape, TablesSchedule> = {
   op: 'lut.tables',
   family: 'default',
-  defaultSchedule: () => ({ vector: true }),
-  schedules: () => [{ vector: true }, { vector: false }],
+  defaultSchedule: ({ tables }) => ({ vector: true, mirror: rounds(tables) }),
+  schedules({ tables }) {
+    if (tables === 'bits') return [{ vector: true, mirror: false }];
+    return [true, false].flatMap((vector) =>
+      (rounds(tables) ? [true, false] : [false]).map((mirror) => ({ vector, mirror })),
+    );
+  },
   build(name, shape, schedule) {
+    if (shape.tables === 'bits') return buildBits(name, shape);
     const b = new FunctionBuilder(name);
     if (shape.tables === 'exact') writeExact(b, shape, schedule);
     else writeRounded(b, shape, schedule);

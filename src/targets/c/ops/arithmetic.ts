@@ -77,10 +77,14 @@ export function unaryHelper(h: Helpers, op: UnaryOp, type: ValueType): string {
           '_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)',
       );
     case 'popcount': {
-      // Within a byte: bits to counts of pairs, pairs to nibbles, nibbles to the whole.
-      const shr = shiftHelper(h, 'right', type);
+      // Counts of both nibbles, looked up.
+      const reg = registerBytes(type);
+      const four = '_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4)';
+      const broadcast = { 16: '', 32: '_mm256_broadcastsi128_si256', 64: '_mm512_broadcast_i32x4' }[reg];
+      const count = (nibbles: string) => `${mm}_shuffle_epi8(counts, (__m${reg * 8}i)(${nibbles}))`;
       return define(
-        `a -= ${shr}(a, 1) & 0x55;\na = (a & 0x33) + (${shr}(a, 2) & 0x33);\nreturn (a + ${shr}(a, 4)) & 0x0f;`,
+        `const __m${reg * 8}i counts = ${broadcast}(${four});\n` +
+          `return (${result})${count('a & 0x0f')} + (${result})${count(`${shiftHelper(h, 'right', type)}(a, 4)`)};`,
       );
     }
   }

@@ -1,0 +1,86 @@
+/** Times kernels of lowbit.matmul.group and their tables, for `bench/tables.mjs` and `bench/ladder.mjs`. */
+import { tableBytes } from '../../dist/kernels/lut/tables.js';
+import { kindBytes } from '../../dist/loops/ir.js';
+import { legalize } from '../../dist/loops/legalize.js';
+import { compileKernels } from '../../dist/tune/kernels.js';
+
+/** Seconds a measurement takes at least. */
+const SHORTEST = 0.008;
+
+/** Bytes of each buffer, by name. */
+function sizes({ shape }) {
+  const planes = shape.to === 'int16' ? 2 : 1;
+  const { m = 0, bits = 0, k, group = k } = shape;
+  return {
+    q: planes * k,
+    tables: shape.tables === undefined ? 0 : tableBytes(shape),
+    tableScale: 256,
+    scale: 256,
+    sum: 256,
+    weight: (m * k * bits) / 8,
+    weightScale: ((m * k) / group) * 2,
+    out: m * 4,
+  };
+}
+
+function fill(bytes, elem, name) {
+  let state = 1;
+  const random = () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state >>> 8;
+  };
+  const view = { f32: Float32Array, f16: Uint16Array, i32: Int32Array }[elem] ?? Uint8Array;
+  const values = new view(bytes.buffer, bytes.byteOffset, bytes.length / kindBytes(elem));
+  for (let i = 0; i < values.length; i++) {
+    if (elem === 'f32') values[i] = random() / 2 ** 23 - 1;
+    else if (elem === 'f16') values[i] = 0x3800 + (random() % 512);
+    else values[i] = name === 'tables' ? random() % 32 : random() % 251;
+  }
+}
+
+const cpuSeconds = () => {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1e6;
+};
+
+/**
+ * Least seconds of each contender, `{kernel, shape, schedule, extent}`, in `rounds` rounds in which they take turns, less
+ * those of a call that does nothing; all are fed by the same memory.
+ */
+export async function measure(machine, contenders, rounds) {
+  const functions = contenders.map(({ kernel, shape, schedule }, i) =>
+    legalize(kernel.build(`kernel${i}`, shape, schedule), machine),
+  );
+  const compiled = await compileKernels(machine.name, functions);
+  const all = contenders.map(sizes);
+  const names = Object.keys(all[0]);
+  const most = names.map((name) => Math.max(...all.map((s) => s[name]), 64));
+  const memory = Object.fromEntries(compiled.allocate(most).map((bytes, i) => [names[i], bytes]));
+  for (const fn of functions) {
+    for (const { name, elem } of fn.buffers) fill(memory[name], elem, name);
+  }
+  const best = contenders.map(() => Number.POSITIVE_INFINITY);
+  const idle = contenders.map(() => Number.POSITIVE_INFINITY);
+  for (let round = 0; round < rounds; round++) {
+    for (const [i, fn] of functions.entries()) {
+      const buffers = fn.buffers.map(({ name }) => memory[name]);
+      const scalars = fn.scalars.map(() => 1);
+      for (const [least, end] of [
+        [best, contenders[i].extent],
+        [idle, 0],
+      ]) {
+        const from = cpuSeconds();
+        let calls = 0;
+        let spent = 0;
+        while (spent < SHORTEST) {
+          await compiled.run(fn.name, buffers, scalars, end);
+          calls++;
+          spent = cpuSeconds() - from;
+        }
+        least[i] = Math.min(least[i], spent / calls);
+      }
+    }
+  }
+  await compiled.close();
+  return best.map((seconds, i) => seconds - idle[i]);
+}
