@@ -146,10 +146,14 @@ async function digestSteps(
     options.onWarning,
     { isTrusted: async () => false, passed: async () => undefined },
   );
+  const { signal } = options;
+  const stop = () => executable.stop?.();
+  signal?.addEventListener('abort', stop, { once: true });
   try {
     onTested(executable.target);
-    return await runSteps(executable, steps, options.signal);
+    return await runSteps(executable, steps, signal);
   } finally {
+    signal?.removeEventListener('abort', stop);
     await executable.close();
   }
 }

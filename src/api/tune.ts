@@ -14,6 +14,7 @@ import { detectHost } from '../runtime/load.ts';
 import { checkTarget, type Host, nativeMachines } from '../runtime/targets.ts';
 import type { Model, Progress } from '../runtime/types.ts';
 import { hasCompiler } from '../targets/c/compile.ts';
+import { decide } from '../tune/decide.ts';
 import { recordsPath, tuneHost } from '../tune/host.ts';
 import { machineNamed } from '../tune/kernels.ts';
 import { type Adoption, openRecords } from '../tune/records.ts';
@@ -212,13 +213,14 @@ export async function tune(source: string, options: TuneOptions = {}): Promise<T
     await checkpoint.close();
   }
   const records = await openRecords(options.records ?? recordsPath());
-  const choices = await tuneKernels(tasks, {
+  const found = await tuneKernels(tasks, {
     host,
     records,
     limits: { ...LIMITS, ...options.limits },
     run: (job, timeoutSeconds, stop) => runJob(job, { timeoutSeconds, ...given({ signal: stop }) }),
     ...given({ signal, onProgress: onTuning }),
   });
+  const choices = decide(tasks, found);
   const result = { machine, records: records.path, kernels: tasks.length, choices };
   if (choices.length === 0 || signal?.aborted) return result;
   const check = await checkModel(folder, machine, choices, options);

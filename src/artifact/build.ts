@@ -124,7 +124,9 @@ export function planCheckpoint(
   const { head, cacheElem, lookup, reencode = [] } = options;
   const ternary = options.ternary?.(info) ?? 'i2';
   const passes = { head, ternary, lookup: lookup?.bits ?? [], ...(registry && { registry }) };
-  const forms = { context, block: BLOCK, cacheElem, ...(lookup && { tables: lookup.tables }) };
+  const tables = (reencode.findLast(({ shape }) => shape.tables)?.shape.tables ??
+    lookup?.tables) as TableForm;
+  const forms = { context, block: BLOCK, cacheElem, ...(tables && { tables }) };
   const custom = new Set(kernels?.keys());
   let graph = runPasses(imported, passes);
   const encodings = tunedEncodings(graph, forms, custom, reencode);
@@ -178,6 +180,7 @@ async function addNative(
     compiler: await findCompiler(),
     source: join(folder.path, C_FILE),
     output: join(folder.path, file),
+    variants: machines.length,
     signal,
   });
   await folder.adopt(file);

@@ -96,5 +96,10 @@ export interface Executable {
    */
   stepSelected(requests: readonly SelectRequest[]): Promise<readonly (readonly Logits[])[]>;
   callKernel(call: KernelCall): Promise<void>;
+  /**
+   * Ends the step that runs as soon as may be, where the target can: it throws `cancelled`, as all later ones. Only
+   * for an executable that its code was just compiled for, and that is closed next.
+   */
+  stop?(): void;
   close(): Promise<void>;
 }

@@ -19,10 +19,12 @@ export async function chooseTuned(
   if ((await stat(path).catch(() => undefined)) === undefined) return [];
   const known = await readRecords(path);
   const compiles = await hasCompiler();
-  const perMachine = machines.map(async (machine) =>
-    machine.startsWith('c:') && !compiles
-      ? []
-      : adoptedChoices(known, [machine], await tuneHost(cpu, machine)),
-  );
-  return (await Promise.all(perMachine)).flat();
+  const choices: TunedSchedule[] = [];
+  for (const code of ['c:', 'wasm:']) {
+    const own = machines.filter((machine) => machine.startsWith(code));
+    const [first] = own;
+    if (first === undefined || (code === 'c:' && !compiles)) continue;
+    choices.push(...adoptedChoices(known, own, await tuneHost(cpu, first)));
+  }
+  return choices;
 }

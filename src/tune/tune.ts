@@ -1,8 +1,7 @@
-/** Finds schedules for the kernels of a plan, within a budget, and records everything it tries. */
+/** Finds families, encodings and schedules for the kernels of a plan, within a budget, and records all it tries. */
 import { LutraError } from '../common/errors.ts';
 import { sameSchedule } from '../kernels/kernel.ts';
-import type { TunedSchedule } from '../plan/types.ts';
-import { type Best, decide, type Found } from './decide.ts';
+import type { Best, Found } from './decide.ts';
 import type { Contender, MeasureJob, MeasureResult } from './job.ts';
 import { type RecordFile, subjectKey, type Trial } from './records.ts';
 import { startSearch } from './search.ts';
@@ -153,7 +152,7 @@ async function tuneKernel(
 export async function tuneKernels(
   tasks: readonly TuneTask[],
   context: TuneContext,
-): Promise<readonly TunedSchedule[]> {
+): Promise<readonly Found[]> {
   const { limits, signal, now = () => performance.now() / 1000 } = context;
   const end = now() + limits.secondsInAll;
   const found: Found[] = [];
@@ -181,5 +180,5 @@ export async function tuneKernels(
       throw error;
     }
   }
-  return decide(tasks, found);
+  return found;
 }

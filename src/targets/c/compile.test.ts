@@ -3,7 +3,10 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { type Compiler, compileC, findCompiler, findCompilers, hasCompiler } from './compile.ts';
-import { withFolder, writeSource } from './testing.ts';
+import { emitC } from './emit.ts';
+import { openLibrary } from './library.ts';
+import { type Arch, C_MACHINES, machinesFor } from './machines.ts';
+import { legalVariant, MIXER_INFO, mixer, withFolder, writeSource } from './testing.ts';
 
 async function script(folder: string, name: string, text: string): Promise<string> {
   const path = join(folder, name);
@@ -89,6 +92,40 @@ exit 1`;
       const output = join(folder, 'model.so');
       const compiler = await findCompiler();
       await expect(compileC({ compiler, source, output })).rejects.toThrow(/error: .*missing/);
+      expect(await readdir(folder)).toEqual(['model.c']);
+    }),
+  );
+
+  test.skipIf(!compilerHere)('variants compiled side by side are the library that they are in one', () =>
+    withFolder(async (folder) => {
+      const compiler = await findCompiler();
+      const machines = C_MACHINES.filter(
+        (m) => m.isa === 'scalar' || machinesFor(process.arch as Arch).includes(m),
+      );
+      const variants = machines.map((machine) => legalVariant(machine, mixer(2, 5)));
+      const source = await writeSource(folder, emitC(variants, MIXER_INFO));
+      const found = [];
+      for (const count of [1, variants.length]) {
+        const output = join(folder, `model-${count}.so`);
+        await compileC({ compiler, source, output, variants: count });
+        const library = await openLibrary(output);
+        found.push([library.describe(), machines.map(({ isa }) => library.supported(isa))]);
+        library.unload();
+      }
+      expect(found[1]).toEqual(found[0]);
+      expect((await readdir(folder)).sort()).toEqual(
+        ['model.c', 'model-1.so', `model-${variants.length}.so`].sort(),
+      );
+    }),
+  );
+
+  test.skipIf(!compilerHere)('an error in one of the parts is told, and ends the others', () =>
+    withFolder(async (folder) => {
+      const compiler = await findCompiler();
+      const text = '#if LUTRA_PART == 2\nint f(void) { return missing; }\n#else\nint g;\n#endif\n';
+      const source = await writeSource(folder, text);
+      const output = join(folder, 'model.so');
+      await expect(compileC({ compiler, source, output, variants: 3 })).rejects.toThrow(/error: .*missing/);
       expect(await readdir(folder)).toEqual(['model.c']);
     }),
   );

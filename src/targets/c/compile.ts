@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { mkdtemp, rename, rm } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { LutraError } from '../../common/errors.ts';
 import { EXACT_FLAGS } from './emit.ts';
@@ -21,6 +22,8 @@ export interface CompileRequest {
   readonly source: string;
   /** The library to write; it appears only when it is complete. */
   readonly output: string;
+  /** Variants in the file, which are then compiled at the same time on as many cores as there are; default: all in one. */
+  readonly variants?: number;
   readonly signal?: AbortSignal;
 }
 
@@ -155,6 +158,49 @@ export async function findCompiler(env: Environment = process.env): Promise<Comp
   throw new LutraError('environment', what, { hint: INSTALL_HINT });
 }
 
+/** What a compiler is run on: arguments after its flags. */
+interface Job {
+  readonly flags: readonly string[];
+  readonly args: readonly string[];
+}
+
+/** Jobs that may run side by side, and the one that makes the library of what they give. */
+function jobsOf({ compiler, source, variants = 1 }: CompileRequest, folder: string, library: string) {
+  const flags = compilerFlags(compiler.kind);
+  const whole = (inputs: readonly string[]): Job => ({ flags, args: ['-o', library, ...inputs, '-lm'] });
+  if (variants < 2 || availableParallelism() < 2) return { parts: [], last: whole([resolve(source)]) };
+  const objects = Array.from({ length: variants + 1 }, (_, part) => join(folder, `part-${part}.o`));
+  const parts = objects.map((object, part) => ({
+    flags: flags.filter((flag) => flag !== '-shared'),
+    args: ['-c', `-DLUTRA_PART=${part}`, '-o', object, resolve(source)],
+  }));
+  // The variants first: they take the time, and the best of them the most.
+  return { parts: [...parts.slice(1), parts[0]!], last: whole(objects) };
+}
+
+/** Runs the jobs, as many at a time as there are cores; the first that fails ends the others. */
+async function runAll(jobs: readonly Job[], signal: AbortSignal | undefined, run: RunJob): Promise<void> {
+  const failed = new AbortController();
+  const either = AbortSignal.any([failed.signal, ...(signal === undefined ? [] : [signal])]);
+  const left = [...jobs];
+  const work = async () => {
+    for (let job = left.shift(); job !== undefined && !either.aborted; job = left.shift())
+      await run(job, either);
+  };
+  const workers = Array.from({ length: Math.min(jobs.length, availableParallelism()) }, () =>
+    work().catch((error) => {
+      failed.abort();
+      throw error;
+    }),
+  );
+  const ends = await Promise.allSettled(workers);
+  // The first to fail has a reason; the others were only ended.
+  const reasons = ends.flatMap((end) => (end.status === 'rejected' ? [end.reason] : []));
+  if (reasons.length > 0) throw reasons.find(({ code }) => code !== 'cancelled') ?? reasons[0];
+}
+
+type RunJob = (job: Job, signal: AbortSignal | undefined) => Promise<void>;
+
 /** The lines of a compiler's output that say what is wrong. */
 function errorLines(output: string): string {
   const lines = output.split('\n').filter((line) => line.trim() !== '');
@@ -166,7 +212,8 @@ function errorLines(output: string): string {
  * Compiles a file of `emitC`. Everything is written beside the output under a temporary name, and is gone
  * after a failure or a cancel. Throws `environment` with the compiler's first errors, or `cancelled`.
  */
-export async function compileC({ compiler, source, output, signal }: CompileRequest): Promise<void> {
+export async function compileC(request: CompileRequest): Promise<void> {
+  const { compiler, source, output, signal } = request;
   const cancelled = () => new LutraError('cancelled', 'compiling was cancelled');
   if (signal?.aborted) throw cancelled();
   const target = resolve(output);
@@ -176,20 +223,24 @@ export async function compileC({ compiler, source, output, signal }: CompileRequ
   });
   try {
     const library = join(temporary, 'library');
-    const flags = compilerFlags(compiler.kind);
-    const command = [...compiler.command, ...flags, '-o', library, resolve(source), '-lm'];
-    const { code, output: text } = await runProgram(command, { signal, temporary }).catch((error: Error) => ({
-      code: null,
-      output: error.message,
-    }));
-    if (signal?.aborted) throw cancelled();
-    if (code !== 0) {
-      throw new LutraError(
-        'environment',
-        `${compiler.command.join(' ')} could not compile ${source}: ${errorLines(text)}`,
-        { hint: `The compiler is ${compiler.version}; try another one by setting CC, or the target wasm.` },
+    const run: RunJob = async ({ flags, args }, stop) => {
+      const command = [...compiler.command, ...flags, ...args];
+      const { code, output: text } = await runProgram(command, { signal: stop, temporary }).catch(
+        (error: Error) => ({ code: null, output: error.message }),
       );
-    }
+      if (stop?.aborted) throw cancelled();
+      if (code !== 0) {
+        throw new LutraError(
+          'environment',
+          `${compiler.command.join(' ')} could not compile ${source}: ${errorLines(text)}`,
+          { hint: `The compiler is ${compiler.version}; try another one by setting CC, or the target wasm.` },
+        );
+      }
+    };
+    const { parts, last } = jobsOf(request, temporary, library);
+    await runAll(parts, signal, run);
+    if (signal?.aborted) throw cancelled();
+    await run(last, signal);
     await rename(library, target);
   } finally {
     await rm(temporary, { recursive: true, force: true });

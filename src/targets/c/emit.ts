@@ -119,7 +119,7 @@ function emitVariant(helpers: Helpers, { machine, program }: CVariant): string {
     emitMain(helpers, machine, program),
     ...functions.map((fn) => emitCaller(machine, fn)),
     // C has no empty arrays: the entry after the last is never looked at.
-    `static const Kernel kernels_${machine.isa}[] = {\n${[...table, '  {0},'].join('\n')}\n};`,
+    `SHARED const Kernel kernels_${machine.isa}[] = {\n${[...table, '  {0},'].join('\n')}\n};`,
   ].join('\n\n');
 }
 
@@ -132,6 +132,14 @@ function emitTable(variants: readonly CVariant[]): string {
     );
   });
   return `/* Best first. */\nstatic const Variant VARIANTS[] = {\n${entries.join('\n')}\n};`;
+}
+
+/** What other parts of the file have, where it is compiled in parts. */
+function emitDeclarations(variants: readonly CVariant[]): string {
+  const names = variants.map(({ machine: { isa } }) =>
+    guarded(GUARD[isa], `extern Main main_${isa};\nextern const Kernel kernels_${isa}[];`),
+  );
+  return guarded('defined(LUTRA_PART)', names.join('\n'));
 }
 
 function emitSizes(info: CModelInfo): string {
@@ -220,13 +228,17 @@ export function emitC(variants: readonly CVariant[], info: CModelInfo): string {
     heading('threads'),
     THREADS,
     VARIANT_TYPES,
-    ...code.flatMap(({ isa, text }) => [heading(`variant ${isa}`), guarded(GUARD[isa], text)]),
-    heading('processor'),
-    PROCESSOR[arch],
+    ...code.flatMap(({ isa, text }, i) => [
+      heading(`variant ${isa}`),
+      guarded([`PART(${i + 1})`, ...(GUARD[isa] === '' ? [] : [GUARD[isa]])].join(' && '), text),
+    ]),
     heading('entry points'),
-    emitSizes(info),
-    emitTable(variants),
-    ENTRY_POINTS,
+    guarded(
+      'PART(0)',
+      [PROCESSOR[arch], emitSizes(info), emitDeclarations(variants), emitTable(variants), ENTRY_POINTS].join(
+        '\n\n',
+      ),
+    ),
   ]
     .filter((part) => part !== '')
     .join('\n\n')

@@ -55,6 +55,7 @@ class NativeExecutable implements Executable {
   /** Settles when everything asked for so far is done. */
   #last: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | undefined;
+  #stopped = false;
 
   constructor(library: NativeLibrary, model: Pointer, request: LoadRequest) {
     this.target = request.machine;
@@ -107,6 +108,7 @@ class NativeExecutable implements Executable {
       const padded = new Float32Array(rows * this.#needs.logitsStride);
       const run = () => this.#library.step(this.#model, tables, padded);
       await (times === undefined ? run() : this.#timed(times, run));
+      this.#checkStopped();
       return splitLogits(padded, tables.rows, this.#needs);
     });
   }
@@ -133,6 +135,7 @@ class NativeExecutable implements Executable {
     const run = async (tables: StepTables, floats: number) => {
       const logits = new Float32Array(floats);
       await this.#library.step(this.#model, tables, logits);
+      this.#checkStopped();
       return logits;
     };
     return this.#enqueue(() => selectLogits({ requests, full, scan, needs: this.#needs, run }));
@@ -148,6 +151,16 @@ class NativeExecutable implements Executable {
           `${call.scalars.length} scalars`,
       );
     });
+  }
+
+  stop(): void {
+    if (this.#closing !== undefined) return;
+    this.#stopped = true;
+    this.#library.stop(this.#model);
+  }
+
+  #checkStopped(): void {
+    if (this.#stopped) throw new LutraError('cancelled', `${this.target}: the executable was stopped`);
   }
 
   close(): Promise<void> {

@@ -19,6 +19,8 @@ export interface NativeLibrary {
   newCache(model: Pointer): number;
   freeCache(model: Pointer, cache: number): void;
   step(model: Pointer, tables: StepTables, logits: Float32Array): Promise<void>;
+  /** The step that runs, and all later ones, end without computing the rest. */
+  stop(model: Pointer): void;
   /** Where threads note times from the next step on, in nanoseconds; the memory must live until that ends. */
   noteTimes(model: Pointer, times: BigInt64Array | null, room: number): void;
   /** 0, or -1 when there is no such kernel with as many arguments. */
@@ -115,6 +117,8 @@ function bindLibrary(koffi: Koffi, library: ReturnType<Koffi['load']>): NativeLi
       const args = [model, tokens, n, sequences, count, outputs, logits];
       return later(step, args, args);
     },
+    // Looked for when it is wanted: libraries of older artifacts lack it.
+    stop: (model) => library.func('void lutra_stop(void *model)')(model),
     noteTimes: (model, memory, room) => times(model, memory, room),
     call(model, { kernel, buffers, scalars, begin, end }) {
       const addresses = BigUint64Array.from(buffers, (b) => koffi.address(b));

@@ -6,11 +6,13 @@ typedef struct {
   void (*run)(Range range, u8 *scratch, void *const *buffers, const double *scalars);
 } Kernel;
 
+typedef void Main(Thread *thread, const u8 *weights, u8 *arena, u8 *cache, const i32 *tokens, const i32 *sequences,
+                  const i32 *outputs, f32 *logits, i32 n, i32 count);
+
 typedef struct {
   const char *name;
   int (*supported)(void);
-  void (*main)(Thread *thread, const u8 *weights, u8 *arena, u8 *cache, const i32 *tokens,
-               const i32 *sequences, const i32 *outputs, f32 *logits, i32 n, i32 count);
+  Main *main;
   const Kernel *kernels;
   i32 kernel_count;
   size_t scratch_bytes;
@@ -440,6 +442,9 @@ EXPORT void lutra_step(Model *model, const i32 *tokens, i32 n, const i32 *sequen
   if (team->size > 1) advance(team, &team->steps);
   run_step(&team->threads[0]);
 }
+
+/* The step that runs and all later ones end without computing the rest: for a model that is closed next. */
+EXPORT void lutra_stop(Model *model) { atomic_store(&model->team->stop, 1); }
 
 /*
  * From the next step on each thread notes when it begins, when it comes to a barrier and when it leaves it, in

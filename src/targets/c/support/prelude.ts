@@ -60,6 +60,18 @@ typedef float f32;
 #define INLINE UNUSED static inline __attribute__((always_inline))
 #define KERNEL static __attribute__((noinline))
 
+/*
+ * The file may be compiled in parts at the same time, to be linked together: LUTRA_PART 1, 2, ... has one variant
+ * each, LUTRA_PART 0 everything else. Without LUTRA_PART it is all in one.
+ */
+#if defined(LUTRA_PART)
+#define PART(n) (LUTRA_PART == (n))
+#define SHARED
+#else
+#define PART(n) 1
+#define SHARED static
+#endif
+
 /* Iterations begin .. end of a kernel's thread loop. */
 typedef struct {
   i32 begin, end;

@@ -36,6 +36,7 @@ struct Team {
   const struct Model *model;
   Step step;
   int quit;
+  int stopped; /* nothing is computed any more: the same for all threads between two barriers */
   Thread threads[MAX_THREADS];
 #if !defined(__linux__)
   pthread_mutex_t mutex;
@@ -46,6 +47,7 @@ struct Team {
   _Alignas(64) _Atomic u32 arrived;  /* threads at the barrier */
   _Alignas(64) _Atomic u32 barriers; /* passed so far */
   _Alignas(64) _Atomic u32 sleepers; /* threads asleep on one of the counters */
+  _Alignas(64) _Atomic int stop;     /* asked for by another thread */
 };
 
 static void relax(void) {
@@ -120,10 +122,14 @@ INLINE void note_time(Thread *thread) {
 /* Waits until every thread of the team is here. */
 static void gather(Thread *thread) {
   Team *team = thread->team;
-  if (team->size == 1) return;
+  if (team->size == 1) {
+    team->stopped = atomic_load_explicit(&team->stop, memory_order_relaxed);
+    return;
+  }
   const u32 seen = atomic_load_explicit(&team->barriers, memory_order_relaxed);
   if (atomic_fetch_add(&team->arrived, 1) + 1 == (u32)team->size) {
     atomic_store(&team->arrived, 0);
+    team->stopped = atomic_load_explicit(&team->stop, memory_order_relaxed);
     advance(team, &team->barriers);
   } else {
     await_change(thread, &team->barriers, seen);
@@ -139,7 +145,7 @@ UNUSED static void barrier(Thread *thread) {
 
 /* This thread's part of a loop of total iterations. */
 INLINE Range share(const Thread *thread, i32 total) {
-  const i64 all = total > 0 ? total : 0;
+  const i64 all = total > 0 && !thread->team->stopped ? total : 0;
   const i64 size = thread->team->size;
   return (Range){(i32)(all * thread->id / size), (i32)(all * (thread->id + 1) / size)};
 }
