@@ -383,12 +383,12 @@ function speculationTexts() {
     .filter(Boolean)
     .map((line) => JSON.parse(line));
   const plain = questions
-    .filter((_, i) => i % 61 === 0)
+    .filter((_, i) => i % 31 === 0)
     .map(({ prompt }) => ({ prompt, options: { maxTokens: 48 } }));
   const heldout = readFileSync(join(ROOT, 'test', 'data', 'heldout.txt'), 'utf8')
     .split('\n')
     .filter(Boolean);
-  const repetitive = heldout.slice(0, 6).map((line) => ({
+  const repetitive = heldout.slice(0, 18).map((line) => ({
     prompt: `${line}\n`.repeat(4),
     options: { raw: true, maxTokens: 96 },
   }));
