@@ -37,7 +37,19 @@ function testExtent(use: KernelUse): Extent {
   return { n, position, matrixRows: 512, comparedRows: 64 };
 }
 /** `ids` index a table of VOCABULARY rows; `halves` are 0 0 1 1 2 ...; `trits` bytes of four 2-bit codes 0 to 2, `trits5` of five in base 3; `entries` bytes below 32. */
-const FILLS = ['f32', 'f16', 'bf16', 'i32', 'i16', 'i8', 'ids', 'halves', 'trits', 'trits5', 'entries'] as const;
+const FILLS = [
+  'f32',
+  'f16',
+  'bf16',
+  'i32',
+  'i16',
+  'i8',
+  'ids',
+  'halves',
+  'trits',
+  'trits5',
+  'entries',
+] as const;
 export type Fill = (typeof FILLS)[number];
 
 const bufferSchema = z.object({
