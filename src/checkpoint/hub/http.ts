@@ -5,6 +5,7 @@
  */
 import { LutraError } from '../../common/errors.ts';
 import { quote, systemCode } from '../failure.ts';
+import { proxyHint } from './proxy.ts';
 import { type Attempt, cancelled, type FailedAttempt, retryAfterMs } from './retry.ts';
 import type { HubSettings } from './settings.ts';
 import type { RepoSpec } from './spec.ts';
@@ -60,7 +61,9 @@ export async function attemptRequest<T>(
     return {
       ok: false,
       failure: new LutraError('network', `the connection to ${host} failed: ${reason}`, {
-        hint: 'Check the network (and HF_ENDPOINT, if it is set), then try again: what has arrived is kept.',
+        hint:
+          proxyHint(process.env, process.versions.node) ??
+          'Check the network (and HF_ENDPOINT, if it is set), then try again: what has arrived is kept.',
         cause: error,
       }),
     };
