@@ -25,6 +25,7 @@ const GOALS = [
   { match: /^context\.\w+\.share\.2000$/, goal: { goal: 85 } },
   { match: /^context\.i(nt)?8\.share\.4000$/, goal: { goal: 85 } },
   { match: /^busy\.share$/, goal: { goal: 60 } },
+  { match: /^defaults\./, goal: { goal: 15, atMost: true } },
 ];
 
 /** @param {string} id @returns {Goal | undefined} */

@@ -54,6 +54,7 @@ export function createModels({ folder, fingerprint, log }) {
 
   return {
     env,
+    folder,
     checkpoint,
     compile,
     artifact: async (request) => (await compile(request)).path,

@@ -135,6 +135,7 @@ const SECTIONS = /** @type {const} */ ([
   ['With a core taken by another program', /^busy\./],
   ['Speculation by prompt lookup', /^speculation\./],
   ['Memory, loading, compiling', /^(memory|load|compile)\./],
+  ['Defaults beside what the tuner finds', /^defaults\./],
   ['Beside node-llama-cpp', /^peers\./],
 ]);
 

@@ -6,6 +6,7 @@ import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { defaults } from './defaults.mjs';
 import { ROOT } from './machine.mjs';
 import { choicesOf } from './models.mjs';
 import { startWorker } from './process.mjs';
@@ -558,4 +559,5 @@ export const SUITES = {
   memory,
   load,
   compile,
+  defaults,
 };
