@@ -116,11 +116,6 @@ const RUNGS = [
   ['tables built in registers', (bits) => lut(bits, 'exact', {}), ['exact', { vector: true, mirror: false }]],
   ['tables of 8 bits', (bits) => lut(bits, 'int8', {}), ['int8', { vector: true, mirror: false }]],
   ['half of a table mirrored', (bits) => lut(bits, 'int8', {}), ['int8', { vector: true, mirror: true }]],
-  [
-    'sums by averages and residues',
-    (bits) => lut(bits, 'int8', { columns: 128, sums: 'averages' }),
-    ['int8', { vector: true, mirror: true }],
-  ],
   ['averages for sums (fast)', (bits) => lut(bits, 'fast', {}), ['fast', { vector: true, mirror: true }]],
 ];
 

@@ -58,7 +58,7 @@ export interface CompileOptions extends WeightOptions {
   /**
    * How weights in groups, of 1 to 4 bits, are multiplied: `mad` by multiplying, `lut` by looking up sums of 4
    * activations, with the same results; `lut-int8` looks them up rounded to 8 bits (normalized mean squared error of
-   * a product below 6e-5), `lut-fast` adds these by averages too (below 2e-3).
+   * a product about 6e-5, at most 1e-4 of trained weights), `lut-fast` adds these by averages too (about 1e-3, 2.3e-3).
    * `popcount` counts bits, with the results of `mad` and slower. `auto` (default) is `lut` where that was
    * measured to be faster: for 1 bit on processors without a dot product of 4 bytes, for 2 bits without one of 2 either.
    */

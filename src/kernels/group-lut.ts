@@ -22,9 +22,8 @@ function defaultSchedule(shape: LutShape, machine: Machine): LutSchedule {
     method: scalar && shape.tables === 'exact' ? 'scalar' : 'lookup',
     lanes,
     rows: scalar ? lanes : TILE_ROWS,
-    ...(shape.bits === 1 && shape.tables === 'int8' && !scalar
-      ? { columns: 128, sums: 'averages' }
-      : { columns: SPAN, sums: 'words' }),
+    columns: SPAN,
+    sums: 'words',
     prefetchBytes: 0,
     multiply: 'madd',
     dotRows: 16,

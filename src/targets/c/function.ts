@@ -139,7 +139,10 @@ function loop(w: Writer, depth: number, s: Extract<Stmt, { kind: 'for' }>): void
   line(w, depth, '}');
 }
 
-/** In `main`: `qkv_avx2(share(thread, 240), from(arena, 12), from(weights, 3400), at(arena, 90), n);` */
+/**
+ * In `main`: `for (Parts parts = split(thread, 240); take(&parts);)` and
+ * `qkv_avx2(parts.range, from(arena, 12), from(weights, 3400), at(arena, 90), n);`.
+ */
 function call(w: Writer, depth: number, s: Extract<Stmt, { kind: 'call' }>): void {
   const fn = w.calls.get(s.fn);
   const extent = fn === undefined ? undefined : threadExtent(fn);
@@ -149,14 +152,16 @@ function call(w: Writer, depth: number, s: Extract<Stmt, { kind: 'call' }>): voi
   const given = new Map(fn.scalars.map((p, i) => [p.name, s.scalars[i]]));
   const inCaller = (e: Expr): Expr =>
     e.kind === 'ref' ? (given.get(e.name) ?? e) : mapOperands(e, inCaller);
-  const args = [`share(thread, ${emitExpr(w, inCaller(extent))})`];
+  const args = ['parts.range'];
   if (fn.locals.length > 0) args.push('thread->scratch');
   fn.buffers.forEach((param, i) => {
     const { buffer, offset } = s.buffers[i]!;
     args.push(`${param.access === 'read' ? 'from' : 'at'}(${w.name(buffer)}, ${emitExpr(w, offset)})`);
   });
   args.push(...s.scalars.map((e) => emitExpr(w, e)));
-  line(w, depth, `${functionName(w.machine, fn)}(${args.join(', ')});`);
+  line(w, depth, `for (Parts parts = split(thread, ${emitExpr(w, inCaller(extent))}); take(&parts);) {`);
+  line(w, depth + 1, `${functionName(w.machine, fn)}(${args.join(', ')});`);
+  line(w, depth, '}');
 }
 
 function bufferDeclaration(param: BufferParam, name: string, restrict: boolean): string {
@@ -240,7 +245,13 @@ export function emitKernel(
 export function emitMain(helpers: Helpers, machine: CMachine, program: Program): string {
   const fn = program.main;
   const calls = new Map(program.functions.map((f) => [f.name, f]));
-  const w = newWriter(helpers, machine, fn, ['thread', 'share', 'barrier', 'at', 'from'], calls);
+  const w = newWriter(
+    helpers,
+    machine,
+    fn,
+    ['thread', 'parts', 'split', 'take', 'barrier', 'at', 'from'],
+    calls,
+  );
   const parameters = [
     'Thread *thread',
     ...fn.buffers.map((p) => bufferDeclaration(p, w.name(p.name), false)),

@@ -21,6 +21,9 @@ typedef struct {
   i64 *time;   /* where the next one is noted while a profile is taken */
   i64 *times_end;
   pthread_t handle;
+  u64 calls; /* of kernels so far, the same in every thread that has come as far */
+  /* What was taken of this thread's share: the call it is of, and in 8 bits how many parts. In a line of its own. */
+  _Alignas(64) _Atomic u64 taken;
 } Thread;
 
 typedef struct {
@@ -148,6 +151,50 @@ INLINE Range share(const Thread *thread, i32 total) {
   const i64 all = total > 0 && !thread->team->stopped ? total : 0;
   const i64 size = thread->team->size;
   return (Range){(i32)(all * thread->id / size), (i32)(all * (thread->id + 1) / size)};
+}
+
+/*
+ * The loop of a kernel in parts. Each thread has a share of it, whose parts it takes one after the other; when none is
+ * left it takes those that other threads have not come to, so that one that lost its core holds up nobody for more than
+ * a part. The share is the same in every step, and so, mostly, is what a core reads.
+ */
+#define PARTS 8
+
+typedef struct {
+  Range range;
+  Thread *thread;
+  u64 call;
+  i32 total;
+  i32 distance; /* from this thread to the one whose parts are taken */
+} Parts;
+
+INLINE Parts split(Thread *thread, i32 total) { return (Parts){{0, 0}, thread, ++thread->calls, total, 0}; }
+
+/* Takes a part into parts->range; 0 when all are taken. */
+UNUSED static int take(Parts *parts) {
+  Team *team = parts->thread->team;
+  if (team->size == 1) {
+    parts->range = share(parts->thread, parts->total);
+    return parts->distance++ == 0;
+  }
+  for (; parts->distance < team->size; parts->distance++) {
+    Thread *owner = &team->threads[(parts->thread->id + parts->distance) % team->size];
+    const Range all = share(owner, parts->total);
+    const i32 size = all.end - all.begin;
+    const i32 count = size < PARTS ? size : PARTS;
+    u64 taken = atomic_load(&owner->taken);
+    for (;;) {
+      /* The owner may not have come to this call yet, or be in a later one, when all of this is taken. */
+      const u64 call = taken >> 8;
+      const i32 part = call < parts->call ? 0 : (i32)(taken & 255);
+      if (call > parts->call || part >= count) break;
+      if (!atomic_compare_exchange_weak(&owner->taken, &taken, parts->call << 8 | (u64)(part + 1))) continue;
+      parts->range.begin = all.begin + (i32)((i64)size * part / count);
+      parts->range.end = all.begin + (i32)((i64)size * (part + 1) / count);
+      return 1;
+    }
+  }
+  return 0;
 }
 
 /* The memory at a line of 64 bytes: arguments of kernels. */
