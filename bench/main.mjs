@@ -3,8 +3,8 @@
  *
  *   npm run bench                                  everything, about 25 minutes on two cores
  *   npm run bench -- --quick                       fewer repetitions
- *   npm run bench -- --only native,busy            some suites: native, wasm, context, batch, bitnet-3b, busy,
- *                                                  speculation, memory, load, compile, defaults
+ *   npm run bench -- --only native,busy            some suites: native, wasm, context, batch, bitnet-3b,
+ *                                                  llama2, busy, speculation, memory, load, compile, defaults
  *   npm run bench -- --node PATH [--node PATH]     WebAssembly with other Nodes too
  *   npm run bench -- --resume                      goes on where an interrupted run of the same code ended
  *

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * What is to be reached with the 2B model on two cores like those the goals were set on (AVX-512, 41 to 50 GB/s),
+ * What is to be reached on two cores like those the goals were set on (AVX-512, 41 to 50 GB/s),
  * and the best of the peers there. Figures go by their ids.
  */
 
@@ -22,6 +22,11 @@ const GOALS = [
   { match: /^compile\.memory$/, goal: { goal: 2000, atMost: true } },
   { match: /^load\.firstToken$/, goal: { goal: 0.6, atMost: true } },
   { match: /^bitnet-3b\.decode\.2t$/, goal: { goal: 52, peer: 32.6 } },
+  { match: /^llama2-w2\.decode\.2t\./, goal: { goal: 65, peer: 39.8 } },
+  { match: /^llama2-w2\.decode\.1t\./, goal: { goal: 48, peer: 27.1 } },
+  { match: /^llama2-w4\.decode\.2t\./, goal: { goal: 42, peer: 33.5 } },
+  { match: /^llama2-w2\.prefill128\.2t\./, goal: { goal: 340, peer: 216 } },
+  { match: /^llama2-w4\.prefill128\.2t\./, goal: { goal: 340, peer: 209 } },
   { match: /^context\.\w+\.share\.2000$/, goal: { goal: 85 } },
   { match: /^context\.i(nt)?8\.share\.4000$/, goal: { goal: 85 } },
   { match: /^busy\.share$/, goal: { goal: 60 } },

@@ -41,13 +41,25 @@ export function createModels({ folder, fingerprint, log }) {
   }
 
   /** Compiles unless it is there, and tells how long that took and what memory it needed. */
-  async function compile({ preset, head = 'stored', cache = 'f32', context = 2048, fresh = false }) {
-    const path = join(folder, `${preset}.${head}.${cache}.${context}@${fingerprint}`);
+  async function compile(request) {
+    const {
+      preset,
+      head = 'stored',
+      cache = 'f32',
+      context = 2048,
+      encoding,
+      activations,
+      fresh = false,
+    } = request;
+    const kind = [encoding, activations].map((part) => (part === undefined ? '' : `.${part}`)).join('');
+    const path = join(folder, `${preset}.${head}.${cache}.${context}${kind}@${fingerprint}`);
     const source = await checkpoint(preset);
     if (fresh) rmSync(path, { recursive: true, force: true });
     if (existsSync(path)) return { path };
     log(`compiling ${preset}, head ${head}, cache ${cache}, context ${context}`);
     const options = ['--head', head, '--cache', cache, '--context', String(context)];
+    if (encoding !== undefined) options.push('--encoding', encoding);
+    if (activations !== undefined) options.push('--activations', activations);
     const run = await runWatched(process.execPath, [CLI, 'compile', source, '-o', path, ...options], env);
     return { path, ...run };
   }

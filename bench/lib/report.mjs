@@ -132,6 +132,7 @@ const SECTIONS = /** @type {const} */ ([
   ['Long context', /^context\./],
   ['Several sequences in one step', /^batch\./],
   ['bitnet_b1_58-3B', /^bitnet-3b\./],
+  ['Llama-2-7B, 8 of 32 layers, in 2 and 4 bits', /^llama2-/],
   ['With a core taken by another program', /^busy\./],
   ['Speculation by prompt lookup', /^speculation\./],
   ['Memory, loading, compiling', /^(memory|load|compile)\./],

@@ -17,7 +17,7 @@ export interface CallTraffic {
   readonly cacheBytes: number;
   /** Read from and written to activations and logits. */
   readonly activationBytes: number;
-  /** Multiplications and additions of integers, two for each weight and row. */
+  /** Multiplications and additions of bytes, two for each weight and row; int16 activations are two bytes. */
   readonly operations: number;
   /** The same of floats, where they are worth counting: attention, and an output head of floats. */
   readonly floatOperations: number;
@@ -103,12 +103,14 @@ function amounts({ use, rows, position, regionBytes }: Call): Amounts {
     case 'lut.tables':
       return { ...base, activationBytes: rows * (k + tableBytes(shape as unknown as TablesShape)) };
     case 'lowbit.matmul':
-    case 'lowbit.matmul.group':
+    case 'lowbit.matmul.group': {
+      const planes = shape.to === 'int16' ? 2 : 1;
       return {
         ...base,
-        activationBytes: rows * (k + 8 + 4 * m * (shape.residual === true ? 2 : 1)),
-        operations: 2 * rows * m * k,
+        activationBytes: rows * (planes * k + 8 + 4 * m * (shape.residual === true ? 2 : 1)),
+        operations: 2 * rows * m * k * planes,
       };
+    }
     default:
       // Other matrix products, and operators of users, of which only weights are known.
       return {
