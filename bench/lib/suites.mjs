@@ -7,6 +7,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { defaults } from './defaults.mjs';
+import { llama2 } from './llama2.mjs';
 import { ROOT } from './machine.mjs';
 import { choicesOf } from './models.mjs';
 import { startWorker } from './process.mjs';
@@ -554,6 +555,7 @@ export const SUITES = {
   context,
   batch,
   'bitnet-3b': bitnet3b,
+  llama2: (ctx) => llama2(ctx, threadCounts),
   busy,
   speculation,
   memory,

@@ -1,0 +1,61 @@
+/** Weights in groups: Llama-2-7B's widths, 8 of its layers, codes of 2 and 4 bits in groups of 128. */
+
+const HEAD = 'int8';
+const DECODE_AT = 64;
+const PROMPT = 128;
+
+/** Decode and prefill with activations of int16, the default, and of int8, with every number of threads. */
+async function measure(ctx, threadCounts, bits, activations) {
+  const { quick, cores, models, inTurns, open, callsOf, limitsOf, rateFigure } = ctx;
+  const preset = `llama2-7b-w${bits}`;
+  const path = await models.artifact({ preset, head: HEAD, activations });
+  const tokens = quick ? 16 : 48;
+  const runs = [];
+  try {
+    for (const threads of threadCounts(cores)) {
+      const worker = await open({ source: path, target: 'c', threads });
+      const common = { worker, threads, machine: await limitsOf(worker.facts.target, threads) };
+      const name = `llama2-w${bits}`;
+      runs.push({
+        ...common,
+        id: `${name}.decode.${threads}t.${activations}`,
+        title: `W${bits} decode, ${threads}t, activations ${activations}`,
+        tokens,
+        calls: await callsOf(path, { position: DECODE_AT, count: tokens }),
+        run: async () => tokens / (await worker.ask('decode', { position: DECODE_AT, tokens })).seconds,
+      });
+      runs.push({
+        ...common,
+        id: `${name}.prefill${PROMPT}.${threads}t.${activations}`,
+        title: `W${bits} prefill of ${PROMPT}, ${threads}t, activations ${activations}`,
+        tokens: PROMPT,
+        calls: await callsOf(path, { position: 0, count: PROMPT, prompt: true }),
+        run: async () => PROMPT / (await worker.ask('prefill', { tokens: PROMPT })).seconds,
+      });
+    }
+    const { values, stolen } = await inTurns(
+      runs.map(({ run }) => run),
+      quick ? 3 : 5,
+    );
+    const figures = [];
+    for (const [i, { worker, run, ...facts }] of runs.entries()) {
+      const { target } = worker.facts;
+      const model = { model: preset, head: HEAD, activations };
+      figures.push(await rateFigure({ ...facts, ...model, target, values: values[i], stolen }));
+    }
+    return figures;
+  } finally {
+    for (const worker of new Set(runs.map((run) => run.worker))) await worker.end();
+  }
+}
+
+/** One model after the other; the quick benchmark has only the default of two bits. */
+export async function llama2(ctx, threadCounts) {
+  const figures = [];
+  for (const bits of ctx.quick ? [2] : [2, 4]) {
+    for (const activations of ctx.quick ? ['int16'] : ['int16', 'int8']) {
+      figures.push(...(await measure(ctx, threadCounts, bits, activations)));
+    }
+  }
+  return figures;
+}
