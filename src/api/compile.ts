@@ -112,8 +112,8 @@ export function chooseLookup(
   if (family === 'mad') return { bits: [], tables: 'exact' };
   if (family !== 'auto') return { bits: PLANE_BITS, tables: TABLES[family] };
   const has = (op: NativeOp) => first === undefined || first.native.has(op);
-  if (has('dot4') || !has('lookup16')) return { bits: [], tables: 'exact' };
-  return { bits: has('dot2') ? [1] : [1, 2], tables: 'exact' };
+  // Measured: see docs/benchmarks.md, "Table lookups".
+  return { bits: has('dot4') || !has('lookup16') ? [] : [1], tables: 'exact' };
 }
 
 /** Of the tuned schedules, those whose encodings weights are to have: of the first machine, where no option says other. */
