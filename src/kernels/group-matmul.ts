@@ -43,7 +43,7 @@ function gemvSchedule(multiply: Multiply, machine: Machine, sums: number): Group
     multiply,
     rows: Math.min(TILE, vectorBytes / 2),
     unroll: inPlace ? 32 : 16,
-    prefetchBytes: vectorBytes === 64 ? 1024 : 0,
+    prefetchBytes: vectorBytes >= 32 ? 1024 : 0,
     inPlace,
   };
 }
