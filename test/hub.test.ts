@@ -333,7 +333,7 @@ describe('a broken connection', () => {
   test('that stalls is given up and resumed', async () => {
     let stalls = 0;
     hub.mishap = (request) => (isWeights(request) && stalls++ < 1 ? { stallAfter: 100_000 } : undefined);
-    const folder = await resolveModel('org/model', options({ patience: { ...PATIENCE, stallMs: 150 } }));
+    const folder = await resolveModel('org/model', options({ patience: { ...PATIENCE, stallMs: 500 } }));
     await expectComplete(folder);
     expect(contentRequests()[1]?.headers.range).toBe('bytes=100000-');
   });
