@@ -15,6 +15,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import v8 from 'node:v8';
+import { CHUNK } from '../dist/kernels/attention/shape.js';
+import { partsSize } from '../dist/kernels/attention-parts.js';
+import { cacheParts } from '../dist/kernels/cache.js';
 import { KERNELS } from '../dist/kernels/registry.js';
 import { kindBytes, MAIN_BUFFERS, MAIN_SCALARS } from '../dist/loops/ir.js';
 import { legalize } from '../dist/loops/legalize.js';
@@ -39,13 +42,13 @@ const { values: options } = parseArgs({
 const ROUNDS = Number(options.rounds);
 /** Seconds a measurement takes at least. */
 const SHORTEST = 0.05;
-const HEADS = { heads: 20, kvHeads: 5, headDim: 128, context: 2048, cacheElem: 'f32' };
+const HEADS = { heads: 20, kvHeads: 5, headDim: 128, context: 2048 };
 
-const attention = (n, pos) => ({
-  op: 'attention',
-  label: `${n} token${n > 1 ? 's' : ''} at ${pos}`,
-  shape: HEADS,
-  scalars: [n, pos],
+const attention = (n, pos, cacheElem = 'f32') => ({
+  op: n === 1 ? 'attention.parts' : 'attention',
+  label: `${n} token${n > 1 ? 's' : ''} at ${pos}, ${cacheElem}`,
+  shape: { ...HEADS, cacheElem },
+  scalars: n === 1 ? [pos] : [n, pos],
   rows: n,
   work: (n * (pos + n / 2) * HEADS.heads * HEADS.headDim * 4) / 1e9,
   unit: 'GFLOP/s',
@@ -136,7 +139,7 @@ const CASES = [
     groupedHead(32768, 4, 32, false, n),
     groupedHead(32768, 6, 64, true, n),
   ]),
-  attention(1, 1900),
+  ...['f32', 'f16', 'i8'].map((cacheElem) => attention(1, 1900, cacheElem)),
   attention(64, 0),
   attention(32, 1900),
   rowWise('rmsNorm.quantize', { k: 2560, eps: 1e-5 }),
@@ -172,10 +175,11 @@ function bufferBytes({ op, shape, rows }) {
       if (shape.elem === 'i8') return [rows * pad(k) * 2, rows * 4, table, pad(m) * 4, out];
       return [rows * pad(k) * 4, table, out];
     }
-    case 'attention': {
-      const cache = shape.kvHeads * shape.context * shape.headDim * 4;
+    case 'attention':
+    case 'attention.parts': {
+      const cache = cacheParts(shape).map(([, bytes]) => bytes);
       const width = pad(shape.heads * shape.headDim) * 4;
-      return [rows * width, cache, cache, rows * width];
+      return [rows * width, ...cache, op === 'attention' ? rows * width : partsSize(shape) * 4];
     }
     case 'rmsNorm.quantize':
       return [rows * pad(k) * 4, pad(k) * 4, rows * pad(k), rows * 4, rows * 4];
@@ -276,6 +280,8 @@ function extent(c, schedule) {
       return c.shape.bits === undefined ? m / 64 : m / 16;
     case 'attention':
       return c.shape.kvHeads * Math.ceil(n / schedule.tokens);
+    case 'attention.parts':
+      return c.shape.kvHeads * Math.ceil((c.scalars[0] + 1) / CHUNK);
     case 'gate.packed':
       return n * Math.ceil(c.shape.k / 512);
     default:

@@ -123,39 +123,41 @@ async function wasm(ctx) {
   return figures;
 }
 
-/** The most memory of a process that fills a context of 2048 and writes its last tokens one by one. */
+/**
+ * The most memory of a process that fills a context of 2048 and writes its last tokens one by one: by head, and where
+ * everything has its least bytes. It hardly differs from run to run.
+ */
 async function memory(ctx) {
   const { quick, cores, models, open, figure } = ctx;
   const context = 2048;
   const tokens = 16;
-  const caches = await choicesOf('cache');
+  const threads = Math.min(2, cores);
+  const cache = (await choicesOf('cache')).at(-1);
+  const leanest = { head: 'int4', encoding: 't5b' };
+  const kinds = quick ? [{ head: USUAL_HEAD }] : [{ head: 'stored' }, { head: USUAL_HEAD }, { head: 'int4' }];
   const figures = [];
-  const kinds = quick ? [USUAL_HEAD] : (await choicesOf('head')).filter((head) => head !== 'stored');
-  const cache = caches.at(-1);
-  for (const head of kinds) {
-    const path = await models.artifact({ preset: MODEL, head, cache, context });
-    const values = [];
-    for (let run = 0; run < (quick ? 1 : 2); run++) {
-      const worker = await open({ source: path, target: 'c', threads: Math.min(2, cores) });
-      try {
-        await worker.ask('decode', { position: context - tokens, tokens });
-        values.push((await worker.ask('peakMemory')) / MIB);
-      } finally {
-        await worker.end();
-      }
+  for (const { head, encoding } of [...kinds, leanest]) {
+    const path = await models.artifact({ preset: MODEL, head, cache, context, encoding });
+    const worker = await open({ source: path, target: 'c', threads });
+    try {
+      await worker.ask('decode', { position: context - tokens, tokens });
+      const weights = encoding === undefined ? '' : `, weights ${encoding}`;
+      figures.push(
+        figure({
+          id: ['memory', `decode${context}`, head, encoding].filter(Boolean).join('.'),
+          title: `peak memory, native decode, context ${context} full, head ${head}, cache ${cache}${weights}`,
+          unit: 'MiB',
+          ...spread([(await worker.ask('peakMemory')) / MIB]),
+          model: MODEL,
+          head,
+          cache,
+          ...(encoding === undefined ? {} : { encoding }),
+          threads,
+        }),
+      );
+    } finally {
+      await worker.end();
     }
-    figures.push(
-      figure({
-        id: `memory.decode${context}.${head}`,
-        title: `peak memory, native decode, context ${context} full, head ${head}, cache ${cache}`,
-        unit: 'MiB',
-        ...spread(values),
-        model: MODEL,
-        head,
-        cache,
-        threads: Math.min(2, cores),
-      }),
-    );
   }
   return figures;
 }

@@ -110,18 +110,15 @@ function defaultSchedule(shape: AttentionShape, machine: Machine): AttentionSche
     keyBlocks: Math.min(each, 4),
     valueTiles: Math.min(each, Math.ceil(headDim / LANES)),
     positions: 32,
-    unroll: 1,
   };
 }
 
 function schedules(shape: AttentionShape, machine: Machine): readonly AttentionSchedule[] {
-  const all = variations(defaultSchedule(shape, machine), {
-    rows: divisors(shape.heads / shape.kvHeads),
-    keyBlocks: [1, 2],
-    valueTiles: [1, 2],
-    positions: [16, 64, CHUNK],
-    unroll: [1, 2],
-  });
+  const chosen = defaultSchedule(shape, machine);
+  const all = [
+    ...variations(chosen, { rows: divisors(shape.heads / shape.kvHeads), keyBlocks: [1, 2] }),
+    ...variations(chosen, { valueTiles: [1, 2], positions: [16, 64] }),
+  ];
   const most = 2 * accumulatorsOf(machine);
   return defaultFirst(
     defaultSchedule(shape, machine),

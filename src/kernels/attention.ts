@@ -135,7 +135,6 @@ function defaultSchedule(shape: AttentionShape, machine: Machine): AttentionSche
     keyBlocks: 1,
     valueTiles: Math.min(1, Math.ceil(headDim / LANES)),
     positions: 32,
-    unroll: 1,
   };
 }
 
@@ -150,7 +149,6 @@ function schedules(shape: AttentionShape, machine: Machine): readonly AttentionS
           keyBlocks: each,
           valueTiles: each,
           positions,
-          unroll: 1,
         })),
       ),
     ),

@@ -36,9 +36,9 @@ function forRows({ b, s, group, one }: Attention, visit: Visit, body: (row: Expr
 /** Elements that one prefetch brings near. */
 const lineElements = ({ arithmetic }: Attention) => LINE / arithmetic.bytes;
 
-/** Steps of 16 elements that make up `unroll` lines. */
-function stepsOf({ arithmetic, s }: Attention): number {
-  return Math.max(1, (s.unroll * LINE) / (LANES * arithmetic.step * arithmetic.bytes));
+/** Products of 16 lanes that a line of keys or values takes: as many as an iteration has. */
+function stepsOf({ arithmetic }: Attention): number {
+  return Math.max(1, LINE / (LANES * arithmetic.step * arithmetic.bytes));
 }
 
 /** q k for `rows` rows and `count` blocks of 16 keys: lanes are positions. */

@@ -23,8 +23,6 @@ export type AttentionSchedule = {
   readonly valueTiles: number;
   /** Positions whose values stay near while all rows add them up. */
   readonly positions: number;
-  /** Lines of keys, and of values, that an iteration reads for each block or vector. */
-  readonly unroll: number;
 };
 
 /**

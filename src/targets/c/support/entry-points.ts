@@ -216,7 +216,7 @@ static void use_huge_pages(Model *model, int file, i32 threads) {
  * Of some tables, as embeddings, steps read the rows of their tokens only. A mapped file would bring up to 2 MiB of
  * pages for each of them, so the rows are read into memory of their own. When there are many, all are forgotten.
  */
-#define ROWS_BYTES ((i64)8 << 20)
+#define ROWS_BYTES ((i64)2 << 20)
 #define TABLE_PAGE ((i64)1 << 16) /* a multiple of what any system has as pages */
 
 /* The part of a table in whole pages; what is at its ends stays mapped. */
