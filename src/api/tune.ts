@@ -221,8 +221,13 @@ export async function tune(source: string, options: TuneOptions = {}): Promise<T
     ...given({ signal, onProgress: onTuning }),
   });
   const choices = decide(tasks, found);
+  if (signal?.aborted) {
+    throw new LutraError('cancelled', `tuning was stopped; what was measured is in ${records.path}`, {
+      hint: 'The same command goes on from there.',
+    });
+  }
   const result = { machine, records: records.path, kernels: tasks.length, choices };
-  if (choices.length === 0 || signal?.aborted) return result;
+  if (choices.length === 0) return result;
   const check = await checkModel(folder, machine, choices, options);
   await records.append({
     kind: 'adoption',
