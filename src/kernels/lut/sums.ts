@@ -46,7 +46,7 @@ class ByteSums {
 const wordsOf = (bytes: Expr) => bitcast(bytes, vector('u16', bytes.type.lanes / 2));
 
 /** Lookups of some tables, those of kind 0 and of kind 1 (of exact entries, their halves) apart. */
-export interface Sums {
+interface Sums {
   readonly take: (kind: number, found: Expr) => void;
   /** Values that add up over more tables, and over planes of weights. */
   readonly get: () => readonly Expr[];
