@@ -23,10 +23,10 @@ export function wholeNumber(option: string): (text: string) => number {
   };
 }
 
-export function codeBits(option: string): (text: string) => CodeBits {
+export function weightBits(option: string): (text: string) => CodeBits | 'ternary' {
   return (text) => {
-    const found = ([1, 2, 3, 4, 8] as const).find((bits) => String(bits) === text);
-    return found ?? refuse(option, '1, 2, 3, 4 or 8', text);
+    const found = ([1, 2, 3, 4, 8, 'ternary'] as const).find((bits) => String(bits) === text);
+    return found ?? refuse(option, '1, 2, 3, 4, 8 or ternary', text);
   };
 }
 

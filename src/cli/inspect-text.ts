@@ -52,8 +52,10 @@ function weightsText(quantization: Quantization): string {
       return mixedText(quantization);
     case 'groups': {
       const { format, bits, group, symmetric, activations } = quantization;
-      const columns = group === 'row' ? 'whole rows' : `groups of ${group}`;
+      const columns =
+        typeof group === 'number' ? `groups of ${group}` : `whole ${group === 'row' ? 'rows' : 'matrices'}`;
       const zeros = symmetric ? 'symmetric' : 'with zero points';
+      if (format === 'absmean') return `ternary in ${columns} (absmean); activations ${activations}`;
       return `${bits} bits in ${columns}, ${zeros} (${format}); activations ${activations}`;
     }
   }

@@ -2,7 +2,7 @@ import { type Command, Option } from 'commander';
 import type { CacheForm } from '../api/compile.ts';
 import type { WeightOptions } from '../models/quantization.ts';
 import { HEAD_FORMS, type HeadForm } from '../passes/pass.ts';
-import { codeBits, groupSize } from './arguments.ts';
+import { groupSize, weightBits } from './arguments.ts';
 
 /** What a model is made into: as its files have it, or smaller. */
 export interface FormFlags extends WeightOptions {
@@ -28,8 +28,16 @@ export function addFormOptions(command: Command): Command {
         'elements of the KV cache: f32; f16, half the size, or int8, a quarter (not lossless)',
       ).choices(['f32', 'f16', 'int8']),
     )
-    .option('--bits <n>', 'round weights that are floats to 1, 2, 3, 4 or 8 bits', codeBits('--bits'))
-    .option('--group <n>', 'columns that share a scale (default 128), or row: all', groupSize('--group'))
+    .option(
+      '--bits <n>',
+      'round weights that are floats to 1, 2, 3, 4 or 8 bits, or ternary: trits by absmean, as BitNet b1.58',
+      weightBits('--bits'),
+    )
+    .option(
+      '--group <n>',
+      'columns that share a scale (default 128; ternary: the whole matrix), or row: all',
+      groupSize('--group'),
+    )
     .option('--symmetric', 'no zero points: fewer bytes, and a larger error')
     .addOption(
       new Option(

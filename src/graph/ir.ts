@@ -124,6 +124,17 @@ export type GroupSource =
       readonly symmetric: boolean;
     }
   /**
+   * Floats of the checkpoint, [rows, columns], rounded to trits as BitNet b1.58 does: with s = 1 / max(mean |w|, 1e-5)
+   * of a group's weights or of all of the tensor's, codes are 2 + clamp(round(w s), -1, 1), and the scale is 1 / s.
+   */
+  | {
+      readonly format: 'absmean';
+      readonly tensor: string;
+      readonly per: 'tensor' | 'group';
+      readonly bits: 2;
+      readonly group: number;
+    }
+  /**
    * Tensors of GPTQ, named `tensor` and what they are: i32 qweight [columns bits/32, rows], qzeros [groups,
    * rows bits/32], scales [groups, rows], g_idx [columns]; LSB first, 3 bits as a stream. `zeros`: stored less
    * one (`v1`), as they are (`v2`), or all in the middle (`none`). `order`: columns are sorted by their groups,

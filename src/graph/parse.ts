@@ -169,14 +169,26 @@ function parseGptq(reader: Reader, tensor: string): GroupSource {
   return { ...source, order: reader.string('the name of a matrix, in quotes') };
 }
 
+function parseAbsMean(reader: Reader, tensor: string): GroupSource {
+  reader.expect('per');
+  reader.expect('=');
+  const { token } = reader;
+  const found = reader.string('tensor or group, in quotes');
+  const per = (['tensor', 'group'] as const).find((candidate) => candidate === found);
+  if (per === undefined) failAt(token, `means are per tensor or group, not ${found}`);
+  reader.expect(',');
+  return { format: 'absmean', tensor, per, ...parseCodes(reader, [2]) };
+}
+
 function parseGroup(reader: Reader): GroupSource {
-  const format = (['round', 'gptq', 'awq', 'parts'] as const).find((word) => reader.skip(word));
-  if (format === undefined) reader.fail('a quantized matrix (round, gptq, awq or parts)');
+  const format = (['round', 'absmean', 'gptq', 'awq', 'parts'] as const).find((word) => reader.skip(word));
+  if (format === undefined) reader.fail('a quantized matrix (round, absmean, gptq, awq or parts)');
   reader.expect('(');
   const tensor = reader.string('the name of a tensor, in quotes');
   reader.expect(',');
   let source: GroupSource;
   if (format === 'gptq') source = parseGptq(reader, tensor);
+  else if (format === 'absmean') source = parseAbsMean(reader, tensor);
   else if (format === 'awq') source = { format, tensor, ...parseCodes(reader, [4]) };
   else if (format === 'parts') {
     const minima = reader.skip('minima');

@@ -64,6 +64,7 @@ function groupText(source: GroupSource): string {
   if (format === 'awq') return `${from}, ${sizes})`;
   if (format === 'parts') return `${from}, ${source.minima ? 'minima, ' : ''}${sizes})`;
   if (format === 'round') return `${from}, ${source.symmetric ? 'symmetric' : 'asymmetric'}, ${sizes})`;
+  if (format === 'absmean') return `${from}, per = ${JSON.stringify(source.per)}, ${sizes})`;
   const order = source.order === undefined ? '' : `, order = ${JSON.stringify(source.order)}`;
   return `${from}, zeros = ${JSON.stringify(source.zeros)}, ${sizes}${order})`;
 }

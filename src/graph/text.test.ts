@@ -127,6 +127,13 @@ const { source } = fc.letrec<{ source: WeightSource }>((tie) => ({
           group: fc.nat(),
           symmetric: fc.boolean(),
         }),
+        fc.record({
+          format: fc.constant('absmean'),
+          tensor: name,
+          per: fc.constantFrom('tensor', 'group'),
+          bits: fc.constant(2),
+          group: fc.nat(),
+        }),
         fc.record(
           {
             format: fc.constant('gptq'),
@@ -238,6 +245,10 @@ test.each([
   [
     'graph g { const c: u4[2, 2] = codes(gem("c", symmetric, bits = 4, group = 2)) return c }',
     /quantized matrix/,
+  ],
+  [
+    'graph g { const c: u2[2, 2] = codes(absmean("c", per = "row", bits = 2, group = 2)) return c }',
+    /per tensor or group, not row/,
   ],
   ['graph g { ; }', /column 11: unexpected ";"/],
 ])('%s', (text, message) => {

@@ -51,10 +51,10 @@ export const KERNELS: readonly AnyKernel[] = [
   selectOutputs,
   matmul,
   matmulGrouped,
-  matmulQuantize,
   matmulInt8,
-  matmulRows,
+  matmulQuantize,
   matmulQuantizeInt16,
+  matmulRows,
 ];
 
 /** The kernel of an operator, of the given family or the preferred one; throws `unsupported` if there is none. */

@@ -15,6 +15,7 @@ import { GraphBuilder } from '../graph/builder.ts';
 import type { CodeBits, Graph, GroupSource, WeightSource } from '../graph/ir.ts';
 import { tensor } from '../graph/types.ts';
 import type { DecoderConfig } from './config.ts';
+import { absMeanScaleType } from './group/absmean.ts';
 import { scalesDType } from './group/gptq.ts';
 import { groupCount, middleCode } from './group/matrix.ts';
 import type { GroupQuantization, MatrixCodes, ModelInfo, ParameterCounts, Quantization } from './info.ts';
@@ -186,12 +187,14 @@ class DecoderWriter {
     quantization: GroupQuantization,
   ): GroupSource {
     const { format, bits, symmetric, zeros = 'v1', ordered = false } = quantization;
-    const group = quantization.group === 'row' ? cols : quantization.group;
+    const group = typeof quantization.group === 'number' ? quantization.group : cols;
     const groups = groupCount(cols, group);
-    if (format === 'round') {
+    if (format === 'round' || format === 'absmean') {
       const weight = `${stored}.weight`;
       this.#demand(weight, FLOAT_DTYPES, [[rows, cols]]);
-      return { format, tensor: weight, bits, group, symmetric };
+      if (format === 'round') return { format, tensor: weight, bits, group, symmetric };
+      const per = quantization.group === 'tensor' ? 'tensor' : 'group';
+      return { format, tensor: weight, per, bits: 2, group };
     }
     const word = (count: number) => Math.ceil((count * bits) / 32);
     this.#demand(`${stored}.scales`, FLOAT_DTYPES, [[groups, rows]]);
@@ -216,6 +219,12 @@ class DecoderWriter {
     };
   }
 
+  #scaleType(of: GroupSource, stored: string, rows: number, groups: number): 'f16' | 'f32' {
+    if (of.format === 'round') return 'f16';
+    if (of.format === 'absmean') return absMeanScaleType(of.per);
+    return scalesDType(this.#checkpoint, stored, groups, rows);
+  }
+
   /** The constant that says in which order a product takes the columns of its input. */
   #order(x: string, of: GroupSource, cols: number, name: string): readonly string[] {
     if (of.format !== 'gptq' || of.order === undefined) return [];
@@ -237,10 +246,10 @@ class DecoderWriter {
     const g = this.#g;
     const { bits, symmetric, activations } = quantization;
     this.#counts.projections += rows * cols;
-    const group = quantization.group === 'row' ? cols : quantization.group;
+    const group = typeof quantization.group === 'number' ? quantization.group : cols;
     const groups = groupCount(cols, group);
     const of = this.#groupSource(x, stored, rows, cols, quantization);
-    const scaleType = of.format === 'round' ? 'f16' : scalesDType(this.#checkpoint, stored, groups, rows);
+    const scaleType = this.#scaleType(of, stored, rows, groups);
     const weight = g.constant(`${name}.weight`, tensor(`u${bits}`, rows, cols), { kind: 'codes', of });
     const scales = g.constant(`${name}.weightScale`, tensor(scaleType, rows, groups), { kind: 'scales', of });
     const zeros = symmetric

@@ -51,8 +51,8 @@ export interface GroupQuantization {
   /** What makes the codes: see `GroupSource`. */
   readonly format: Exclude<GroupSource['format'], 'parts'>;
   readonly bits: CodeBits;
-  /** Columns of a group; `row`: all of them. */
-  readonly group: number | 'row';
+  /** Columns of a group; `row`: all of them; `tensor`: all have the scale of the whole matrix. */
+  readonly group: number | 'row' | 'tensor';
   /** Without zeros: the middle code is 0. */
   readonly symmetric: boolean;
   /** GPTQ: how zeros are stored, and whether columns are sorted by what they matter (`desc_act`). */

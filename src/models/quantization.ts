@@ -3,7 +3,7 @@ import type { Checkpoint } from '../checkpoint/checkpoint.ts';
 import { parseObject } from '../checkpoint/json.ts';
 import { LutraError } from '../common/errors.ts';
 import type { CodeBits } from '../graph/ir.ts';
-import type { Quantization } from './info.ts';
+import type { GroupQuantization, Quantization } from './info.ts';
 import { parseConfig, refuse } from './parse-config.ts';
 
 const quantizationSchema = z.looseObject({
@@ -18,9 +18,9 @@ const quantizationSchema = z.looseObject({
 
 /** What to make of a checkpoint's weights; for models of floats, and for what is not given, see the defaults. */
 export interface WeightOptions {
-  /** Rounds floats to codes of so many bits; default: floats stay. */
-  readonly bits?: CodeBits;
-  /** Columns that share a scale, a multiple of 32; default 128; `row`: all. */
+  /** Rounds floats to codes of so many bits, or to trits by their mean magnitude; default: floats stay. */
+  readonly bits?: CodeBits | 'ternary';
+  /** Columns that share a scale, a multiple of 32; default 128, and of trits the whole matrix; `row`: all. */
   readonly group?: number | 'row';
   /** Whether the middle code is 0 in every group, or each group has a zero of its own (default). */
   readonly symmetric?: boolean;
@@ -37,18 +37,24 @@ const QUANTIZE_CONFIG = 'quantize_config.json';
 /** Rounding of floats, as the options say; throws `usage` for what no kernel computes. */
 function readRounding({
   bits,
-  group = GROUP,
-  symmetric = false,
+  group = bits === 'ternary' ? 'tensor' : GROUP,
+  symmetric = bits === 'ternary',
   activations = ACTIVATIONS,
-}: WeightOptions): Quantization {
+}: Omit<WeightOptions, 'group'> & { readonly group?: GroupQuantization['group'] }): Quantization {
   if (bits === undefined) return { form: 'float' };
-  if (![1, 2, 3, 4, 8].includes(bits)) {
-    throw new LutraError('usage', `weights can be rounded to 1, 2, 3, 4 or 8 bits, not ${bits}`);
+  if (bits !== 'ternary' && ![1, 2, 3, 4, 8].includes(bits)) {
+    throw new LutraError('usage', `weights can be rounded to 1, 2, 3, 4 or 8 bits, or ternary, not ${bits}`);
   }
-  if (group !== 'row' && (!Number.isInteger(group) || group < 32 || group % 32 !== 0)) {
+  if (bits === 'ternary' && !symmetric) {
+    throw new LutraError('usage', 'ternary weights have no zero points: symmetric cannot be false');
+  }
+  if (typeof group === 'number' && (!Number.isInteger(group) || group < 32 || group % 32 !== 0)) {
     throw new LutraError('usage', `a group must be a multiple of 32 columns, or row, not ${group}`);
   }
-  return { form: 'groups', format: 'round', bits, group, symmetric, activations };
+  const common = { form: 'groups' as const, group, symmetric, activations };
+  return bits === 'ternary'
+    ? { ...common, format: 'absmean', bits: 2 }
+    : { ...common, format: 'round', bits };
 }
 
 /** `quantization_config` of config.json, or the file of its own that older models of GPTQ have. */

@@ -32,7 +32,7 @@ function projectionBytes(checkpoint: Checkpoint, info: ModelInfo): number {
   }
   if (quantization.form !== 'groups') return projections * ELEMENT_BYTES[headDType];
   const { bits, symmetric } = quantization;
-  const group = quantization.group === 'row' ? hidden : quantization.group;
+  const group = typeof quantization.group === 'number' ? quantization.group : hidden;
   return projections * (bits / 8 + (symmetric ? 2 : 3) / group);
 }
 

@@ -80,19 +80,22 @@ export function inverseAbsMean(weights: StoredFloats, tensor: string): number {
 }
 
 /**
- * t = clamp(round-half-even(w s), -1, 1) with s of `inverseAbsMean`, in f32 as transformers' `WeightQuant`.
- * Since that rounds to 0 up to |w s| = 0.5, it is a comparison; for 16-bit floats, one of their bits.
+ * clamp(round-half-even(w s), -1, 1) with s of `inverseAbsMean`, in f32 as transformers' `WeightQuant`. Since that
+ * rounds to 0 up to |w s| = 0.5, it is a comparison.
  */
+export function absMeanTrit(w: number, s: number): number {
+  return Math.fround(Math.abs(w) * s) <= 0.5 ? 0 : Math.sign(w);
+}
+
+/** `absMeanTrit` of all; for 16-bit floats, by a comparison of their bits. */
 export function quantizeAbsMean(weights: StoredFloats, s: number): Int8Array {
-  const isZero = (magnitude: number) => Math.fround(magnitude * s) <= 0.5;
-  if (weights.dtype === 'f32') {
-    return Int8Array.from(weights.values, (w) => (isZero(Math.abs(w)) ? 0 : Math.sign(w)));
-  }
+  if (weights.dtype === 'f32') return Int8Array.from(weights.values, (w) => absMeanTrit(w, s));
   const { bits } = weights;
   const magnitudeOf = VALUE_OF[weights.dtype];
   let last = 0;
   // The largest magnitude that becomes 0: values grow with their bits.
-  for (let step = 0x4000; step > 0; step >>= 1) if (isZero(magnitudeOf(last + step))) last += step;
+  for (let step = 0x4000; step > 0; step >>= 1)
+    if (absMeanTrit(magnitudeOf(last + step), s) === 0) last += step;
   const trits = new Int8Array(bits.length);
   for (let i = 0; i < bits.length; i++) {
     const b = bits[i]!;

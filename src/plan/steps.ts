@@ -286,7 +286,6 @@ function groupedSteps(node: Node, table: ReturnType<typeof tableOf>, bounds: boo
   ];
 }
 
-const matmul: Lowering = (node, context) => {
 /** A matmul by rows of int8: activations first become integers of 15 bits. */
 function int8Steps(node: Node, { name, m, k }: ReturnType<typeof tableOf>): readonly Step[] {
   const [x, out] = [node.inputs[0]!, node.outputs[0]!];
@@ -316,10 +315,11 @@ function int8Steps(node: Node, { name, m, k }: ReturnType<typeof tableOf>): read
   ];
 }
 
+const matmul: Lowering = (node, context) => {
   const table = tableOf(node.inputs[1]!, context);
   if (groupedFormat(table.encoding) !== undefined) return groupedSteps(node, table, false);
-  const { m, k } = table;
   if (table.encoding === 'int8-rows') return int8Steps(node, table);
+  const { m, k } = table;
   return [simpleStep(node, context, plain('matmul', { m, k, elem: table.type.dtype }))];
 };
 

@@ -6,6 +6,7 @@ import type { Checkpoint } from '../../checkpoint/checkpoint.ts';
 import { LutraError } from '../../common/errors.ts';
 import type { GroupPart, GroupSource } from '../../graph/ir.ts';
 import type { StoredFloats } from '../tensors.ts';
+import { readAbsMean } from './absmean.ts';
 import { readAwq } from './awq.ts';
 import { readGptq } from './gptq.ts';
 import type { GroupMatrix } from './matrix.ts';
@@ -16,6 +17,8 @@ function readGroupMatrix(source: GroupSource, checkpoint: Checkpoint): Promise<G
   switch (source.format) {
     case 'round':
       return readRounded(source, checkpoint);
+    case 'absmean':
+      return readAbsMean(source, checkpoint);
     case 'gptq':
       return readGptq(source, checkpoint);
     case 'awq':

@@ -10,7 +10,8 @@ import { type GroupMatrix, groupCount } from './matrix.ts';
 
 type RoundSource = Extract<GroupSource, { readonly format: 'round' }>;
 
-function readRow(stored: StoredFloats, row: number, cols: number): Float32Array {
+/** A row of a matrix `cols` wide, in f32. */
+export function readRow(stored: StoredFloats, row: number, cols: number): Float32Array {
   const [from, end] = [row * cols, (row + 1) * cols];
   return stored.dtype === 'f32'
     ? stored.values.subarray(from, end)
@@ -34,9 +35,21 @@ export function summarizeErrors(found: ReadonlyMap<string, number>): RoundingSum
   return { tensors: found.size, mean: sum / found.size, worst, worstTensor };
 }
 
-function noteError(checkpoint: Checkpoint, tensor: string, error: number): void {
+/** Notes sum of (w - w')^2 and sum of w^2 of a tensor; throws `invalid` where they are not finite. */
+export function noteError(
+  checkpoint: Checkpoint,
+  tensor: string,
+  errorSquares: number,
+  squares: number,
+): void {
+  if (!Number.isFinite(errorSquares)) {
+    throw new LutraError(
+      'invalid',
+      `tensor ${tensor} has weights that are not finite, or too large for scales in f16`,
+    );
+  }
   const noted = errors.get(checkpoint) ?? new Map<string, number>();
-  errors.set(checkpoint, noted.set(tensor, error));
+  errors.set(checkpoint, noted.set(tensor, squares === 0 ? 0 : errorSquares / squares));
 }
 
 /** Rounds a stored matrix; throws `invalid` for weights that are not finite or too large for a scale in f16. */
@@ -70,13 +83,7 @@ export async function readRounded(source: RoundSource, checkpoint: Checkpoint): 
       if (zeros !== undefined) zeros[row * groups + g] = zero;
     }
   }
-  if (!Number.isFinite(errorSquares)) {
-    throw new LutraError(
-      'invalid',
-      `tensor ${tensor} has weights that are not finite, or too large for scales in f16`,
-    );
-  }
-  noteError(checkpoint, tensor, squares === 0 ? 0 : errorSquares / squares);
+  noteError(checkpoint, tensor, errorSquares, squares);
   return {
     bits,
     rows,
