@@ -97,9 +97,7 @@ function lowerStore(emitter: Emitter, s: Of<'store'>): void {
     return target;
   });
   // Likewise, a later piece may load what an earlier one overwrites.
-  const later = values.map(
-    (value, i) => i > 0 && loadsElsewhere(emitter, value, s.buffer, targets[i]!),
-  );
+  const later = values.map((value, i) => i > 0 && loadsElsewhere(emitter, value, s.buffer, targets[i]!));
   const settled = values.map((value, i) => {
     // The first of a pair before the second: V8 13 takes the address of whichever load comes first.
     const before = emitter.machine.joinsStores === true && i % 2 === 0 && later[i + 1] === true;
