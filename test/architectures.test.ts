@@ -16,7 +16,15 @@ import { runPasses } from '../src/passes/pipeline.ts';
 import { scheduleProgram } from '../src/plan/lower.ts';
 import { planModel } from '../src/plan/plan.ts';
 import { C_MACHINES } from '../src/targets/c/machines.ts';
-import { type Architecture, asTensors, publishedForward, randomWeights, SHAPE } from './support/published.ts';
+import {
+  type Architecture,
+  asTensors,
+  type Matrix,
+  publishedForward,
+  randomWeights,
+  SHAPE,
+  type Weights,
+} from './support/published.ts';
 
 const LLAMA3 = {
   rope_type: 'llama3',
@@ -128,6 +136,8 @@ const TOKENS = [1, 5, 36, 9, 22, 3, 3, 17, 30, 8, 11, 2, 25];
 function checkpointOf({ architecture, className, config }: Case): {
   readonly checkpoint: Checkpoint;
   readonly expected: (context?: number) => readonly (readonly number[])[];
+  /** With the weights of projections rounded to trits. */
+  readonly ternary: (context?: number) => readonly (readonly number[])[];
 } {
   const full = {
     ...SHAPE,
@@ -140,7 +150,21 @@ function checkpointOf({ architecture, className, config }: Case): {
   return {
     checkpoint: memoryCheckpoint(asTensors(weights), full),
     expected: (context) => publishedForward(architecture, full, weights, TOKENS, context),
+    ternary: (context) => publishedForward(architecture, full, absMean(weights), TOKENS, context),
   };
+}
+
+/** Every projection as BitNet b1.58 rounds it: mean(|w|) * clamp(round(w / mean(|w|)), -1, 1). */
+function absMean(weights: Weights): Weights {
+  const rounded = [...weights].map(([name, matrix]): [string, Matrix] => {
+    if (!name.endsWith('_proj.weight')) return [name, matrix];
+    const mean = matrix.data.reduce((sum, w) => sum + Math.abs(w), 0) / matrix.data.length;
+    return [
+      name,
+      { ...matrix, data: matrix.data.map((w) => mean * Math.max(-1, Math.min(1, Math.round(w / mean)))) },
+    ];
+  });
+  return new Map(rounded);
 }
 
 async function referenceLogits(graph: Graph, checkpoint: Checkpoint): Promise<Float64Array> {
@@ -224,7 +248,7 @@ describe.each([
 });
 
 describe.each(CASES)('$name', (each) => {
-  const { checkpoint, expected } = checkpointOf(each);
+  const { checkpoint, expected, ternary } = checkpointOf(each);
   const options: ImportOptions = each.context === undefined ? {} : { context: each.context };
   const published = expected(each.context).flat();
 
@@ -248,5 +272,14 @@ describe.each(CASES)('$name', (each) => {
     expect(error).toBeGreaterThan(1e-5);
     expect(error).toBeLessThan(0.1);
     expect(errorOf(await programLogits(graph, checkpoint), rounded)).toBeLessThan(1e-3);
+  });
+
+  it('is its definition over trits when rounded to them', async () => {
+    const definition = ternary(each.context).flat();
+    expect(errorOf(definition, published)).toBeGreaterThan(0.1);
+    const graph = runPasses(importModel(checkpoint, { ...options, bits: 'ternary' }).graph);
+    // Activations of 15 bits, and a scale in f32.
+    expect(errorOf(await referenceLogits(graph, checkpoint), definition)).toBeLessThan(1e-3);
+    expect(errorOf(await programLogits(graph, checkpoint), definition)).toBeLessThan(1e-3);
   });
 });

@@ -41,6 +41,7 @@ const VOCAB = 302;
 describe.each([
   ['GPTQ codes of 2 bits', llama, {}],
   ['floats rounded to 3 bits', floats, { bits: 3, group: 64, activations: 'int8' }],
+  ['floats rounded to trits', floats, { bits: 'ternary' }],
   ['floats as stored', floats, {}],
 ] as const)('%s', (name, config, options) => {
   it('give the same logits on every target, and those of the reference', async () => {

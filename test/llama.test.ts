@@ -87,7 +87,9 @@ describe('llama in floats', () => {
   });
 
   it.each([
-    [{ bits: 5 }, 'rounded to 1, 2, 3, 4 or 8 bits, not 5'],
+    [{ bits: 5 }, 'rounded to 1, 2, 3, 4 or 8 bits, or ternary, not 5'],
+    [{ bits: 'ternary', group: 48 }, 'a multiple of 32 columns, or row, not 48'],
+    [{ bits: 'ternary', symmetric: false }, 'ternary weights have no zero points'],
     [{ bits: 4, group: 48 }, 'a multiple of 32 columns, or row, not 48'],
   ])('refuses %j', (options, message) => {
     expect(() => importModel(llama(), options as ImportOptions)).toThrow(message);
@@ -101,5 +103,8 @@ describe('llama in floats', () => {
       quantization_config: { quant_method: 'bitnet' },
     };
     expect(() => importModel(memoryCheckpoint(packed, config), { bits: 4 })).toThrow('are quantized already');
+    expect(() => importModel(memoryCheckpoint(packed, config), { bits: 'ternary' })).toThrow(
+      'are quantized already',
+    );
   });
 });
