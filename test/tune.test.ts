@@ -54,11 +54,11 @@ describe('lutra tune', () => {
     const fresh = after.slice(before.length);
     expect(fresh.length).toBeGreaterThan(0);
     const name = ({ shape, schedule }: Trial) => JSON.stringify([shape, schedule]);
-    // Finalists alone are measured once more.
+    // Finalists alone are measured once more: faster than the default, or of another variant and close to the best.
     const again = fresh.filter((trial) => before.some((old) => name(old) === name(trial)));
     for (const trial of again) {
       const earlier = [...before, ...fresh].filter((other) => name(other) === name(trial));
-      expect(Math.min(...earlier.map(({ ratio }) => ratio!))).toBeLessThan(0.98);
+      expect(Math.min(...earlier.map(({ ratio }) => ratio!))).toBeLessThan(1.05);
     }
   });
 
