@@ -1,8 +1,7 @@
 /** Folders of published architectures, compiled and run: logits are those of the definition, but for what an f16 cache rounds. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 import { compile } from '../src/api/compile.ts';
 import { loadEmbedder } from '../src/api/embed.ts';
 import { load } from '../src/api/load.ts';
@@ -16,17 +15,9 @@ import {
   SHAPE,
   type Weights,
 } from './support/published.ts';
+import { scratchWithCache } from './support/scratch.ts';
 
-const scratch = mkdtempSync(join(tmpdir(), 'lutra-architectures-'));
-const cacheBefore = process.env.LUTRA_CACHE;
-beforeAll(() => {
-  process.env.LUTRA_CACHE = join(scratch, 'cache');
-});
-afterAll(() => {
-  if (cacheBefore === undefined) delete process.env.LUTRA_CACHE;
-  else process.env.LUTRA_CACHE = cacheBefore;
-  rmSync(scratch, { recursive: true, force: true });
-});
+const scratch = scratchWithCache('architectures');
 
 const CASES: readonly {
   readonly architecture: Architecture;

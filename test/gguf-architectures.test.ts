@@ -3,25 +3,16 @@
  * lutra's logits are those of an independent float64 forward pass, and llama.cpp, where node-llama-cpp is installed,
  * goes on with the same tokens.
  */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { load } from '../src/api/load.ts';
 import { type FixtureTensor, ggufFile, value } from '../src/checkpoint/gguf/testing.ts';
 import { askLlamaCpp, llamaCpp } from './support/llama-cpp.ts';
 import { type Architecture, publishedForward, randomWeights, type Weights } from './support/published.ts';
+import { scratchWithCache } from './support/scratch.ts';
 
-const scratch = mkdtempSync(join(tmpdir(), 'lutra-gguf-architectures-'));
-const cacheBefore = process.env.LUTRA_CACHE;
-beforeAll(() => {
-  process.env.LUTRA_CACHE = join(scratch, 'cache');
-});
-afterAll(() => {
-  if (cacheBefore === undefined) delete process.env.LUTRA_CACHE;
-  else process.env.LUTRA_CACHE = cacheBefore;
-  rmSync(scratch, { recursive: true, force: true });
-});
+const scratch = scratchWithCache('gguf-architectures');
 
 const SHAPE = {
   vocab_size: 300,

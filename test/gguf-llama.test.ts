@@ -2,11 +2,10 @@
  * Llamas with weights in groups, from GGUF: lutra's logits against those from the same weights as floats, and
  * llama.cpp's choice of tokens where node-llama-cpp is installed.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { load } from '../src/api/load.ts';
 import { encodeQ6Floats, encodeQ8Floats } from '../src/checkpoint/gguf/encode.ts';
 import { decodeGroups, dequantizeGroups, type GroupedType } from '../src/checkpoint/gguf/groups.ts';
@@ -19,17 +18,9 @@ import { writeSafetensors } from '../src/checkpoint/write.ts';
 import { f16ToF32, f32ToF16 } from '../src/common/halves.ts';
 import { randomUniform } from '../src/common/random.ts';
 import { askLlamaCpp, llamaCpp } from './support/llama-cpp.ts';
+import { scratchWithCache } from './support/scratch.ts';
 
-const scratch = mkdtempSync(join(tmpdir(), 'lutra-gguf-llama-'));
-const cacheBefore = process.env.LUTRA_CACHE;
-beforeAll(() => {
-  process.env.LUTRA_CACHE = join(scratch, 'cache');
-});
-afterAll(() => {
-  if (cacheBefore === undefined) delete process.env.LUTRA_CACHE;
-  else process.env.LUTRA_CACHE = cacheBefore;
-  rmSync(scratch, { recursive: true, force: true });
-});
+const scratch = scratchWithCache('gguf-llama');
 
 const [HIDDEN, FEED, LAYERS, HEADS, KV_HEADS, VOCAB] = [256, 512, 2, 4, 2, 300];
 const HEAD = HIDDEN / HEADS;

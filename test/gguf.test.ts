@@ -3,10 +3,9 @@
  * again by lutra with the same tokens, and by llama.cpp where node-llama-cpp is installed (here, or in the
  * folder LUTRA_LLAMA_CPP).
  */
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { type ConvertType, convert } from '../src/api/convert.ts';
 import { load } from '../src/api/load.ts';
 import { openCheckpoint } from '../src/checkpoint/open.ts';
@@ -14,20 +13,12 @@ import { synthesizeConfig } from '../src/checkpoint/synth.ts';
 import { parseTests } from '../src/cli/evaluate.ts';
 import type { Model } from '../src/runtime/types.ts';
 import { askLlamaCpp, llamaCpp } from './support/llama-cpp.ts';
+import { scratchWithCache } from './support/scratch.ts';
 
 const TYPES: readonly ConvertType[] = ['tq1_0', 'tq2_0', 'i2_s', 'q8_0'];
 const EMBEDDED = 'models/tiny-bitnet';
 
-const scratch = mkdtempSync(join(tmpdir(), 'lutra-gguf-'));
-const cacheBefore = process.env.LUTRA_CACHE;
-beforeAll(() => {
-  process.env.LUTRA_CACHE = join(scratch, 'cache');
-});
-afterAll(() => {
-  if (cacheBefore === undefined) delete process.env.LUTRA_CACHE;
-  else process.env.LUTRA_CACHE = cacheBefore;
-  rmSync(scratch, { recursive: true, force: true });
-});
+const scratch = scratchWithCache('gguf');
 
 const prompts = parseTests(readFileSync('test/data/test.jsonl', 'utf8'), 'test.jsonl')
   .filter((_, i) => i % 80 === 0)
