@@ -4,7 +4,6 @@
  */
 import { describe, expect, it } from 'vitest';
 import type { Checkpoint } from '../src/checkpoint/checkpoint.ts';
-import { encodeConstant } from '../src/encodings/encoding.ts';
 import type { Graph } from '../src/graph/ir.ts';
 import { ReferenceExecutor } from '../src/graph/reference.ts';
 import { ReferenceCache } from '../src/graph/step.ts';
@@ -16,6 +15,7 @@ import { runPasses } from '../src/passes/pipeline.ts';
 import { scheduleProgram } from '../src/plan/lower.ts';
 import { planModel } from '../src/plan/plan.ts';
 import { C_MACHINES } from '../src/targets/c/machines.ts';
+import { packedWeights } from './support/packed-weights.ts';
 import {
   type Architecture,
   asTensors,
@@ -179,12 +179,7 @@ async function referenceLogits(graph: Graph, checkpoint: Checkpoint): Promise<Fl
 async function programLogits(graph: Graph, checkpoint: Checkpoint): Promise<Float32Array> {
   const plan = planModel(graph, { context: 16, block: 16, cacheElem: 'f32' });
   const program = scheduleProgram(plan, C_MACHINES[0]!);
-  const weights = new Uint8Array(plan.weightsBytes);
-  for (const slot of plan.weights) {
-    const constant = graph.constants.find(({ name }) => name === slot.constant)!;
-    const packed = await encodeConstant(constant, checkpoint);
-    for (const [i, region] of slot.regions.entries()) weights.set(packed[i]!, region.offset);
-  }
+  const weights = await packedWeights(plan, graph, checkpoint);
   const buffers = {
     weights,
     arena: new Uint8Array(plan.arenaBytes).fill(0xff),

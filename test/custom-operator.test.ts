@@ -7,7 +7,6 @@ import { acmeCodegen, normQuantize } from '../examples/custom-operator/codegen.t
 import { insertScaleClip, scaleClip, scaleClipKernel } from '../examples/custom-operator/operator.ts';
 import { alignUp } from '../src/common/math.ts';
 import { randomUniform } from '../src/common/random.ts';
-import { encodeConstant } from '../src/encodings/encoding.ts';
 import type { Graph } from '../src/graph/ir.ts';
 import { coreOperators } from '../src/graph/operators/core.ts';
 import { partitionGraph } from '../src/graph/partition.ts';
@@ -25,6 +24,7 @@ import { runPasses } from '../src/passes/pipeline.ts';
 import { externalKernels } from '../src/plan/external.ts';
 import { lowerProgram, type OperatorKernels } from '../src/plan/lower.ts';
 import { planModel } from '../src/plan/plan.ts';
+import { packedWeights } from './support/packed-weights.ts';
 
 const TOKENS = Int32Array.of(3, 1, 4, 1, 5, 9, 2);
 
@@ -103,14 +103,7 @@ async function compiled(graph: Graph, operators: Registry, kernels: OperatorKern
   const optimized = runPasses(graph, { registry: operators });
   const plan = planModel(optimized, PLAN, new Set(kernels.keys()));
   const program = lowerProgram(plan, MACHINES[0]!, { custom: kernels });
-  const weights = new Uint8Array(plan.weightsBytes);
-  for (const slot of plan.weights) {
-    const constant = optimized.constants.find((candidate) => candidate.name === slot.constant)!;
-    const packed = await encodeConstant(constant, memoryCheckpoint({}));
-    slot.regions.forEach(({ offset }, i) => {
-      weights.set(packed[i]!, offset);
-    });
-  }
+  const weights = await packedWeights(plan, optimized, memoryCheckpoint({}));
   const logits = new Float32Array(TOKENS.length * plan.logitsStride);
   runProgram(program, {
     buffers: {

@@ -6,7 +6,6 @@ import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Checkpoint } from '../src/checkpoint/checkpoint.ts';
 import { openCheckpoint } from '../src/checkpoint/open.ts';
-import { encodeConstant } from '../src/encodings/encoding.ts';
 import { runProgram } from '../src/loops/interpret.ts';
 import type { Program } from '../src/loops/ir.ts';
 import { importModel } from '../src/models/import.ts';
@@ -15,6 +14,7 @@ import { scheduleProgram } from '../src/plan/lower.ts';
 import { planModel } from '../src/plan/plan.ts';
 import type { Plan } from '../src/plan/types.ts';
 import { C_MACHINES } from '../src/targets/c/machines.ts';
+import { packedWeights } from './support/packed-weights.ts';
 
 const CONTEXT = 64;
 
@@ -32,14 +32,7 @@ beforeAll(async () => {
   const graph = runPasses(importModel(checkpoint, { context: CONTEXT }).graph);
   plan = planModel(graph, { context: CONTEXT, block: 16, cacheElem: 'f32' });
   program = scheduleProgram(plan, C_MACHINES[0]!);
-  weights = new Uint8Array(plan.weightsBytes);
-  for (const slot of plan.weights) {
-    const packed = await encodeConstant(
-      graph.constants.find(({ name }) => name === slot.constant)!,
-      checkpoint,
-    );
-    for (const [i, region] of slot.regions.entries()) weights.set(packed[i]!, region.offset);
-  }
+  weights = await packedWeights(plan, graph, checkpoint);
 });
 
 afterAll(() => checkpoint.close());

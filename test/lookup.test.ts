@@ -1,6 +1,5 @@
 /** A model whose weights are looked up (family `lut`), in the interpreter: the same logits as by multiplying. */
 import { describe, expect, it } from 'vitest';
-import { encodeConstant } from '../src/encodings/encoding.ts';
 import { runProgram } from '../src/loops/interpret.ts';
 import { importModel } from '../src/models/import.ts';
 import { memoryCheckpoint, SMALL, smallConfig, smallTensors } from '../src/models/testing.ts';
@@ -9,6 +8,7 @@ import { scheduleProgram } from '../src/plan/lower.ts';
 import { planModel } from '../src/plan/plan.ts';
 import type { PlanOptions } from '../src/plan/types.ts';
 import { C_MACHINES } from '../src/targets/c/machines.ts';
+import { packedWeights } from './support/packed-weights.ts';
 
 const SHAPE = { ...SMALL, hidden: 64, intermediate: 96, heads: 4, kvHeads: 2, headDim: 16 };
 const CONFIG = { ...smallConfig(SHAPE), model_type: 'llama', architectures: ['LlamaForCausalLM'] };
@@ -30,12 +30,7 @@ async function logits(
   const lookups = plan.kernels.filter(({ family }) => family === wanted).length;
   expect(lookups > 0).toBe(tables !== undefined);
   const program = scheduleProgram(plan, C_MACHINES[3]!);
-  const weights = new Uint8Array(plan.weightsBytes);
-  for (const slot of plan.weights) {
-    const constant = graph.constants.find(({ name }) => name === slot.constant)!;
-    const packed = await encodeConstant(constant, checkpoint);
-    for (const [i, region] of slot.regions.entries()) weights.set(packed[i]!, region.offset);
-  }
+  const weights = await packedWeights(plan, graph, checkpoint);
   const buffers = {
     weights,
     arena: new Uint8Array(plan.arenaBytes).fill(0xff),
