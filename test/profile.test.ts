@@ -32,13 +32,18 @@ beforeAll(async () => {
 afterAll(() => rm(folder, { recursive: true }));
 
 describe.each(targets)('a profile on %s', (target) => {
-  it.each([1, 2])('covers every kernel call of every step on %i threads', async (threads) => {
+  it.each([
+    [1, 1],
+    [2, 1],
+    [2, 3],
+  ])('covers every kernel call of every step on %i threads, of %i sequences', async (threads, batch) => {
     const source = join(folder, 'model');
-    const trace = join(folder, `${target}-${threads}.json`);
+    const trace = join(folder, `${target}-${threads}-${batch}.json`);
     const report = await runProfile({
       source,
       target,
       threads,
+      batch,
       promptTokens: PROMPT,
       newTokens: NEW,
       trace,
@@ -48,7 +53,10 @@ describe.each(targets)('a profile on %s', (target) => {
     const { plan } = await openArtifact(source);
     const sizes = [PROMPT, ...Array<number>(NEW).fill(1)];
     const expected = sizes.flatMap((tokens, step) =>
-      stepTraffic(plan, [{ tokens, position: step === 0 ? 0 : PROMPT + step - 1, logits: 'last' }])
+      stepTraffic(
+        plan,
+        Array(batch).fill({ tokens, position: step === 0 ? 0 : PROMPT + step - 1, logits: 'last' } as const),
+      )
         // Between two barriers, attention is of one token or of several: the other has nothing to do.
         .flatMap(([first]) => first?.kernel ?? []),
     );
@@ -70,8 +78,8 @@ describe.each(targets)('a profile on %s', (target) => {
     }
 
     expect(report.phases.map(({ phase, tokens }) => [phase, tokens])).toEqual([
-      ['prefill', PROMPT],
-      ['decode', NEW],
+      ['prefill', batch * PROMPT],
+      ['decode', batch * NEW],
     ]);
     for (const { kernels, milliseconds } of report.phases) {
       const sum = kernels.reduce((all, kernel) => all + kernel.milliseconds, 0);
@@ -79,13 +87,21 @@ describe.each(targets)('a profile on %s', (target) => {
       expect(sum).toBeLessThanOrEqual(milliseconds + 0.02);
     }
     const calls = report.phases.flatMap(({ kernels }) => kernels).reduce((all, { calls }) => all + calls, 0);
-    expect(calls).toBe(expected.length);
+    // Sequences have calls of their own between the same barriers.
+    if (batch === 1) expect(calls).toBe(expected.length);
+    else expect(calls).toBeGreaterThan(expected.length);
     const text = renderProfile(report);
     for (const name of new Set(expected)) expect(text).toContain(name);
   });
 });
 
 it('refuses more tokens than the context holds', async () => {
-  const request = { source: join(folder, 'model'), promptTokens: 60, newTokens: 5, trace: 'unused' };
+  const request = {
+    source: join(folder, 'model'),
+    batch: 1,
+    promptTokens: 60,
+    newTokens: 5,
+    trace: 'unused',
+  };
   await expect(runProfile(request)).rejects.toMatchObject({ code: 'usage' });
 });

@@ -143,6 +143,7 @@ describe('lutra', () => {
     [['bench', '-t', ''], 'not ""', ''],
     [['bench', '-p', '0', '-n', '0'], 'nothing to measure', ''],
     [['bench', '--profile', '-t', '1,2'], 'one number of threads', 'a single number'],
+    [['bench', '--profile', '-b', '1,2'], 'one number of threads and of sequences', 'a single number'],
     [['bench', '-b', '17'], '--batch takes a number of sequences from 1 to 16, not "17"', ''],
     [['bench', 'a', 'b'], 'too many arguments', ''],
     [['eval'], 'nothing to evaluate', ''],

@@ -17,6 +17,7 @@ const call = (kernel: string, weightBytes: number): CallTraffic => ({
 const step: TimedStep = {
   phase: 'decode',
   tokens: 1,
+  sequences: 1,
   position: 7,
   start: 100,
   end: 120,

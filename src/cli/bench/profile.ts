@@ -5,7 +5,10 @@ import type { CallTraffic } from '../../plan/traffic.ts';
 /** A step that ran while threads noted times; all times are in milliseconds. */
 export interface TimedStep {
   readonly phase: 'prefill' | 'decode';
+  /** Of all its sequences, of which there are so many. */
   readonly tokens: number;
+  readonly sequences: number;
+  /** Of the first token of the first sequence. */
   readonly position: number;
   /** When it was asked for and when its logits were there. */
   readonly start: number;
@@ -185,8 +188,9 @@ export function traceOf(
     });
   };
   for (const step of steps) {
-    const { phase, tokens, position, start, end } = step;
-    complete(0, phase, 'step', [start, end], { tokens, position });
+    const { phase, tokens, sequences, position, start, end } = step;
+    const args = { tokens, ...(sequences > 1 && { sequences }), position };
+    complete(0, phase, 'step', [start, end], args);
     for (const slice of slicesOf(step)) {
       const [first] = slice.calls;
       if (first === undefined) continue;

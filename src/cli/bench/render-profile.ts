@@ -42,9 +42,10 @@ function renderPhase(phase: PhaseProfile): string {
 }
 
 /** The profile as tables: kernels by the time they take. */
-export function renderProfile({ model, target, threads, trace, phases }: ProfileReport): string {
+export function renderProfile({ model, target, threads, batch, trace, phases }: ProfileReport): string {
+  const sequences = batch === undefined ? '' : `, ${batch} sequences at once`;
   return [
-    `${model} on ${target}, ${threads} thread${threads === 1 ? '' : 's'}\n`,
+    `${model} on ${target}, ${threads} thread${threads === 1 ? '' : 's'}${sequences}\n`,
     ...phases.map(renderPhase),
     '\nweights, cache and rest (activations) are MiB a call, each byte counted once; waits: the mean share of a\n',
     "kernel's time in which a thread waited for the others; GOP/s counts multiplications and additions.\n",

@@ -5,7 +5,10 @@ import { randomUniform } from '../../common/random.ts';
 import { compile } from '../../index.ts';
 import { stepTraffic } from '../../plan/traffic.ts';
 import { startArtifact } from '../../runtime/load.ts';
+import { StepScheduler } from '../../runtime/scheduler.ts';
+import { Sequence } from '../../runtime/sequence.ts';
 import type { LoadOptions } from '../../runtime/types.ts';
+import type { Executable } from '../../targets/executable.ts';
 import { createSampler } from '../../text/sampler.ts';
 import { resolveSampling } from '../../text/sampling-options.ts';
 import { pick } from '../arguments.ts';
@@ -17,6 +20,8 @@ export interface ProfileRequest {
   readonly threads?: number;
   readonly context?: number;
   readonly hugePages?: boolean;
+  /** Sequences at once. */
+  readonly batch: number;
   readonly promptTokens: number;
   readonly newTokens: number;
   /** Where to write the trace. */
@@ -27,22 +32,21 @@ export interface ProfileReport {
   readonly model: string;
   readonly target: string;
   readonly threads: number;
+  /** Sequences at once, where that is more than one. */
+  readonly batch?: number;
   readonly trace: string;
   readonly phases: readonly PhaseProfile[];
 }
 
-/** Tokens of a step of a long prompt, as sessions feed it. */
-const PREFILL_STEP = 256;
-
 /**
- * Runs a prompt and greedy tokens after it, once to warm up and once with times noted, and writes the trace of
- * the second run. These are the steps that sessions make, by the same code.
+ * Runs a prompt and greedy tokens after it in every sequence, once to warm up and once with times noted, and writes
+ * the trace of the second run. These are the steps that sessions make, by the same code.
  */
 export async function runProfile(
   request: ProfileRequest,
   hooks: Pick<LoadOptions, 'onProgress' | 'onWarning'> = {},
 ): Promise<ProfileReport> {
-  const { source, promptTokens, newTokens, trace } = request;
+  const { source, batch, promptTokens, newTokens, trace } = request;
   const path = (await isArtifact(source))
     ? source
     : await compile(source, { ...pick(request, ['target', 'context']), ...hooks });
@@ -62,38 +66,61 @@ export async function runProfile(
   });
   try {
     const { threads, target } = executable;
-    const cache = executable.createCache();
-    const uniform = randomUniform(1);
-    const prompt = Int32Array.from({ length: promptTokens }, () => Math.floor(uniform() * vocab));
-    const sampler = createSampler(resolveSampling({ temperature: 0 }, {}));
     const timed: TimedStep[] = [];
-    const run = async (phase: TimedStep['phase'], tokens: Int32Array, position: number, note: boolean) => {
-      const groups = note ? stepTraffic(plan, [{ tokens: tokens.length, position, logits: 'last' }]) : [];
-      const times = new Float64Array(note ? threads * (1 + 2 * groups.length) : 0).fill(Number.NaN);
-      const start = performance.now();
-      const [logits] = await executable.step(
-        [{ tokens, position, cache, logits: 'last' }],
-        ...(note ? [times] : []),
-      );
-      const end = performance.now();
-      if (note) timed.push({ phase, tokens: tokens.length, position, start, end, times, threads, groups });
-      return logits!;
+    let phase: TimedStep['phase'] | undefined;
+    const noting: Executable = {
+      ...pick(executable, ['target', 'threads']),
+      createCache: () => executable.createCache(),
+      stepSelected: (requests) => executable.stepSelected(requests),
+      callKernel: (call) => executable.callKernel(call),
+      close: () => executable.close(),
+      async step(requests) {
+        if (phase === undefined) return executable.step(requests);
+        const parts = requests.map(({ tokens, position, logits }) => ({
+          tokens: tokens.length,
+          position,
+          logits,
+        }));
+        const groups = stepTraffic(plan, parts);
+        const times = new Float64Array(threads * (1 + 2 * groups.length)).fill(Number.NaN);
+        const start = performance.now();
+        const logits = await executable.step(requests, times);
+        const end = performance.now();
+        const tokens = parts.reduce((sum, part) => sum + part.tokens, 0);
+        const { position } = parts[0]!;
+        timed.push({ phase, tokens, sequences: parts.length, position, start, end, times, threads, groups });
+        return logits;
+      },
     };
+    const stepper = new StepScheduler(noting);
+    const sequences = Array.from({ length: batch }, () => new Sequence(stepper, manifest.context, vocab));
+    const uniform = randomUniform(1);
+    const prompts = sequences.map(() =>
+      Int32Array.from({ length: promptTokens }, () => Math.floor(uniform() * vocab)),
+    );
+    const sampler = createSampler(resolveSampling({ temperature: 0 }, {}));
     for (const note of [false, true]) {
-      let token = 0;
-      for (let at = 0; at < prompt.length; at += PREFILL_STEP) {
-        token = sampler.sample(await run('prefill', prompt.slice(at, at + PREFILL_STEP), at, note));
-      }
-      for (let i = 0; i < newTokens; i++) {
-        token = sampler.sample(await run('decode', Int32Array.of(token), promptTokens + i, note));
-      }
+      for (const sequence of sequences) sequence.rewind(0);
+      const next = sequences.map(() => 0);
+      if (note) phase = 'prefill';
+      const prefill = sequences.map(async (sequence, i) => {
+        if (promptTokens > 0) next[i] = sampler.sample(await sequence.forward(prompts[i]!, 'last'));
+      });
+      await Promise.all(prefill);
+      if (note) phase = 'decode';
+      const decode = sequences.map(async (sequence, i) => {
+        for (let done = 0; done < newTokens; done++) {
+          next[i] = sampler.sample(await sequence.forward([next[i]!], 'last'));
+        }
+      });
+      await Promise.all(decode);
     }
     const facts = { model: manifest.name, target };
     await writeFile(trace, JSON.stringify(traceOf(facts, timed)));
     const phases = (['prefill', 'decode'] as const)
       .map((phase) => profilePhase(phase, timed))
       .filter(({ steps }) => steps > 0);
-    return { ...facts, threads, trace, phases };
+    return { ...facts, threads, ...(batch === 1 ? {} : { batch }), trace, phases };
   } finally {
     await executable.close();
   }

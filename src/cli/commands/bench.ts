@@ -94,9 +94,9 @@ async function bench(deps: Deps, model: string, flags: BenchFlags): Promise<void
 
 /** `--profile`: one run of the real steps, taken apart by kernel. */
 async function profile(deps: Deps, model: string, flags: BenchFlags, file: string | true): Promise<void> {
-  if ((flags.threads?.length ?? 1) > 1 || flags.batch.some((batch) => batch !== 1)) {
-    throw new LutraError('usage', '--profile looks at one sequence with one number of threads', {
-      hint: 'Give a single number with -t, and no --batch.',
+  if ((flags.threads?.length ?? 1) > 1 || flags.batch.length > 1) {
+    throw new LutraError('usage', '--profile looks at one number of threads and of sequences', {
+      hint: 'Give a single number with -t, and with -b.',
     });
   }
   const bar = createProgressBar(deps.io);
@@ -107,6 +107,7 @@ async function profile(deps: Deps, model: string, flags: BenchFlags, file: strin
         source: modelSource(model),
         ...pick(flags, ['target', 'context', 'hugePages']),
         ...(threads === undefined ? {} : { threads }),
+        batch: flags.batch[0]!,
         promptTokens: flags.prompt,
         newTokens: flags.new,
         trace: resolve(file === true ? TRACE_FILE : file),
