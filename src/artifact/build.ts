@@ -16,9 +16,9 @@ import { runPasses } from '../passes/pipeline.ts';
 import { lookupTables } from '../plan/lookups.ts';
 import { lowerProgram, type OperatorKernels, type Scheduling } from '../plan/lower.ts';
 import { planModel } from '../plan/plan.ts';
-import { tunedEncodings } from '../plan/products.ts';
+import { tunedForms } from '../plan/products.ts';
 import { streamedRanges } from '../plan/streamed.ts';
-import type { Plan, TunedSchedule } from '../plan/types.ts';
+import type { Plan, PlanOptions, TunedSchedule } from '../plan/types.ts';
 import { compileC, findCompiler } from '../targets/c/compile.ts';
 import { emitC } from '../targets/c/emit.ts';
 import { C_MACHINES } from '../targets/c/machines.ts';
@@ -124,14 +124,13 @@ export function planCheckpoint(
   const { head, cacheElem, lookup, reencode = [] } = options;
   const ternary = options.ternary?.(info) ?? 'i2';
   const passes = { head, ternary, lookup: lookup?.bits ?? [], ...(registry && { registry }) };
-  const tables = (reencode.findLast(({ shape }) => shape.tables)?.shape.tables ??
-    lookup?.tables) as TableForm;
-  const forms = { context, block: BLOCK, cacheElem, ...(tables && { tables }) };
+  const forms: PlanOptions = { context, block: BLOCK, cacheElem, ...(lookup && { tables: lookup.tables }) };
   const custom = new Set(kernels?.keys());
   let graph = runPasses(imported, passes);
-  const encodings = tunedEncodings(graph, forms, custom, reencode);
+  const { encodings, tables } = tunedForms(graph, forms, custom, reencode);
   if (encodings.size > 0) graph = runPasses(imported, { ...passes, encodings });
-  const plan = planModel(graph, forms, custom);
+  const tablesOf = Object.keys(tables).length > 0 ? { tablesOf: tables } : {};
+  const plan = planModel(graph, { ...forms, ...tablesOf }, custom);
   return { imported, graph, info, plan, ...(kernels === undefined ? {} : { kernels }) };
 }
 

@@ -142,7 +142,14 @@ function lowbitMatmul(residual: boolean): Lowering {
 /** The shape that kernels of all families share. */
 type GroupFacts = Omit<GroupShape, 'batch'>;
 
-type GroupSteps = (node: Node, context: Context, shape: GroupFacts, q: string) => readonly Step[];
+/** `q` and `weight` are names: of activations, and of a constant. */
+type GroupSteps = (
+  node: Node,
+  context: Context,
+  shape: GroupFacts,
+  q: string,
+  weight: string,
+) => readonly Step[];
 
 /** How `quantize.group` writes integers, by their dtype. */
 const ACTIVATIONS: Readonly<Record<string, GroupShape['to']>> = { i8: 'int8', i16: 'int16' };
@@ -153,9 +160,10 @@ const multiplySteps: GroupSteps = (node, context, shape) => {
 };
 
 /** Tables of the activations, and the product that looks up sums in them. */
-const lookupSteps: GroupSteps = (node, context, shape, q) => {
+const lookupSteps: GroupSteps = (node, context, shape, q, weight) => {
   const { k, activationGroup, to } = shape;
-  const { tables = 'exact' } = context.options;
+  const { tablesOf = {} } = context.options;
+  const tables = tablesOf[weight] ?? context.options.tables ?? 'exact';
   const exact = tables === 'exact' || tables === 'bits';
   const out = node.outputs[0]!;
   const [rows] = out.type.shape;
@@ -209,7 +217,7 @@ function groupMatmul(residual: boolean): Lowering {
       encoding: weight.encoding!,
     };
     const steps = common.encoding === 'bit-planes' ? lookupSteps : multiplySteps;
-    const lowered = steps(node, context, common, q);
+    const lowered = steps(node, context, common, q, weight.name);
     if (!residual) return lowered;
     return [...lowered.slice(0, -1), { ...lowered.at(-1)!, inPlaceOf: node.inputs[5]! }];
   };

@@ -45,6 +45,8 @@ export interface PlanOptions {
   readonly cacheElem: CacheElem;
   /** What weights in the encoding `bit-planes` are looked up in; default `exact`. */
   readonly tables?: TableForm;
+  /** The same of single weights, by their names, that differ. */
+  readonly tablesOf?: Readonly<Record<string, TableForm>>;
 }
 
 /**
