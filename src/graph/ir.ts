@@ -218,18 +218,20 @@ as importers write them
       each headDim of the first n columns normed by themselves; the others as they are
   selectOutputs(x f32[tokens, k]) -> f32[outputs, k]                   the tokens whose logits are wanted
   matmul(x f32[t, k], table float[m, k]) -> f32[t, m]                  the output head; table may be the embedding
-  quantize.group(x f32[t, k], order i32[k]?) {group, to: 'int8' | 'int16'} -> q i8|i16[t, k], scale f32[t, a], sum i32[t, a]
+  quantize.group(x f32[t, k], order i32[k]?) {group, to: 'int8' | 'int16' | 'sums', from?: 'f32' | 'f16' | 'int8'}
+      -> q i8|i16[t, k], scale f32[t, a], sum i32[t, a]
       per group of columns, a = ceil(k / group) of them; column i of q is that of x, or of x[order[i]]
       int8: as quantize; int16: amax = max|x| of the group, q = round-half-even(x * (16256/amax))
+      sums: i8 in the smallest steps in which magnitudes of 4 adjacent columns add up to at most 255 (see the operator)
   lowbit.matmul.group(q, scale, sum, weight u1..u8[m, k], weightScale f16|f32[m, g], zeros u8|f16|f32[m, g]?)
-      {group, activationGroup, zero} -> f32[t, m]    g = ceil(k / group), a = ceil(k / activationGroup)
+      {group, activationGroup, zero, byteSums?} -> f32[t, m]    g = ceil(k / group), a = ceil(k / activationGroup)
       y = sum over groups of weightScale * (sum over its activation groups of scale * (sum of code*q - zero * sum))
       zero is zeros[row, group] where they are integers, else the attribute; float zeros z: minus z * scale * sum
 
 as passes leave them for kernels
   rmsNorm.quantize(x f32[t, k], weight f32[k]) {eps} -> q, scale, sum
   lowbit.matmul.add(q, scale, sum, weight, weightScale, residual f32[t, m]) -> f32[t, m]
-  rmsNorm.quantize.group(x f32[t, k], weight f32[k], order i32[k]?) {eps, group, to} -> q, scale, sum
+  rmsNorm.quantize.group(x f32[t, k], weight f32[k], order i32[k]?) {eps, group, to, from?} -> q, scale, sum
   lowbit.matmul.group.add(q, scale, sum, weight, weightScale, residual f32[t, m], zeros?) -> f32[t, m]
   columns(a f32[t, ka], b f32[t, kb], c f32[t, kc]?) -> f32[t, ka + kb + kc]   side by side
   attention.packed(qkv f32[tokens, (heads + 2 kvHeads) * headDim], table f32[positions, headDim])

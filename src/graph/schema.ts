@@ -50,6 +50,10 @@ export function positiveAttr(): AttrSchema<number> {
   };
 }
 
+export function booleanAttr(): AttrSchema<boolean> {
+  return { expected: 'true or false', accepts: (value): value is boolean => typeof value === 'boolean' };
+}
+
 export function choiceAttr<const T extends string>(...choices: readonly T[]): AttrSchema<T> {
   return {
     expected: choices.map((choice) => `'${choice}'`).join(' or '),

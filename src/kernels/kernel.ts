@@ -78,7 +78,7 @@ reduction has a fixed order (a fixed number of partial sums, attention in chunks
                                                    q i8 r, scale f32 r, sum i32 r, weight u8 r, weightScale f32 r [pad(m)],
                                                    (residual f32 r [n, pad(m)],) out f32 w [n, pad(m)]; n
                                                    out may be the same memory as residual
-  quantize.group {k, group, to: 'int8'|'int16', ordered}
+  quantize.group {k, group, to: 'int8'|'int16'|'sums', (from,) ordered}
                                                    x f32 r, (order i32 r [k],) q i8 w, scale f32 w [n, pad(a)],
                                                    sum i32 w [n, pad(a)]; n      a = ceil(k / group)
                                                    q of int16 is two rows of i8, q = 128 * first + second

@@ -6,7 +6,8 @@ import { lowbitMatmulGroup, lowbitMatmulGroupAdd } from './group-matmul.ts';
 import { lowbitMatmul, lowbitMatmulAdd } from './lowbit-matmul.ts';
 import { matmul, matmulScanned } from './matmul.ts';
 import { rmsNorm, rmsNormHeads, rmsNormQuantize, rmsNormQuantizeGroup } from './norm.ts';
-import { quantize, quantizeGroup } from './quantize.ts';
+import { quantize } from './quantize.ts';
+import { quantizeGroup } from './quantize-group.ts';
 import { columnsOp, selectOutputs, slice } from './select.ts';
 
 /** The operators of language models: first those that importers write, then those that passes fuse them into. */

@@ -58,6 +58,34 @@ test('rmsNorm.quantize.group is rmsNorm, then quantize.group; a group of zeros s
   expect(scale![0]).toBeGreaterThan(0);
 });
 
+test.each(['f32', 'f16', 'int8'] as const)(
+  'quantize.group to sums from %s keeps sums of 4 columns within a byte, within half a step',
+  (from) => {
+    const [q, scale, sum] = run('quantize.group', [x, order], { group: 8, to: 'sums', from });
+    for (let i = 0; i < q!.length; i += 4) {
+      expect(q!.slice(i, i + 4).reduce((s, value) => s + Math.abs(value), 0)).toBeLessThanOrEqual(255);
+    }
+    for (const [i, value] of ORDERED.entries()) {
+      const step = scale![Math.floor(i / K) * 3 + Math.floor((i % K) / 8)]!;
+      // From int8, half of that step more; from f16, 11 bits of a value.
+      const before = from === 'int8' ? step / 2 : from === 'f16' ? Math.abs(value) / 2048 : 0;
+      expect(Math.abs(q![i]! * step - value)).toBeLessThan(0.5000001 * step + before);
+    }
+    expect(sum![1]).toBe(q!.slice(8, 16).reduce((a, b) => a + b, 0));
+    // Four equal ones share the 255; three zeros leave one the 127 of int8.
+    const [codes] = run(
+      'quantize.group',
+      [{ shape: [1, 8], data: Float64Array.of(3, 3, -3, 3, 0, 3, 0, 0) }],
+      {
+        group: 4,
+        to: 'sums',
+        from,
+      },
+    );
+    expect([...codes!]).toEqual([63, 63, -63, 63, 0, 127, 0, 0]);
+  },
+);
+
 const M = 5;
 
 /** y by way of weights in floats. */
@@ -135,6 +163,11 @@ test('lowbit.matmul.group has a shape rule', () => {
   );
   expect(() => infer(TYPES, { ...ATTRS, zero: 0.3 })).toThrow('zero is 0.3, but must be a code');
   expect(() => infer(TYPES.slice(1), ATTRS)).toThrow('takes 5 to 6 inputs');
+  const sums = { ...ATTRS, byteSums: true };
+  expect(infer(TYPES, sums)).toEqual([tensor('f32', 'tokens', 7)]);
+  expect(() => infer([tensor('i16', 'tokens', 256), ...TYPES.slice(1)], sums)).toThrow(
+    'whose sums fit no byte',
+  );
   const coarse = [
     ...TYPES.slice(0, 1),
     tensor('f32', 'tokens', 1),

@@ -1,6 +1,6 @@
 import type { Attrs, TensorType } from '../ir.ts';
 import { defineOperator, type InferCall, type ReferenceCall } from '../registry.ts';
-import { type AttrSchema, input, integerAttr, optional } from '../schema.ts';
+import { type AttrSchema, booleanAttr, defaultAttr, input, integerAttr, optional } from '../schema.ts';
 import type { Tensor } from '../step.ts';
 import { CODES, tensor } from '../types.ts';
 
@@ -21,12 +21,18 @@ const zeroAttr: AttrSchema<number> = {
     Number.isInteger(2 * (value as number)) && (value as number) >= 0 && (value as number) <= 256,
 };
 
-const attrs = { group: integerAttr(1), activationGroup: integerAttr(1), zero: zeroAttr };
+const attrs = {
+  group: integerAttr(1),
+  activationGroup: integerAttr(1),
+  zero: zeroAttr,
+  byteSums: defaultAttr(booleanAttr(), false),
+};
 
 type GroupAttrs = Attrs & {
   readonly group: number;
   readonly activationGroup: number;
   readonly zero: number;
+  readonly byteSums: boolean;
 };
 
 function inferProduct(
@@ -47,6 +53,7 @@ function inferProduct(
   }
   if (types[zerosAt] !== undefined && a.zero !== 0)
     reject(`has zeros, so that zero must be 0, not ${a.zero}`);
+  if (a.byteSums && types[0]?.dtype !== 'i8') reject('has activations of 16 bits, whose sums fit no byte');
   return [tensor('f32', rows, size('m'))] satisfies TensorType[];
 }
 
@@ -79,7 +86,7 @@ function product(
 }
 
 const doc =
-  'y = sum over groups of weightScale * (sum over its activation groups of scale * (sum of code * q - zero * sum)); zero is that of `zeros` where they are integers, else the attribute; zeros of floats are subtracted from weightScale * code instead.';
+  'y = sum over groups of weightScale * (sum over its activation groups of scale * (sum of code * q - zero * sum)); zero is that of `zeros` where they are integers, else the attribute; zeros of floats are subtracted from weightScale * code instead. `byteSums` says that q is quantized to sums (see quantize.group), for kernels that need it.';
 
 export const lowbitMatmulGroup = defineOperator({
   name: 'lowbit.matmul.group',

@@ -2,14 +2,8 @@ import { defineOperator } from '../registry.ts';
 import { input, integerAttr, positiveAttr } from '../schema.ts';
 import type { Numbers } from '../step.ts';
 import { tensor } from '../types.ts';
-import {
-  groupAttrs,
-  groupTypes,
-  orderInput,
-  quantizedTypes,
-  quantizeGroups,
-  quantizeRows,
-} from './quantize.ts';
+import { quantizedTypes, quantizeRows } from './quantize.ts';
+import { groupAttrs, groupTypes, orderInput, quantizeGroups } from './quantize-group.ts';
 
 const inputs = [input('x', 'f32', 't', 'k'), input('weight', 'f32', 'k')];
 const attrs = { eps: positiveAttr() };
@@ -79,9 +73,9 @@ export const rmsNormQuantizeGroup = defineOperator({
   inputs: [...inputs, orderInput],
   attrs: { ...attrs, ...groupAttrs },
   outputs: ['q', 'scale', 'sum'],
-  infer: ({ rows, size, attrs: form }) => groupTypes(rows, size('k'), form),
-  reference({ inputs: [x, weight, order], attrs: { eps, group, to } }) {
+  infer: ({ rows, size, attrs: form, reject }) => groupTypes(rows, size('k'), form, reject),
+  reference({ inputs: [x, weight, order], attrs: { eps, ...form } }) {
     const normed = normRows(x!.data, weight!.data, eps);
-    return quantizeGroups(normed, weight!.data.length, { group, to }, order?.data);
+    return quantizeGroups(normed, weight!.data.length, form, order?.data);
   },
 });
