@@ -63,7 +63,8 @@ test.each(['f32', 'f16', 'int8'] as const)(
   (from) => {
     const [q, scale, sum] = run('quantize.group', [x, order], { group: 8, to: 'sums', from });
     for (let i = 0; i < q!.length; i += 4) {
-      expect(q!.slice(i, i + 4).reduce((s, value) => s + Math.abs(value), 0)).toBeLessThanOrEqual(255);
+      const four = Array.from(q!.slice(i, i + 4), Math.abs);
+      expect(four.reduce((a, b) => a + b)).toBeLessThanOrEqual(255);
     }
     for (const [i, value] of ORDERED.entries()) {
       const step = scale![Math.floor(i / K) * 3 + Math.floor((i % K) / 8)]!;
@@ -71,7 +72,7 @@ test.each(['f32', 'f16', 'int8'] as const)(
       const before = from === 'int8' ? step / 2 : from === 'f16' ? Math.abs(value) / 2048 : 0;
       expect(Math.abs(q![i]! * step - value)).toBeLessThan(0.5000001 * step + before);
     }
-    expect(sum![1]).toBe(q!.slice(8, 16).reduce((a, b) => a + b, 0));
+    expect(sum![1]).toBe(Array.from(q!.slice(8, 16)).reduce((a, b) => a + b));
     // Four equal ones share the 255; three zeros leave one the 127 of int8.
     const [codes] = run(
       'quantize.group',
