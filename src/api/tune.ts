@@ -11,7 +11,7 @@ import { KERNELS } from '../kernels/registry.ts';
 import type { WeightOptions } from '../models/quantization.ts';
 import type { TunedSchedule } from '../plan/types.ts';
 import { detectHost } from '../runtime/load.ts';
-import { checkTarget, type Host, nativeMachines } from '../runtime/targets.ts';
+import { checkTarget, defaultThreads, type Host, nativeMachines } from '../runtime/targets.ts';
 import type { Model, Progress } from '../runtime/types.ts';
 import { hasCompiler } from '../targets/c/compile.ts';
 import { decide } from '../tune/decide.ts';
@@ -215,6 +215,7 @@ export async function tune(source: string, options: TuneOptions = {}): Promise<T
   const records = await openRecords(options.records ?? recordsPath());
   const found = await tuneKernels(tasks, {
     host,
+    threads: options.threads ?? defaultThreads(computer.cpu),
     records,
     limits: { ...LIMITS, ...options.limits },
     run: (job, timeoutSeconds, stop) => runJob(job, { timeoutSeconds, ...given({ signal: stop }) }),

@@ -1,5 +1,6 @@
 import { LutraError } from '../common/errors.ts';
 import type { Node } from '../graph/ir.ts';
+import { buildScheduled, withoutGrain } from '../kernels/grain.ts';
 import { sameSchedule } from '../kernels/kernel.ts';
 import { kernelFor } from '../kernels/registry.ts';
 import type { LoopFunction, Program } from '../loops/ir.ts';
@@ -22,20 +23,20 @@ export function kernelKey({ op, family, shape }: Pick<KernelUse, 'op' | 'family'
   return JSON.stringify([op, family, Object.entries(shape).sort(([a], [b]) => (a < b ? -1 : 1))]);
 }
 
-/** The schedule tuned for a kernel on a machine, if it is one that the kernel still has. */
+/** The schedule tuned for a kernel on a machine, if it is one that the kernel still has, threads aside. */
 function tunedSchedule(use: KernelUse, machine: Machine, tuned: readonly TunedSchedule[]) {
   const key = kernelKey(use);
   const found = tuned.findLast((t) => t.machine === machine.name && kernelKey(t) === key)?.schedule;
   if (found === undefined) return undefined;
-  return kernelFor(use.op, use.family)
-    .schedules(use.shape, machine)
-    .find((schedule) => sameSchedule(schedule, found));
+  const own = withoutGrain(found);
+  const known = kernelFor(use.op, use.family).schedules(use.shape, machine);
+  return known.some((schedule) => sameSchedule(schedule, own)) ? found : undefined;
 }
 
 function buildOwn(use: KernelUse, machine: Machine, tuned: readonly TunedSchedule[]): LoopFunction {
-  const kernel = kernelFor(use.op, use.family);
-  const schedule = tunedSchedule(use, machine, tuned) ?? kernel.defaultSchedule(use.shape, machine);
-  return kernel.build(use.name, use.shape, schedule);
+  const schedule =
+    tunedSchedule(use, machine, tuned) ?? kernelFor(use.op, use.family).defaultSchedule(use.shape, machine);
+  return buildScheduled(use, use.name, schedule);
 }
 
 function buildCustom(use: KernelUse, node: Node, custom: OperatorKernels): LoopFunction {

@@ -18,7 +18,7 @@ function task(batch: 'one' | 'many'): TuneTask {
     choices,
     product: 'product',
     calls: 1,
-    n: 1,
+    tokens: [1],
     position: 0,
   };
 }

@@ -7,6 +7,8 @@ export interface Best {
   readonly variant: number;
   /** Index in the task's choices. */
   readonly choice: number;
+  /** Iterations that threads take at a time, where that is faster than singly. */
+  readonly grain?: number;
   readonly ratio: number;
 }
 
@@ -23,9 +25,12 @@ const HARMLESS = 1.02;
 
 const nameOf = ({ task }: Found, { variant }: Best) => variantName(task.variants[variant]!.subject);
 
-function scheduleOf({ task }: Found, { choice }: Best): TunedSchedule {
+function scheduleOf({ task }: Found, { choice, grain }: Best): TunedSchedule {
   const { variant, schedule } = task.choices[choice]!;
-  return { ...task.variants[variant]!.subject, schedule };
+  return {
+    ...task.variants[variant]!.subject,
+    schedule: grain === undefined ? schedule : { ...schedule, grain },
+  };
 }
 
 /** The variant all kernels of a product are better off with; undefined for the one they have. */
@@ -60,7 +65,7 @@ export function decide(tasks: readonly TuneTask[], found: readonly Found[]): rea
     const name = kernels.length < wanted ? undefined : betterVariant(kernels);
     return kernels.flatMap((one) => {
       const best = one.best.find((b) => (name === undefined ? b.variant === 0 : nameOf(one, b) === name))!;
-      return best.choice === 0 ? [] : [scheduleOf(one, best)];
+      return best.choice === 0 && best.grain === undefined ? [] : [scheduleOf(one, best)];
     });
   });
 }

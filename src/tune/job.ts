@@ -25,9 +25,11 @@ export const measureJobSchema = z.object({
   against: contenderSchema,
   /** The candidate's self-test: seed of its inputs, and digest of what it must compute, whatever its schedule. */
   test: z.object({ seed: z.int(), digest: z.string() }),
-  /** Rows (tokens) of a call, and position of the first. */
-  n: z.int().positive(),
+  /** Rows (tokens) of a call, one measurement for each number, and position of the first. */
+  tokens: z.array(z.int().positive()).min(1),
   position: z.int().nonnegative(),
+  /** Threads that share the work. One is timed by the processor's time, several by the clock. */
+  threads: z.int().positive(),
   /** Turns of the two, and seconds of each at least. */
   turns: z.int().positive(),
   turnSeconds: z.number().positive(),
@@ -38,10 +40,13 @@ export type MeasureJob = z.infer<typeof measureJobSchema>;
 export const measureResultSchema = z.discriminatedUnion('outcome', [
   z.object({
     outcome: z.literal('ok'),
-    /** Medians over the turns: seconds of a call of each, and the ratio of the two within a turn. */
+    /** Medians over the turns: seconds of a call of each, of the first number of tokens. */
     seconds: z.number().positive(),
     againstSeconds: z.number().positive(),
+    /** What the candidate is judged by: the two within a turn, `ratioOf` all numbers of tokens. */
     ratio: z.number().positive(),
+    /** Of each number of tokens. */
+    ratios: z.array(z.number().positive()),
   }),
   z.object({ outcome: z.enum(['wrong', 'crashed', 'timeout', 'failed']), reason: z.string() }),
 ]);

@@ -11,7 +11,7 @@ import { detectCpu } from '../targets/cpu.ts';
 import { WASM_MACHINES } from '../targets/wasm/machines.ts';
 import type { MeasureJob } from './job.ts';
 import { machineNamed } from './kernels.ts';
-import { measure } from './measure.ts';
+import { measure, ratioOf } from './measure.ts';
 import { runJob } from './run-job.ts';
 
 const kernel = {
@@ -29,8 +29,9 @@ function job(machine: string): MeasureJob {
     candidate: { ...kernel, schedule: { ...second! } },
     against: { ...kernel, schedule: { ...first! } },
     test: { seed, digest },
-    n: 1,
+    tokens: [1],
     position: 0,
+    threads: 1,
     turns: 2,
     turnSeconds: 0.001,
   };
@@ -49,6 +50,39 @@ describe('measuring', async () => {
     expect(result.seconds).toBeGreaterThan(0);
     expect(result.ratio).toBeGreaterThan(0);
   });
+
+  it('times several numbers of tokens, each schedule by all of them', async () => {
+    const shape = { ...kernel.shape, batch: 'many' };
+    const { many } = expectKernels(
+      { kernels: [{ name: 'many', ...kernel, shape }] },
+      [C_MACHINES.at(-1)!],
+      9,
+    );
+    const machine = machines[0]!;
+    const [first, second] = kernelFor(kernel.op).schedules(shape, machineNamed(machine));
+    const use = (schedule: typeof first) => ({ ...kernel, shape, schedule: { ...schedule! } });
+    const result = await measure({
+      ...{ ...job(machine), candidate: use(second), against: use(first), test: many!, tokens: [16, 2] },
+    });
+    expect(result).toMatchObject({ outcome: 'ok', ratios: [expect.any(Number), expect.any(Number)] });
+    expect(ratioOf([0.8, 0.9])).toBeCloseTo(Math.sqrt(0.72));
+    expect(ratioOf([0.5, 1.1])).toBe(1.1);
+  });
+
+  it.runIf(machines.length > 1)(
+    'times native code on several threads, work split in several ways',
+    async () => {
+      const right = job(machines[0]!);
+      const candidate = { ...right.candidate, schedule: { ...right.candidate.schedule, grain: 4 } };
+      const result = await measure({ ...right, candidate, threads: 2 });
+      expect(result).toMatchObject({ outcome: 'ok' });
+      const wasm = job(WASM_MACHINES.at(-1)!.name);
+      expect(await measure({ ...wasm, threads: 2 })).toMatchObject({
+        outcome: 'failed',
+        reason: expect.stringContaining('not tuned on several threads'),
+      });
+    },
+  );
 
   it.each(machines)('times another family with what it needs first, on %s', async (machine) => {
     const shape = {
@@ -99,7 +133,7 @@ describe('a measuring process', () => {
   const request = job(C_MACHINES.at(-1)!.name);
 
   it('gives its result', async () => {
-    const good = { outcome: 'ok', seconds: 1, againstSeconds: 2, ratio: 0.5 };
+    const good = { outcome: 'ok', seconds: 1, againstSeconds: 2, ratio: 0.5, ratios: [0.5] };
     const options = scripted(
       'good',
       `process.once('message', (m) => process.send({ ...${JSON.stringify(good)}, seconds: m.turns }, () => process.exit(0)));`,

@@ -3,12 +3,13 @@ import { type KernelCase, kernelCase } from '../artifact/kernel-case.ts';
 import { makeBuffers, resultDigest } from '../artifact/self-test.ts';
 import { LutraError } from '../common/errors.ts';
 import { median } from '../common/math.ts';
-import { kernelFor } from '../kernels/registry.ts';
+import { buildScheduled } from '../kernels/grain.ts';
 import type { LoopFunction } from '../loops/ir.ts';
 import { legalize } from '../loops/legalize.ts';
 import type { Machine } from '../loops/machine.ts';
 import type { Contender, KernelJob, MeasureJob, MeasureResult } from './job.ts';
-import { type CompiledKernels, compileKernels, machineNamed } from './kernels.ts';
+import { type CompiledKernels, compileKernels, machineNamed, startTeam } from './kernels.ts';
+import type { TeamKernel } from './team.ts';
 
 /** Matrices and caches of a model come from memory: copies of them take turns, of as many bytes as this. */
 const COLD_BYTES = 96 << 20;
@@ -27,8 +28,7 @@ interface Built {
 }
 
 function buildKernel(name: string, use: KernelJob, machine: Machine): Built {
-  const fn = kernelFor(use.op, use.family).build(name, use.shape, use.schedule);
-  return { use, fn: legalize(fn, machine) };
+  return { use, fn: legalize(buildScheduled(use, name, use.schedule), machine) };
 }
 
 /** What a contender runs, in order. */
@@ -46,18 +46,19 @@ function timedRows({ op, shape }: KernelJob): { readonly comparedRows: number; r
     : { comparedRows: Infinity, ofAll: 1 };
 }
 
-function caseOf(job: MeasureJob, { use, fn }: Built, whole: boolean): KernelCase {
-  const { machine, n, position, test } = job;
+/** Of a call with `n` tokens; without these, of the self-test. */
+function caseOf({ machine, position, test }: MeasureJob, { use, fn }: Built, n?: number): KernelCase {
   const scheduled = new Map([[machine, fn]]);
-  const extent = { n, position, matrixRows: Infinity, comparedRows: timedRows(use).comparedRows };
-  const found = kernelCase({ ...use, name: fn.name }, scheduled, test.seed, ...(whole ? [extent] : []));
+  const { comparedRows } = timedRows(use);
+  const extent = n === undefined ? [] : [{ n, position, matrixRows: Infinity, comparedRows }];
+  const found = kernelCase({ ...use, name: fn.name }, scheduled, test.seed, ...extent);
   if (found !== undefined) return found;
   throw new LutraError('unsupported', `no inputs are known for the operator ${use.op}`);
 }
 
 async function isRight(job: MeasureJob, kernels: CompiledKernels, built: Built): Promise<boolean> {
   const { fn } = built;
-  const test = caseOf(job, built, false);
+  const test = caseOf(job, built);
   const inputs = makeBuffers(test);
   const buffers = kernels.allocate(inputs.map(({ length }) => length));
   for (const [i, bytes] of inputs.entries()) buffers[i]!.set(bytes);
@@ -66,6 +67,13 @@ async function isRight(job: MeasureJob, kernels: CompiledKernels, built: Built):
 }
 
 type Calls = readonly (readonly Uint8Array[])[];
+
+/** Fills memory with an input, again and again. */
+function repeatInto(memory: Uint8Array, input: Uint8Array): void {
+  for (let at = 0; at < memory.length; at += input.length) {
+    memory.set(input.subarray(0, Math.min(input.length, memory.length - at)), at);
+  }
+}
 
 /** Memory for the buffers of one call after the other: where inputs are large, as many copies as do not fit a cache. */
 function planCalls(test: KernelCase) {
@@ -82,15 +90,14 @@ function planCalls(test: KernelCase) {
     const perInput = inputs.map((input, i) =>
       Array.from({ length: large[i] ? copies : 1 }, () => {
         const own = memory.next().value!;
-        for (let at = 0; at < own.length; at += input.length) {
-          own.set(input.subarray(0, Math.min(input.length, own.length - at)), at);
-        }
+        repeatInto(own, input);
         return own;
       }),
     );
     return Array.from({ length: copies }, (_, c) => perInput.map((own) => own[c % own.length]!));
   };
-  return { sizes, fill };
+  const buffers = lengths.map((length, i) => ({ bytes: length, copies: large[i] ? copies : 1 }));
+  return { sizes, fill, inputs, buffers };
 }
 
 /** The buffers of the calls of all kernels; those with equal cases share theirs. */
@@ -108,8 +115,22 @@ function cpuSeconds(): number {
   return (user + system) / 1e6;
 }
 
-async function time(job: MeasureJob, kernels: CompiledKernels, contenders: readonly (readonly Built[])[]) {
-  const cases = contenders.map((parts) => parts.map((built) => caseOf(job, built, true)));
+type Contenders = readonly (readonly Built[])[];
+
+/** Seconds of a call of each contender, turn by turn. */
+async function takeTurns(
+  { turns }: MeasureJob,
+  secondsOfCall: (contender: number) => Promise<number>,
+): Promise<readonly (readonly [number, number])[]> {
+  for (const i of [0, 1]) await secondsOfCall(i);
+  const taken: (readonly [number, number])[] = [];
+  for (let turn = 0; turn < turns; turn++) taken.push([await secondsOfCall(0), await secondsOfCall(1)]);
+  return taken;
+}
+
+/** With so many tokens, on this thread, by the time the processor spent. */
+async function time(job: MeasureJob, n: number, kernels: CompiledKernels, contenders: Contenders) {
+  const cases = contenders.map((parts) => parts.map((built) => caseOf(job, built, n)));
   const calls = allBuffers(cases.flat(), kernels).values();
   const runs = contenders.map((parts, i) =>
     parts.map(({ fn }, p) => {
@@ -128,13 +149,37 @@ async function time(job: MeasureJob, kernels: CompiledKernels, contenders: reado
       if (count > 1 && spent >= job.turnSeconds) return spent / count;
     }
   };
-  for (const i of contenders.keys()) await secondsOfCall(i);
-  const turns: (readonly [number, number])[] = [];
-  for (let turn = 0; turn < job.turns; turn++) {
-    const own = await secondsOfCall(0);
-    turns.push([own, await secondsOfCall(1)]);
+  return takeTurns(job, secondsOfCall);
+}
+
+/** With so many tokens, on a team of threads, by the clock. */
+async function timeTeam(job: MeasureJob, n: number, contenders: Contenders) {
+  const cases = contenders.map((parts) => parts.map((built) => caseOf(job, built, n)));
+  const calls = cases.map((own) => own.map(planCalls));
+  const kernels = contenders.map((parts, c) =>
+    parts.map(({ fn }, k): TeamKernel => {
+      const { scalars } = cases[c]![k]!;
+      return { fn, scalars, buffers: calls[c]![k]!.buffers };
+    }),
+  );
+  const team = await startTeam(job.machine, kernels, job.threads, (c, k, b, memory) =>
+    repeatInto(memory, calls[c]![k]!.inputs[b]!),
+  );
+  try {
+    return await takeTurns(job, (contender) => team.secondsOfCall(contender, job.turnSeconds));
+  } finally {
+    await team.close();
   }
-  return turns;
+}
+
+/** More than this, and a schedule is slower for some number of tokens; less is noise. */
+const HARMLESS = 1.02;
+
+/** What a schedule is judged by: its geometric mean, or where it loses the most. */
+export function ratioOf(ratios: readonly number[]): number {
+  const worst = Math.max(...ratios);
+  if (worst > HARMLESS) return worst;
+  return ratios.reduce((product, ratio) => product * ratio, 1) ** (1 / ratios.length);
 }
 
 /**
@@ -152,13 +197,21 @@ export async function measure(job: MeasureJob): Promise<MeasureResult> {
     if (!(await isRight(job, kernels, candidate.at(-1)!))) {
       return { outcome: 'wrong', reason: 'its results are not those of the interpreter' };
     }
-    const turns = await time(job, kernels, [candidate, incumbent]);
+    const ratios: number[] = [];
+    let first: readonly (readonly [number, number])[] = [];
+    for (const n of job.tokens) {
+      const both = [candidate, incumbent];
+      const turns = await (job.threads === 1 ? time(job, n, kernels, both) : timeTeam(job, n, both));
+      ratios.push(median(turns.map(([own, against]) => own / against)));
+      if (first.length === 0) first = turns;
+    }
     const { ofAll } = timedRows(job.candidate);
     return {
       outcome: 'ok',
-      seconds: ofAll * median(turns.map(([own]) => own)),
-      againstSeconds: ofAll * median(turns.map(([, against]) => against)),
-      ratio: median(turns.map(([own, against]) => own / against)),
+      seconds: ofAll * median(first.map(([own]) => own)),
+      againstSeconds: ofAll * median(first.map(([, against]) => against)),
+      ratio: ratioOf(ratios),
+      ratios,
     };
   } catch (error) {
     return { outcome: 'failed', reason: error instanceof Error ? error.message : String(error) };

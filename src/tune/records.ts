@@ -26,11 +26,15 @@ const trialSchema = subjectSchema.extend({
   schedule: plainSchema,
   /** `ok`; `wrong` results; it `crashed`; it took too long (`timeout`); it could not be built or run (`failed`). */
   outcome: z.enum(['ok', 'wrong', 'crashed', 'timeout', 'failed']),
-  /** Median seconds of a call, and of the default's in the same turns. */
+  /** Tokens of the calls that were timed, and threads, where they are more than one. */
+  tokens: z.array(z.int().positive()).optional(),
+  threads: z.int().positive().optional(),
+  /** Median seconds of a call, and of the default's in the same turns; of the first number of tokens. */
   seconds: z.number().positive().optional(),
   defaultSeconds: z.number().positive().optional(),
-  /** Median over the turns of seconds / defaultSeconds. */
+  /** Median over the turns of seconds / defaultSeconds, of all numbers of tokens together; and of each. */
   ratio: z.number().positive().optional(),
+  ratios: z.array(z.number().positive()).optional(),
   reason: z.string().optional(),
 });
 

@@ -31,8 +31,8 @@ export interface TuneTask {
   readonly product?: string;
   /** Calls of it in a forward step. */
   readonly calls: number;
-  /** Rows (tokens) of the calls to measure, and position of the first. */
-  readonly n: number;
+  /** Rows (tokens) of the calls to measure, those that matter most first, and position of the first. */
+  readonly tokens: readonly number[];
   readonly position: number;
 }
 
@@ -40,11 +40,17 @@ const SEED = 31;
 /** Tokens of a call in prefill, and how many a conversation has got to when attention is measured. */
 const PREFILL_TOKENS = 64;
 const POSITION = 512;
+/** Tokens of a step of several sequences, or with guesses to check: kernels have other ways for these. */
+const FEW_TOKENS = [4, 12];
 
-/** What runs once per token that is generated is measured with one token, the rest with those of a prompt. */
-function tokensOf({ op, shape }: Pick<KernelUse, 'op' | 'shape'>): number {
-  if (shape.batch !== undefined) return shape.batch === 'one' ? 1 : PREFILL_TOKENS;
-  return op === 'matmul' ? 1 : PREFILL_TOKENS;
+/**
+ * What runs once per token that is generated is measured with one token, the rest with those of a prompt; products, the
+ * output head among them, also with a few.
+ */
+function tokensOf({ op, shape }: Pick<KernelUse, 'op' | 'shape'>): readonly number[] {
+  if (shape.batch === 'one') return [1];
+  if (shape.batch === 'many') return [PREFILL_TOKENS, ...FEW_TOKENS];
+  return op === 'matmul' ? [1, ...FEW_TOKENS] : [PREFILL_TOKENS];
 }
 
 function countCalls(body: readonly Stmt[]): ReadonlyMap<string, number> {
@@ -96,8 +102,9 @@ export function tuneTasks(plan: Plan, machine: Machine, ops?: readonly string[])
         const { family, shape } = variants[variant]!.subject;
         return variants.length < 2 ? schedule : { family, encoding: shape.encoding!, ...schedule };
       });
-      const n = Math.min(tokensOf(use), plan.options.context - 1);
-      const position = Math.min(POSITION, plan.options.context - n);
+      const { context } = plan.options;
+      const tokens = [...new Set(tokensOf(use).map((n) => Math.min(n, context - 1)))];
+      const position = Math.min(POSITION, context - Math.max(...tokens));
       const product = productKey(use, true);
       return [
         {
@@ -107,7 +114,7 @@ export function tuneTasks(plan: Plan, machine: Machine, ops?: readonly string[])
           choices,
           ...(product === undefined ? {} : { product }),
           calls: calls.get(use.name) ?? 0,
-          n,
+          tokens,
           position,
         },
       ];

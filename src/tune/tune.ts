@@ -1,5 +1,6 @@
 /** Finds families, encodings and schedules for the kernels of a plan, within a budget, and records all it tries. */
 import { LutraError } from '../common/errors.ts';
+import { buildScheduled, grains } from '../kernels/grain.ts';
 import { sameSchedule } from '../kernels/kernel.ts';
 import type { Best, Found } from './decide.ts';
 import type { Contender, MeasureJob, MeasureResult } from './job.ts';
@@ -32,6 +33,8 @@ export interface TuneProgress {
 export interface TuneContext {
   /** See `Trial.host`. */
   readonly host: string;
+  /** That the model will run with: native code is tried on them with its work split in several ways. */
+  readonly threads: number;
   readonly records: RecordFile;
   readonly limits: TuneLimits;
   /** Runs a job elsewhere: in a process of its own, on another machine. */
@@ -47,25 +50,34 @@ const TURNS = { first: 5, confirming: 11 };
 const TURN_SECONDS = 0.02;
 /** Schedules of a variant that are measured again, longer, before one of them is chosen: luck looks like speed. */
 const FINALISTS = 3;
+/** Of a kernel's time, how much the search may take. */
+const SEARCH_SHARE = 0.8;
 /** A schedule has to be this much faster than the default. */
 const WORTHWHILE = 0.98;
 /** Of other variants, those are measured again that are not this much slower than the best. */
 const NEAR = 1.05;
 
-function trialOf(task: TuneTask, host: string, index: number, result: MeasureResult): Trial {
-  const { variant, schedule } = task.choices[index]!;
-  const base = { kind: 'trial', ...task.variants[variant]!.subject, host, schedule } as const;
+function trialOf(task: TuneTask, host: string, job: MeasureJob, result: MeasureResult): Trial {
+  const { before: _, ...candidate } = job.candidate;
+  const { machine, threads } = job;
+  const on = { host, tokens: [...task.tokens], ...(threads > 1 && { threads }) };
+  const base = { kind: 'trial', ...candidate, machine, ...on } as const;
   if (result.outcome !== 'ok') return { ...base, ...result };
-  const { outcome, seconds, againstSeconds, ratio } = result;
-  return { ...base, outcome, seconds, defaultSeconds: againstSeconds, ratio };
+  const { outcome, seconds, againstSeconds, ratio, ratios } = result;
+  return {
+    ...base,
+    ...{ outcome, seconds, defaultSeconds: againstSeconds, ratio },
+    ...(ratios.length > 1 && { ratios }),
+  };
 }
 
-/** What earlier runs on this host found out about a task. */
+/** What earlier runs on this host found out about a task, one thread at work. */
 function known(task: TuneTask, { host, records }: TuneContext): ReadonlyMap<number, number | undefined> {
   const variants = new Map(task.variants.map(({ subject }, i) => [subjectKey(subject), i]));
   const found = new Map<number, number | undefined>();
   for (const record of records.records) {
-    if (record.kind !== 'trial' || record.host !== host) continue;
+    if (record.kind !== 'trial' || record.host !== host || record.threads !== undefined) continue;
+    if (String(record.tokens) !== String(task.tokens)) continue;
     const variant = variants.get(subjectKey(record));
     if (variant === undefined) continue;
     const index = task.choices.findIndex(
@@ -76,11 +88,21 @@ function known(task: TuneTask, { host, records }: TuneContext): ReadonlyMap<numb
   return found;
 }
 
-function contenderOf({ choices, variants }: TuneTask, index: number): Contender {
-  const { variant, schedule } = choices[index]!;
+function contenderOf({ choices, variants }: TuneTask, index: number, grain = 1): Contender {
+  const { variant, schedule: own } = choices[index]!;
   const { subject, before } = variants[variant]!;
   const { op, family, shape } = subject;
+  const schedule = grain === 1 ? own : { ...own, grain };
   return { op, family, shape, schedule, ...(before && { before }) };
+}
+
+/** Ways to split the work of a choice among the threads, beside the usual one; none where there is but one. */
+function splitsOf(task: TuneTask, index: number, threads: number): readonly number[] {
+  const { op, family, shape, schedule } = contenderOf(task, index);
+  const { machine } = task.variants[0]!.subject;
+  // Threads of WebAssembly take fixed shares, and a head has parts enough whatever their size.
+  if (threads === 1 || !machine.startsWith('c:') || !op.startsWith('lowbit.')) return [];
+  return grains(buildScheduled({ op, family, shape }, 'kernel', schedule), shape, threads);
 }
 
 async function tuneKernel(
@@ -102,26 +124,44 @@ async function tuneKernel(
     trials++;
     report(trials, search.best());
   };
-  const measure = async (index: number, turns: number) => {
-    const { variants, choices, n, position } = task;
+  const measure = async (index: number, turns: number, threads = 1, grain = 1) => {
+    const { variants, choices, tokens, position } = task;
     const { subject, test } = variants[choices[index]!.variant]!;
     const job: MeasureJob = {
       machine: subject.machine,
-      candidate: contenderOf(task, index),
+      candidate: contenderOf(task, index, grain),
       against: contenderOf(task, 0),
       test,
-      n,
+      tokens: [...tokens],
       position,
+      threads,
       turns,
       turnSeconds: TURN_SECONDS,
     };
     const result = await context.run(job, limits.secondsPerTrial, signal);
-    await context.records.append(trialOf(task, context.host, index, result));
+    await context.records.append(trialOf(task, context.host, job, result));
     return result.outcome === 'ok' ? result.ratio : undefined;
+  };
+  /** The best found for a variant, with the way of splitting its work that is fastest on all threads. */
+  const split = async (own: Best): Promise<Best> => {
+    const ways = splitsOf(task, own.choice, context.threads);
+    if (ways.length === 0 || now() >= deadline) return own;
+    const usual = await measure(own.choice, TURNS.confirming, context.threads);
+    let least = usual === undefined ? Infinity : usual * WORTHWHILE;
+    let chosen = own;
+    for (const grain of usual === undefined ? [] : ways) {
+      const ratio = await measure(own.choice, TURNS.confirming, context.threads, grain);
+      if (ratio === undefined || ratio >= least) continue;
+      least = ratio;
+      chosen = { ...own, grain, ratio: (own.ratio * ratio) / usual! };
+    }
+    return chosen;
   };
 
   for (const [index, ratio] of known(task, context)) learn(index, ratio);
-  while (trials < limits.trials && now() < deadline) {
+  // Some time is left for measuring again what was best, and for splits.
+  const enough = now() + SEARCH_SHARE * (deadline - now());
+  while (trials < limits.trials && now() < enough) {
     const index = search.next();
     if (index === undefined) break;
     learn(index, await measure(index, TURNS.first));
@@ -140,7 +180,7 @@ async function tuneKernel(
       const bar = own === undefined ? Infinity : own.choice === 0 ? WORTHWHILE : own.ratio;
       if (ratio !== undefined && ratio < bar) own = { variant, choice, ratio };
     }
-    if (own !== undefined) best.push(own);
+    if (own !== undefined) best.push(await split(own));
   }
   return { task, best };
 }
