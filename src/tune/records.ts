@@ -32,7 +32,10 @@ const trialSchema = subjectSchema.extend({
   /** Median seconds of a call, and of the default's in the same turns; of the first number of tokens. */
   seconds: z.number().positive().optional(),
   defaultSeconds: z.number().positive().optional(),
-  /** Median over the turns of seconds / defaultSeconds, of all numbers of tokens together; and of each. */
+  /**
+   * Median over the turns of seconds / defaultSeconds, of all numbers of tokens together; and of each. With `threads`
+   * the default is the same schedule without its grain.
+   */
   ratio: z.number().positive().optional(),
   ratios: z.array(z.number().positive()).optional(),
   reason: z.string().optional(),

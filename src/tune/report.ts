@@ -36,7 +36,8 @@ function linesOf(trials: readonly Trial[]): readonly Series[] {
  * kernels that gained most, at most 12 lines. Throws `usage` when there are no trials on that machine.
  */
 export function drawSearch(records: readonly TuneRecord[], machine: string): string {
-  const trials = records.filter((r): r is Trial => r.kind === 'trial' && r.machine === machine);
+  const isSearched = (r: TuneRecord): r is Trial => r.kind === 'trial' && r.threads === undefined;
+  const trials = records.filter(isSearched).filter((trial) => trial.machine === machine);
   const groups = new Map<string, Trial[]>();
   for (const trial of trials) {
     const key = productKey(trial) ?? subjectKey(trial);

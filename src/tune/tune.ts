@@ -124,17 +124,18 @@ async function tuneKernel(
     trials++;
     report(trials, search.best());
   };
-  const measure = async (index: number, turns: number, threads = 1, grain = 1) => {
+  /** With a grain, on all threads and against the same without it. */
+  const measure = async (index: number, turns: number, grain = 1) => {
     const { variants, choices, tokens, position } = task;
     const { subject, test } = variants[choices[index]!.variant]!;
     const job: MeasureJob = {
       machine: subject.machine,
       candidate: contenderOf(task, index, grain),
-      against: contenderOf(task, 0),
+      against: contenderOf(task, grain > 1 ? index : 0),
       test,
       tokens: [...tokens],
       position,
-      threads,
+      threads: grain > 1 ? context.threads : 1,
       turns,
       turnSeconds: TURN_SECONDS,
     };
@@ -144,16 +145,16 @@ async function tuneKernel(
   };
   /** The best found for a variant, with the way of splitting its work that is fastest on all threads. */
   const split = async (own: Best): Promise<Best> => {
-    const ways = splitsOf(task, own.choice, context.threads);
-    if (ways.length === 0 || now() >= deadline) return own;
-    const usual = await measure(own.choice, TURNS.confirming, context.threads);
-    let least = usual === undefined ? Infinity : usual * WORTHWHILE;
-    let chosen = own;
-    for (const grain of usual === undefined ? [] : ways) {
-      const ratio = await measure(own.choice, TURNS.confirming, context.threads, grain);
+    let [least, chosen] = [WORTHWHILE, own];
+    for (const grain of splitsOf(task, own.choice, context.threads)) {
+      if (now() >= deadline) break;
+      const first = await measure(own.choice, TURNS.first, grain);
+      if (first === undefined || first >= least) continue;
+      // By the clock, which others' work disturbs more than the processor's time.
+      const ratio = await measure(own.choice, TURNS.confirming, grain);
       if (ratio === undefined || ratio >= least) continue;
       least = ratio;
-      chosen = { ...own, grain, ratio: (own.ratio * ratio) / usual! };
+      chosen = { ...own, grain, ratio: own.ratio * ratio };
     }
     return chosen;
   };
