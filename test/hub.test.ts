@@ -213,7 +213,7 @@ describe('the name', () => {
   });
 
   test.each([
-    ['no such folder', 'not-found', /no folder "no such folder".*hf:organization\/name/],
+    ['no such folder', 'not-found', /no folder or file "no such folder".*hf:organization\/name/],
     ['./org/model', 'not-found', /no folder/],
     ['../no-such-model', 'not-found', /no folder/],
     ['/a/b', 'not-found', /no folder/],

@@ -5,7 +5,6 @@ import { cacheFolder, fingerprintFolder } from '../artifact/cache.ts';
 import { ARTIFACT_VERSION, memoryNeeds } from '../artifact/manifest.ts';
 import { isArtifact, openArtifact } from '../artifact/open.ts';
 import { runSteps } from '../artifact/self-test.ts';
-import { resolveModel } from '../checkpoint/resolve.ts';
 import { LutraError } from '../common/errors.ts';
 import { VERSION } from '../common/version.ts';
 import { PLANE_BITS } from '../encodings/bit-planes.ts';
@@ -25,6 +24,7 @@ import { rememberVerified } from '../runtime/verified.ts';
 import { hasCompiler } from '../targets/c/compile.ts';
 import { machinesFor, runnableMachines } from '../targets/c/machines.ts';
 import { chooseTuned } from '../tune/choose.ts';
+import { fetchModel } from './fetch-model.ts';
 
 /** How a user asks for the elements of the KV cache. */
 export type CacheForm = 'f32' | 'f16' | 'int8';
@@ -203,17 +203,7 @@ async function cachePath(
 export async function compile(source: string, options: CompileOptions = {}): Promise<string> {
   const { target = 'auto', encoding = 'auto', signal, onProgress } = options;
   checkTarget(target);
-  const folder = await resolveModel(source, {
-    ...(signal === undefined ? {} : { signal }),
-    ...(onProgress === undefined
-      ? {}
-      : { onProgress: (done, total) => onProgress({ stage: 'download', done, total }) }),
-  });
-  if (await isArtifact(folder)) {
-    throw new LutraError('usage', `${folder} is already compiled`, {
-      hint: 'Give the checkpoint it was made from.',
-    });
-  }
+  const folder = await fetchModel(source, options);
   const host = await detectHost();
   const native = await chooseNative(target, host, options.output !== undefined);
   if (options.extend !== undefined && options.output === undefined) {

@@ -5,13 +5,13 @@ import type { I2sOrder } from '../checkpoint/gguf/ternary.ts';
 import { writeGguf } from '../checkpoint/gguf/write.ts';
 import { vocabularyEntries } from '../checkpoint/gguf/write-vocabulary.ts';
 import { openCheckpoint } from '../checkpoint/open.ts';
-import { resolveModel } from '../checkpoint/resolve.ts';
 import { LutraError } from '../common/errors.ts';
 import { importModel } from '../models/import.ts';
 import type { ModelInfo } from '../models/info.ts';
 import type { Progress } from '../runtime/types.ts';
 import { type GgufArchitecture, modelEntries } from './convert/metadata.ts';
 import { ggufTensors, type HeadType } from './convert/tensors.ts';
+import { fetchModel } from './fetch-model.ts';
 
 /** The type of a converted model's projections. */
 export type ConvertType = 'tq1_0' | 'tq2_0' | 'i2_s' | 'q8_0';
@@ -53,12 +53,7 @@ const TYPES: Readonly<Record<ConvertType, TernaryGgufType>> = {
  */
 export async function convert(source: string, output: string, options: ConvertOptions): Promise<Converted> {
   const { signal, onProgress, onWarning } = options;
-  const folder = await resolveModel(source, {
-    ...(signal === undefined ? {} : { signal }),
-    ...(onProgress === undefined
-      ? {}
-      : { onProgress: (done, total) => onProgress({ stage: 'download', done, total }) }),
-  });
+  const folder = await fetchModel(source, options);
   const checkpoint = await openCheckpoint(
     folder,
     options.i2sOrder === undefined ? {} : { i2sOrder: options.i2sOrder },

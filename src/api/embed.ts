@@ -1,4 +1,3 @@
-import { isArtifact, openArtifact } from '../artifact/open.ts';
 import { LutraError } from '../common/errors.ts';
 import { startArtifact } from '../runtime/load.ts';
 import { StepScheduler } from '../runtime/scheduler.ts';
@@ -7,7 +6,8 @@ import { checkTarget } from '../runtime/targets.ts';
 import type { LoadOptions } from '../runtime/types.ts';
 import type { Executable } from '../targets/executable.ts';
 import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
-import { type CompileOptions, compile } from './compile.ts';
+import { artifactOf } from './artifact-of.ts';
+import type { CompileOptions } from './compile.ts';
 import { textOf } from './loading.ts';
 
 /** A model without its output head, which turns texts into vectors. */
@@ -98,17 +98,9 @@ export async function loadEmbedder(
   source: string,
   options: Omit<LoadOptions, 'maxBatch'> & Pick<CompileOptions, 'cache'> = {},
 ): Promise<Embedder> {
-  const { target = 'auto', threads, context, signal, onWarning } = options;
+  const { target = 'auto', threads, signal, onWarning } = options;
   checkTarget(target);
-  const compiled = await isArtifact(source);
-  if (compiled && context !== undefined) {
-    throw new LutraError('usage', `${source} is compiled: its context is fixed`, {
-      hint: 'Compile it again with another --context.',
-    });
-  }
-  const artifact = await openArtifact(
-    compiled ? source : await compile(source, { ...options, head: 'none' }),
-  );
+  const artifact = await artifactOf(source, { ...options, head: 'none' });
   const { manifest } = artifact;
   const { vocab, hidden } = manifest.model as { readonly vocab: number; readonly hidden: number };
   if (manifest.needs.vocab !== hidden) {

@@ -1,31 +1,25 @@
-import { isArtifact, openArtifact } from '../artifact/open.ts';
 import { LutraError } from '../common/errors.ts';
 import { startArtifact } from '../runtime/load.ts';
 import { checkTarget } from '../runtime/targets.ts';
 import type { LoadOptions, Model } from '../runtime/types.ts';
-import { type CompileOptions, compile } from './compile.ts';
+import { artifactOf } from './artifact-of.ts';
+import type { CompileOptions } from './compile.ts';
 import { checkMaxBatch, checkThreads, textOf } from './loading.ts';
 import { LoadedModel, type ModelFacts } from './model.ts';
 
 /**
  * Loads a model: an artifact as it is, a checkpoint after compiling it into the cache. `source` is the
- * folder of either, `hf:org/name` or `org/name`.
+ * folder of either, a GGUF file, `hf:org/name`, `org/name`, or `embedded`: the small model that comes with lutra.
  */
 export async function load(
   source: string,
   options: LoadOptions & Pick<CompileOptions, 'cache' | 'head'> = {},
 ): Promise<Model> {
-  const { target = 'auto', threads, context, maxBatch, hugePages, signal, onWarning } = options;
+  const { target = 'auto', threads, maxBatch, hugePages, signal, onWarning } = options;
   checkTarget(target);
   checkThreads(threads);
   checkMaxBatch(maxBatch);
-  const compiled = await isArtifact(source);
-  if (compiled && context !== undefined) {
-    throw new LutraError('usage', `${source} is compiled: its context is fixed`, {
-      hint: 'Compile it again with another --context.',
-    });
-  }
-  const artifact = await openArtifact(compiled ? source : await compile(source, options));
+  const artifact = await artifactOf(source, options);
   const { vocab, hidden } = artifact.manifest.model;
   if (artifact.manifest.needs.vocab === hidden && vocab !== hidden) {
     throw new LutraError(

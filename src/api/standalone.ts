@@ -1,12 +1,13 @@
 import { resolve } from 'node:path';
-import { type Artifact, isArtifact, openArtifact } from '../artifact/open.ts';
+import type { Artifact } from '../artifact/open.ts';
 import { type Standalone, writeStandalone } from '../artifact/standalone.ts';
 import { LutraError } from '../common/errors.ts';
 import { type Arch, machinesFor } from '../targets/c/machines.ts';
 import { detectCpu } from '../targets/cpu.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
 import { chooseTuned } from '../tune/choose.ts';
-import { type CompileOptions, compile } from './compile.ts';
+import { artifactOf } from './artifact-of.ts';
+import type { CompileOptions } from './compile.ts';
 import { textOf } from './loading.ts';
 
 export interface StandaloneCompileOptions extends Omit<CompileOptions, 'output' | 'target' | 'extend'> {
@@ -52,13 +53,7 @@ export async function compileStandalone(
 ): Promise<Standalone> {
   const { output, arch: asked = process.arch, ...rest } = options;
   const arch = options.arch === undefined && !ARCHITECTURES.has(asked) ? 'any' : parseArch(asked);
-  const compiled = await isArtifact(source);
-  if (compiled && options.context !== undefined) {
-    throw new LutraError('usage', `${source} is compiled: its context is fixed`, {
-      hint: 'Give the checkpoint it was made from.',
-    });
-  }
-  const artifact = await openArtifact(compiled ? source : await compile(source, rest));
+  const artifact = await artifactOf(source, rest);
   const machines = machinesFor(arch).map(({ name }) => name);
   const { tuned = await chooseTuned(machines, await detectCpu(), options.records) } = options;
   return writeStandalone(artifact, {

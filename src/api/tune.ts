@@ -2,9 +2,7 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { planCheckpoint } from '../artifact/build.ts';
 import { cacheFolder } from '../artifact/cache.ts';
-import { isArtifact } from '../artifact/open.ts';
 import { openCheckpoint } from '../checkpoint/open.ts';
-import { resolveModel } from '../checkpoint/resolve.ts';
 import { LutraError } from '../common/errors.ts';
 import { median } from '../common/math.ts';
 import { KERNELS } from '../kernels/registry.ts';
@@ -29,6 +27,7 @@ import {
   compile,
   weightOptions,
 } from './compile.ts';
+import { fetchModel } from './fetch-model.ts';
 import { load } from './load.ts';
 
 export interface TuneOptions
@@ -172,7 +171,7 @@ function given<T extends object>(fields: T): { [K in keyof T]?: Exclude<T[K], un
  * `usage` for operators that do not exist.
  */
 export async function tune(source: string, options: TuneOptions = {}): Promise<TuneResult> {
-  const { target = 'auto', ops, signal, onProgress, onTuning } = options;
+  const { target = 'auto', ops, signal, onTuning } = options;
   checkTarget(target);
   const unknown = ops?.find((op) => !KERNELS.some((kernel) => kernel.op === op));
   if (unknown !== undefined) {
@@ -180,15 +179,7 @@ export async function tune(source: string, options: TuneOptions = {}): Promise<T
       hint: `Operators are ${[...new Set(KERNELS.map(({ op }) => op))].join(', ')}.`,
     });
   }
-  const folder = await resolveModel(source, {
-    ...given({ signal }),
-    onProgress: (done, total) => onProgress?.({ stage: 'download', done, total }),
-  });
-  if (await isArtifact(folder)) {
-    throw new LutraError('usage', `${folder} is already compiled`, {
-      hint: 'Give the checkpoint it was made from.',
-    });
-  }
+  const folder = await fetchModel(source, options);
   const computer = await detectHost();
   const machine = await chooseMachine(target, computer);
   const host = await tuneHost(computer.cpu, machine);

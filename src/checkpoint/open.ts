@@ -37,10 +37,8 @@ interface Place {
  *   `usage` for a path that is no folder; `unsupported` for weights in another format
  */
 export async function openCheckpoint(folder: string, options: GgufOptions = {}): Promise<Checkpoint> {
-  if (isGguf(folder)) {
-    return openGguf(folder, ggufShards(folder), openFile, options);
-  }
-  await requireFolder(folder);
+  if (isGguf(folder)) return openGguf(folder, ggufShards(folder), openFile, options);
+  await requireModelPath(folder);
   return openModelFiles(folderFiles(folder), options);
 }
 
@@ -98,7 +96,9 @@ export async function openModelFiles(files: ModelFiles, options: GgufOptions = {
   };
 }
 
-async function requireFolder(path: string): Promise<void> {
+/** Throws `not-found` or `usage` for a path that is neither a folder nor called a GGUF file. */
+export async function requireModelPath(path: string): Promise<void> {
+  if (isGguf(path)) return;
   let isFolder: boolean;
   try {
     isFolder = (await stat(path)).isDirectory();
@@ -121,8 +121,8 @@ async function requireFolder(path: string): Promise<void> {
         hint: 'Give a folder with config.json and safetensors files.',
       });
     default:
-      throw new LutraError('usage', `${path} is not a folder`, {
-        hint: 'Give the folder of a checkpoint: the one that has config.json and model.safetensors.',
+      throw new LutraError('usage', `${path} is not a folder, and no GGUF file by its name`, {
+        hint: 'Give the folder of a checkpoint, the one that has config.json and model.safetensors, or a file.gguf.',
       });
   }
 }

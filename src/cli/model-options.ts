@@ -1,5 +1,5 @@
-import { fileURLToPath } from 'node:url';
 import { type Command, Option } from 'commander';
+import { modelSource } from '../checkpoint/resolve.ts';
 import type { LoadOptions, Model } from '../runtime/types.ts';
 import { pick, positiveInteger, threadCount } from './arguments.ts';
 import type { Deps } from './deps.ts';
@@ -7,13 +7,6 @@ import type { ProgressBar } from './progress.ts';
 
 export const MODEL_HELP =
   'embedded (the default), a checkpoint folder, a GGUF file, a compiled folder, or hf:org/name[/file.gguf][@revision]';
-
-/** Turns the MODEL argument into what the library takes. */
-export function modelSource(model: string): string {
-  if (model !== 'embedded') return model;
-  // The same place seen from src/cli and from dist/cli.
-  return fileURLToPath(new URL('../../models/tiny-bitnet', import.meta.url));
-}
 
 export interface ModelOptions {
   readonly target?: string;

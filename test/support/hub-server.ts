@@ -4,6 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 
@@ -74,21 +75,22 @@ export function etagOf(repo: HubRepo, name: string): string {
   return repo.large.has(name) ? sha256(content) : gitBlob(content);
 }
 
-export async function startHub(): Promise<FakeHub> {
+/** With `tls` (both in PEM), hub and content network speak HTTPS. */
+export async function startHub(tls?: { readonly key: string; readonly cert: string }): Promise<FakeHub> {
   const log: LoggedRequest[] = [];
   const repos = new Map<string, HubRepo>();
-  const serve = (server: LoggedRequest['server'], handle: Handler) =>
-    listen(
-      createServer((request, response) => {
-        const { method = '', url = '', headers } = request;
-        const entry = { server, method, path: url, headers };
-        log.push(entry);
-        const mishap = hub.mishap(entry) ?? {};
-        const { status = 200, body } = mishap;
-        if (status !== 200 || body !== undefined) response.writeHead(status, mishap.headers).end(body);
-        else handle(request, response, mishap);
-      }),
-    );
+  const serve = (server: LoggedRequest['server'], handle: Handler) => {
+    const listener = (request: IncomingMessage, response: ServerResponse) => {
+      const { method = '', url = '', headers } = request;
+      const entry = { server, method, path: url, headers };
+      log.push(entry);
+      const mishap = hub.mishap(entry) ?? {};
+      const { status = 200, body } = mishap;
+      if (status !== 200 || body !== undefined) response.writeHead(status, mishap.headers).end(body);
+      else handle(request, response, mishap);
+    };
+    return listen(tls === undefined ? createServer(listener) : createTlsServer(tls, listener));
+  };
 
   const content = await serve('content', (request, response, mishap) => {
     const hash = new URL(request.url!, 'http://content').pathname.slice(1);
@@ -255,11 +257,12 @@ async function sendSlowly(response: ServerResponse, body: Uint8Array, delayMs: n
   response.end();
 }
 
-async function listen(server: Server): Promise<{ origin: string; close: () => Promise<void> }> {
+/** Listens on a free port of this computer; `close` ends open connections too. */
+export async function listen(server: Server): Promise<{ origin: string; close: () => Promise<void> }> {
   await new Promise<void>((ready) => server.listen(0, '127.0.0.1', ready));
   const { port } = server.address() as AddressInfo;
   return {
-    origin: `http://127.0.0.1:${port}`,
+    origin: `${'setSecureContext' in server ? 'https' : 'http'}://127.0.0.1:${port}`,
     close: () =>
       new Promise((closed) => {
         server.close(() => closed());

@@ -24,7 +24,7 @@ export interface DownloadOptions {
   readonly signal?: AbortSignal;
   /** Bytes over all files that were missing; `done` can fall when a part turns out to be useless. */
   readonly onProgress?: (bytesDone: number, bytesTotal: number) => void;
-  /** Told when the hub cannot be reached and the cache is used instead. */
+  /** Told when the hub cannot be reached, and whether it is tried again or the cache used instead. */
   readonly onWarning?: (message: string) => void;
 }
 
@@ -54,7 +54,8 @@ export async function downloadModel(
       hint: 'Unset HF_HUB_OFFLINE to download it.',
     });
   }
-  const listed = await listFiles(hub, spec, cached === undefined ? hub.patience : impatient(hub), signal);
+  const patience = cached === undefined ? hub.patience : impatient(hub);
+  const listed = await listFiles(hub, spec, patience, signal, options.onWarning);
   if (!listed.ok) {
     if (cached === undefined) throw listed.failure;
     options.onWarning?.(`${listed.failure.message}; using the copy of ${spec.repo} in the cache`);

@@ -5,12 +5,19 @@
  */
 import { LutraError } from '../../common/errors.ts';
 import { quote, systemCode } from '../failure.ts';
-import { proxyHint } from './proxy.ts';
+import { proxyRefusal, proxyStatus, type Route } from './proxy.ts';
 import { type Attempt, cancelled, type FailedAttempt, retryAfterMs } from './retry.ts';
 import type { HubSettings } from './settings.ts';
 import type { RepoSpec } from './spec.ts';
 
 const MAX_REDIRECTS = 10;
+/** What OpenSSL says of a certificate whose signer is not known here. */
+const UNTRUSTED: ReadonlySet<string> = new Set([
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+]);
 
 export interface HubRequest {
   /** `HEAD` stops at a redirect to another host, whose headers are those of interest. */
@@ -41,8 +48,9 @@ export async function attemptRequest<T>(
   const timer = setTimeout(() => stalled.abort(), stallMs);
   const watchdog = { signal: AbortSignal.any([signal, stalled.signal]), alive: () => timer.refresh() };
   const host = new URL(request.url).host;
+  const route = hub.network.open();
   try {
-    const response = await send(hub, request, watchdog);
+    const response = await send(hub, route, request, watchdog);
     try {
       if (/^text\/html\b/.test(response.headers.get('content-type') ?? '') && response.ok) {
         throw new LutraError('network', `${host} answers with a web page`, {
@@ -57,19 +65,47 @@ export async function attemptRequest<T>(
   } catch (error) {
     if (signal.aborted) throw cancelled(signal);
     if (error instanceof LutraError) throw error;
-    const reason = stalled.signal.aborted ? `nothing came for ${stallMs / 1000} s` : reasonOf(error);
-    return {
-      ok: false,
-      failure: new LutraError('network', `the connection to ${host} failed: ${reason}`, {
-        hint:
-          proxyHint(process.env, process.versions.node) ??
-          'Check the network (and HF_ENDPOINT, if it is set), then try again: what has arrived is kept.',
-        cause: error,
-      }),
-    };
+    if (stalled.signal.aborted)
+      return unreachable(hub, request, `nothing came for ${stallMs / 1000} s`, error);
+    return failedConnection(hub, request, error);
   } finally {
     clearTimeout(timer);
+    await route.close();
   }
+}
+
+/** What it means that fetch gave no answer. */
+function failedConnection(hub: HubSettings, request: HubRequest, error: unknown): FailedAttempt {
+  // fetch says only "fetch failed"; the reason is in the cause.
+  let cause = error;
+  while (cause instanceof Error && cause.cause instanceof Error) cause = cause.cause;
+  const status = proxyStatus(cause);
+  const variable = hub.network.proxyVariable(request.url);
+  if (status !== undefined && variable !== undefined) {
+    const failure = proxyRefusal(variable, new URL(request.url).host, status);
+    return { ok: false, failure, final: status < 500 };
+  }
+  const code = systemCode(cause);
+  const message = cause instanceof Error && cause.message !== '' ? cause.message : String(cause);
+  const reason = code === undefined || message.includes(code) ? message : `${message} (${code})`;
+  return unreachable(hub, request, reason, error, code !== undefined && UNTRUSTED.has(code));
+}
+
+function unreachable(
+  hub: HubSettings,
+  request: HubRequest,
+  reason: string,
+  cause: unknown,
+  untrusted = false,
+): FailedAttempt {
+  const variable = hub.network.proxyVariable(request.url);
+  const what =
+    variable === undefined ? '(and HF_ENDPOINT, if it is set)' : `and the proxy that ${variable} names`;
+  const hint = untrusted
+    ? 'Where a proxy opens connections, set NODE_EXTRA_CA_CERTS to a file (PEM) with the certificate that it signs by.'
+    : `Check the network ${what}, then try again: what has arrived is kept.`;
+  const message = `the connection to ${new URL(request.url).host} failed: ${reason}`;
+  return { ok: false, failure: new LutraError('network', message, { hint, cause }), final: untrusted };
 }
 
 /**
@@ -104,11 +140,16 @@ export async function* bodyParts(
   }
 }
 
-async function send(hub: HubSettings, request: HubRequest, watchdog: Watchdog): Promise<Response> {
+async function send(
+  hub: HubSettings,
+  route: Route,
+  request: HubRequest,
+  watchdog: Watchdog,
+): Promise<Response> {
   const hubOrigin = new URL(hub.endpoint).origin;
   let url = new URL(request.url);
   for (let redirects = 0; redirects <= MAX_REDIRECTS; redirects++) {
-    const response = await fetch(url, {
+    const response = await route.fetch(url, {
       method: request.method,
       redirect: 'manual',
       signal: watchdog.signal,
@@ -131,14 +172,6 @@ async function send(hub: HubSettings, request: HubRequest, watchdog: Watchdog): 
   throw new LutraError('network', `${new URL(request.url).host} redirects in circles`, {
     hint: 'Check HF_ENDPOINT.',
   });
-}
-
-/** fetch says only "fetch failed"; the reason is in the cause. */
-function reasonOf(error: unknown): string {
-  const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
-  const code = systemCode(cause);
-  const message = cause instanceof Error && cause.message !== '' ? cause.message : String(cause);
-  return code === undefined || message.includes(code) ? message : `${message} (${code})`;
 }
 
 /**

@@ -44,11 +44,12 @@ export function listFiles(
   spec: RepoSpec,
   patience: Patience,
   signal: AbortSignal,
+  onWarning?: (message: string) => void,
 ): Promise<Attempt<Listing>> {
   const revision = encodeURIComponent(spec.revision);
   const url = `${hub.endpoint}/api/models/${spec.repo}/revision/${revision}?blobs=true`;
-  return repeat(patience, signal, () =>
-    attemptRequest(hub, { method: 'GET', url }, signal, async (response, watchdog) => {
+  const attempt = () =>
+    attemptRequest<Listing>(hub, { method: 'GET', url }, signal, async (response, watchdog) => {
       if (!response.ok) return refusal(hub, spec, response);
       const chunks: Uint8Array[] = [];
       let bytes = 0;
@@ -59,8 +60,8 @@ export function listFiles(
         chunks.push(chunk);
       }
       return { ok: true, value: parseListing(Buffer.concat(chunks).toString('utf8'), url) };
-    }),
-  );
+    });
+  return repeat(patience, signal, attempt, ({ message }) => onWarning?.(`${message}; trying again`));
 }
 
 /** Reads the answer to a listing request; `invalid` when it is malformed. */

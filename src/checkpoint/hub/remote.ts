@@ -10,7 +10,7 @@ import { openGguf } from '../gguf/open.ts';
 import { openCheckpoint, openModelFiles } from '../open.ts';
 import { allocate, type ByteSource, decodeText, type ModelFiles } from '../source.ts';
 import { cachedModel, repoFolder } from './cache.ts';
-import { chosenGguf } from './download.ts';
+import { chosenGguf, type DownloadOptions } from './download.ts';
 import { attemptRequest, bodyParts, refusal } from './http.ts';
 import { describeFile, fileUrl, isCommit, type Listing, listFiles } from './listing.ts';
 import { type Attempt, repeat, unwrap } from './retry.ts';
@@ -45,7 +45,7 @@ interface Repo {
 export async function openRemote(
   hub: HubSettings,
   spec: RepoSpec,
-  { signal = new AbortController().signal }: { readonly signal?: AbortSignal } = {},
+  { signal = new AbortController().signal, onWarning }: Pick<DownloadOptions, 'signal' | 'onWarning'> = {},
 ): Promise<RemoteModel> {
   const cached = await cachedModel(repoFolder(hub, spec), spec);
   const open = async (path: string) => ({ checkpoint: await openCheckpoint(path), downloadBytes: 0 });
@@ -55,7 +55,7 @@ export async function openRemote(
       hint: 'Unset HF_HUB_OFFLINE to look at it on the hub.',
     });
   }
-  const listed = await listFiles(hub, spec, hub.patience, signal);
+  const listed = await listFiles(hub, spec, hub.patience, signal, onWarning);
   if (!listed.ok) {
     if (cached === undefined) throw listed.failure;
     return open(cached);

@@ -12,6 +12,8 @@ export interface FailedAttempt {
   readonly waitMs?: number;
   /** Whether the attempt brought something that the next one builds on. */
   readonly progressed?: boolean;
+  /** Whether another try would end alike. */
+  readonly final?: boolean;
 }
 
 const MAX_DELAY_MS = 30_000;
@@ -30,21 +32,26 @@ export function cancelled(signal: AbortSignal): LutraError {
 
 /**
  * Tries until it succeeds, is cancelled, or has failed `patience.attempts` times in a row without progress;
- * then it gives the last failure.
+ * or has failed for good; then it gives the last failure.
+ * @param onWait told of the first failure after which it waits to try again
  */
 export async function repeat<T>(
   patience: Patience,
   signal: AbortSignal,
   attempt: () => Promise<Attempt<T>>,
+  onWait?: (failure: LutraError) => void,
 ): Promise<Attempt<T>> {
   let failures = 0;
+  let told = false;
   for (;;) {
     if (signal.aborted) throw cancelled(signal);
     const outcome = await attempt();
     if (outcome.ok) return outcome;
     failures = outcome.progressed ? 1 : failures + 1;
     const { waitMs = 0 } = outcome;
-    if (failures >= patience.attempts || waitMs > MAX_WAIT_MS) return outcome;
+    if (outcome.final || failures >= patience.attempts || waitMs > MAX_WAIT_MS) return outcome;
+    if (!told) onWait?.(outcome.failure);
+    told = true;
     const backoff = Math.min(MAX_DELAY_MS, patience.delayMs * 2 ** (failures - 1)) * (1 + Math.random() / 4);
     await delay(Math.max(backoff, waitMs), undefined, { signal }).catch(() => {
       throw cancelled(signal);

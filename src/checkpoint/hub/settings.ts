@@ -3,6 +3,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { LutraError } from '../../common/errors.ts';
 import { fileFailure, quote, systemCode } from '../failure.ts';
+import { type Network, networkOf } from './proxy.ts';
 
 const PUBLIC_HUB = 'https://huggingface.co';
 
@@ -26,6 +27,7 @@ export interface HubSettings {
   readonly cache: string;
   readonly offline: boolean;
   readonly patience: Patience;
+  readonly network: Network;
 }
 
 /** The environment variables of the hub's own tools. */
@@ -33,8 +35,9 @@ export type HubEnvironment = Readonly<Record<string, string | undefined>>;
 
 /**
  * Settings as the hub's own tools take them: `HF_ENDPOINT`; `HF_TOKEN`, or else the file `token` that
- * `hf auth login` leaves in `HF_HOME`; `HF_HUB_CACHE`, or else `hub` in `HF_HOME`; `HF_HUB_OFFLINE`.
- * @throws `usage` for a malformed endpoint or token
+ * `hf auth login` leaves in `HF_HOME`; `HF_HUB_CACHE`, or else `hub` in `HF_HOME`; `HF_HUB_OFFLINE`; and the
+ * variables that name proxies.
+ * @throws `usage` for a malformed endpoint, token or proxy
  */
 export async function hubSettings(env: HubEnvironment, patience = PATIENCE): Promise<HubSettings> {
   const home = env.HF_HOME || join(env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'huggingface');
@@ -50,6 +53,7 @@ export async function hubSettings(env: HubEnvironment, patience = PATIENCE): Pro
     cache: env.HF_HUB_CACHE || join(home, 'hub'),
     offline: /^(1|true|yes|on)$/i.test(env.HF_HUB_OFFLINE ?? ''),
     patience,
+    network: await networkOf(env),
   };
 }
 

@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
+import { modelSource } from '../../checkpoint/resolve.ts';
 import { LutraError } from '../../common/errors.ts';
 import { batchSizes, pick, positiveInteger, threadCounts, wholeNumber } from '../arguments.ts';
 import type { ChildHooks } from '../bench/fork.ts';
@@ -7,13 +8,7 @@ import type { BenchMeasurement } from '../bench/measure.ts';
 import { renderProfile } from '../bench/render-profile.ts';
 import type { Deps } from '../deps.ts';
 import { interruptible } from '../io.ts';
-import {
-  addContextOption,
-  addHugePagesOption,
-  addTargetOption,
-  MODEL_HELP,
-  modelSource,
-} from '../model-options.ts';
+import { addContextOption, addHugePagesOption, addTargetOption, MODEL_HELP } from '../model-options.ts';
 import { createProgressBar } from '../progress.ts';
 import { byteSize, table } from '../render.ts';
 

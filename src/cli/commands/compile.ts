@@ -1,12 +1,13 @@
 import { type Command, Option } from 'commander';
 import { openArtifact } from '../../artifact/open.ts';
+import { modelSource } from '../../checkpoint/resolve.ts';
 import { LutraError } from '../../common/errors.ts';
 import type { RoundingSummary } from '../../models/info.ts';
 import { FAMILIES, type Family, TERNARY_ENCODINGS, type TernaryEncoding } from '../../passes/pass.ts';
 import { pick } from '../arguments.ts';
 import type { Deps } from '../deps.ts';
 import { interruptible } from '../io.ts';
-import { addModelOptions, MODEL_HELP, type ModelOptions, modelSource } from '../model-options.ts';
+import { addModelOptions, MODEL_HELP, type ModelOptions } from '../model-options.ts';
 import { createProgressBar } from '../progress.ts';
 import { byteSize } from '../render.ts';
 import { addFormOptions, FORM_FLAGS, type FormFlags } from '../weight-options.ts';

@@ -3,11 +3,12 @@ import { GGUF_ARCHITECTURES } from '../../api/convert/metadata.ts';
 import { HEAD_TYPES } from '../../api/convert/tensors.ts';
 import type { ConvertOptions, ConvertType } from '../../api/convert.ts';
 import { I2S_ORDERS } from '../../checkpoint/gguf/ternary.ts';
+import { modelSource } from '../../checkpoint/resolve.ts';
 import { LutraError } from '../../common/errors.ts';
 import { pick } from '../arguments.ts';
 import type { Deps } from '../deps.ts';
 import { interruptible } from '../io.ts';
-import { MODEL_HELP, modelSource } from '../model-options.ts';
+import { MODEL_HELP } from '../model-options.ts';
 import { createProgressBar } from '../progress.ts';
 import { byteSize } from '../render.ts';
 

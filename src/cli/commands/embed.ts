@@ -1,8 +1,9 @@
 import type { Command } from 'commander';
+import { modelSource } from '../../checkpoint/resolve.ts';
 import { pick } from '../arguments.ts';
 import type { Deps } from '../deps.ts';
 import { interruptible } from '../io.ts';
-import { addModelOptions, MODEL_HELP, type ModelOptions, modelSource } from '../model-options.ts';
+import { addModelOptions, MODEL_HELP, type ModelOptions } from '../model-options.ts';
 import { createProgressBar } from '../progress.ts';
 
 interface EmbedFlags extends ModelOptions {

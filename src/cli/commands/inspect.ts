@@ -3,7 +3,7 @@ import { generateC, planCheckpoint } from '../../artifact/build.ts';
 import { type Artifact, isArtifact, openArtifact } from '../../artifact/open.ts';
 import type { Checkpoint } from '../../checkpoint/checkpoint.ts';
 import { openCheckpoint } from '../../checkpoint/open.ts';
-import { openUnfetched, resolveModel } from '../../checkpoint/resolve.ts';
+import { modelSource, openUnfetched, resolveModel } from '../../checkpoint/resolve.ts';
 import { LutraError } from '../../common/errors.ts';
 import { drawDot } from '../../graph/draw/dot.ts';
 import { drawSvg } from '../../graph/draw/svg.ts';
@@ -22,7 +22,7 @@ import { type Costs, estimateCosts } from '../costs.ts';
 import type { Deps } from '../deps.ts';
 import { planText, summaryText } from '../inspect-text.ts';
 import { interruptible } from '../io.ts';
-import { addContextOption, addTargetOption, MODEL_HELP, modelSource } from '../model-options.ts';
+import { addContextOption, addTargetOption, MODEL_HELP } from '../model-options.ts';
 import { createProgressBar } from '../progress.ts';
 import { byteSize } from '../render.ts';
 
@@ -102,7 +102,8 @@ async function costsOf(deps: Deps, { plan, checkpoint }: Subject, target = 'auto
 }
 
 async function openSubject(deps: Deps, source: string, flags: InspectFlags): Promise<Subject> {
-  const remote = await interruptible(deps.io, (signal) => openUnfetched(source, { signal }));
+  const { warn: onWarning } = createProgressBar(deps.io);
+  const remote = await interruptible(deps.io, (signal) => openUnfetched(source, { signal, onWarning }));
   if (remote !== undefined) return planned(remote.checkpoint, flags, remote.downloadBytes);
   const folder = await resolveModel(source);
   if (await isArtifact(folder)) {

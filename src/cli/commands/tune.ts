@@ -1,5 +1,6 @@
 import { writeFile } from 'node:fs/promises';
 import type { Command } from 'commander';
+import { modelSource } from '../../checkpoint/resolve.ts';
 import { LutraError } from '../../common/errors.ts';
 import { recordsPath } from '../../tune/host.ts';
 import { readRecords } from '../../tune/records.ts';
@@ -8,7 +9,7 @@ import type { TuneProgress } from '../../tune/tune.ts';
 import { pick, positiveInteger } from '../arguments.ts';
 import type { Deps } from '../deps.ts';
 import { interruptible } from '../io.ts';
-import { addModelOptions, MODEL_HELP, type ModelOptions, modelSource } from '../model-options.ts';
+import { addModelOptions, MODEL_HELP, type ModelOptions } from '../model-options.ts';
 import { createProgressBar } from '../progress.ts';
 import { addFormOptions, FORM_FLAGS, type FormFlags } from '../weight-options.ts';
 
