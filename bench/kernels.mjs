@@ -15,8 +15,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import v8 from 'node:v8';
+import { PART_TOKENS, partsSize } from '../dist/kernels/attention/parts.js';
 import { CHUNK } from '../dist/kernels/attention/shape.js';
-import { partsSize } from '../dist/kernels/attention-parts.js';
 import { cacheParts } from '../dist/kernels/cache.js';
 import { KERNELS } from '../dist/kernels/registry.js';
 import { kindBytes, MAIN_BUFFERS, MAIN_SCALARS } from '../dist/loops/ir.js';
@@ -44,11 +44,14 @@ const ROUNDS = Number(options.rounds);
 const SHORTEST = 0.05;
 const HEADS = { heads: 20, kvHeads: 5, headDim: 128, context: 2048 };
 
+/** As steps do it: chunks of few tokens are left to be merged. */
+const isApart = (n, pos) => n <= PART_TOKENS && pos + n > CHUNK;
+
 const attention = (n, pos, cacheElem = 'f32') => ({
   op: n === 1 ? 'attention.parts' : 'attention',
   label: `${n} token${n > 1 ? 's' : ''} at ${pos}, ${cacheElem}`,
   shape: { ...HEADS, cacheElem },
-  scalars: n === 1 ? [pos] : [n, pos],
+  scalars: n === 1 ? [pos] : [n, pos, Number(isApart(n, pos))],
   rows: n,
   work: (n * (pos + n / 2) * HEADS.heads * HEADS.headDim * 4) / 1e9,
   unit: 'GFLOP/s',
@@ -179,7 +182,8 @@ function bufferBytes({ op, shape, rows }) {
     case 'attention.parts': {
       const cache = cacheParts(shape).map(([, bytes]) => bytes);
       const width = pad(shape.heads * shape.headDim) * 4;
-      return [rows * width, ...cache, op === 'attention' ? rows * width : partsSize(shape) * 4];
+      const parts = PART_TOKENS * partsSize(shape) * 4;
+      return [rows * width, ...cache, parts, ...(op === 'attention' ? [rows * width] : [])];
     }
     case 'rmsNorm.quantize':
       return [rows * pad(k) * 4, pad(k) * 4, rows * pad(k), rows * 4, rows * 4];
@@ -279,7 +283,11 @@ function extent(c, schedule) {
     case 'matmul':
       return c.shape.bits === undefined ? m / 64 : m / 16;
     case 'attention':
-      return c.shape.kvHeads * Math.ceil(n / schedule.tokens);
+      return (
+        c.shape.kvHeads *
+        Math.ceil(n / schedule.tokens) *
+        (c.scalars[2] === 1 ? Math.ceil((c.scalars[1] + n) / CHUNK) : 1)
+      );
     case 'attention.parts':
       return c.shape.kvHeads * Math.ceil((c.scalars[0] + 1) / CHUNK);
     case 'gate.packed':

@@ -5,8 +5,8 @@
 import { z } from 'zod';
 import { LutraError } from '../common/errors.ts';
 import { alignUp } from '../common/math.ts';
+import { partsSize } from '../kernels/attention/parts.ts';
 import { type AttentionShape, CHUNK } from '../kernels/attention/shape.ts';
-import { partsSize } from '../kernels/attention-parts.ts';
 import { ROW_PAD } from '../kernels/kernel.ts';
 import { TILE, tileFormat, tileRowBytes } from '../kernels/lowbit.ts';
 import { type TablesShape, tableBytes } from '../kernels/lut/tables.ts';
@@ -84,7 +84,7 @@ function isMatmul(use: KernelUse): boolean {
 
 /** The scalar arguments, by parameter name. */
 function scalarsOf({ n, position }: Extent): Readonly<Record<string, number>> {
-  return { n, pos: position };
+  return { n, pos: position, apart: 0 };
 }
 
 /** Elements of each buffer by parameter name. */

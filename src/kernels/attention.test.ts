@@ -2,9 +2,10 @@
 import { describe, expect, it } from 'vitest';
 import { widenHalves } from '../common/halves.ts';
 import { alignUp } from '../common/math.ts';
+import { PART_TOKENS, partsSize } from './attention/parts.ts';
 import { CHUNK } from './attention/shape.ts';
 import { attention } from './attention.ts';
-import { attentionMerge, attentionParts, partsSize } from './attention-parts.ts';
+import { attentionMerge, attentionParts } from './attention-parts.ts';
 import { type CacheShape, cacheParts } from './cache.ts';
 import { rowStride } from './kernel.ts';
 import { type RopeShape, ropeStore } from './rope-store.ts';
@@ -200,11 +201,17 @@ describe('rope.store', () => {
 function attentionOf(shape: CacheShape, { q, cache }: Stored, from: number, run = runDefault): Elements {
   const n = q.length / rowStride(shape.heads * shape.headDim);
   const out = emptyRows(n, shape.heads * shape.headDim);
-  const result = run(attention, shape, [q, ...cache, out], [n, from]).at(-1)!;
+  const empty = new Float32Array(PART_TOKENS * partsSize(shape)).fill(Number.NaN);
+  const computed = run(attention, shape, [q, ...cache, empty, out], [n, from, 0]);
+  expect(computed.at(-2)).toEqual(empty);
+  const result = computed.at(-1)!;
+  if (n <= PART_TOKENS) {
+    const apart = run(attention, shape, [q, ...cache, empty, out], [n, from, 1]).at(-2)!;
+    expect(run(attentionMerge, shape, [apart, out], [n, from]).at(-1)).toEqual(result);
+  }
   if (n === 1) {
-    const empty = new Float32Array(partsSize(shape)).fill(Number.NaN);
     const parts = run(attentionParts, shape, [q, ...cache, empty], [from]).at(-1)!;
-    expect(run(attentionMerge, shape, [parts, out], [from]).at(-1)).toEqual(result);
+    expect(run(attentionMerge, shape, [parts, out], [1, from]).at(-1)).toEqual(result);
   }
   return result;
 }
@@ -288,6 +295,7 @@ describe('attention', () => {
         [0, 1],
         [CHUNK - 2, 5],
         [CHUNK + 2, 1],
+        [2 * CHUNK - 9, PART_TOKENS],
         [n - 1, 1],
         [n - 40, 40],
       ] as const) {
@@ -306,11 +314,14 @@ describe('attention', () => {
     const windowed = { ...cacheShape(SHAPES[0]!), window: 5 };
     const { q, cache } = store(SHAPES[0]!, randomQkv(SHAPES[0]!, 19, 9), 0, undefined);
     const out = emptyRows(19, windowed.heads * windowed.headDim);
-    runSchedules(attention, windowed, [q, ...cache, out], [19, 0]);
+    runSchedules(attention, windowed, [q, ...cache, new Float32Array(1), out], [19, 0, 0]);
     for (const shape of [SHAPES[1]!, { ...SHAPES[0]!, kvHeads: 1 }, SHAPES[5]!]) {
       const { q, cache } = store(shape, randomQkv(shape, 19, 9), 0, undefined);
       const out = emptyRows(19, shape.heads * shape.headDim);
-      runSchedules(attention, cacheShape(shape), [q, ...cache, out], [19, 0]);
+      const parts = new Float32Array(PART_TOKENS * partsSize(shape));
+      runSchedules(attention, cacheShape(shape), [q, ...cache, parts, out], [19, 0, 0]);
+      const few = (q as Float32Array).subarray(0, 9 * rowStride(shape.heads * shape.headDim));
+      runSchedules(attention, cacheShape(shape), [few, ...cache, parts, out], [9, 10, 1]);
     }
     for (const shape of [SHAPES[1]!, SHAPES[5]!]) {
       const { q, cache } = store(shape, randomQkv(shape, 19, 9), 0, undefined);

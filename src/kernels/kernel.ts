@@ -95,9 +95,11 @@ reduction has a fixed order (a fixed number of partial sums, attention in chunks
                                                    qOut f32 w [n, pad(heads*headDim)], keys w, (keyScales f32 w,)
                                                    values w(, valueScales f32 w); n, pos
   attention      {heads, kvHeads, headDim, context, cacheElem, (window)}
-                                                   q f32 r, keys r, (keyScales f32 r,) values r, (valueScales f32 r,) out f32 w [n, pad(heads*headDim)]; n, pos
-  attention.parts, attention.merge {as above}      of one token: q f32 r, keys r, (keyScales f32 r,) values r, (valueScales f32 r,)
-                                                   parts f32 w; pos        then: parts f32 r, out f32 w [pad(heads*headDim)]; pos
+                                                   q f32 r, keys r, (keyScales f32 r,) values r, (valueScales f32 r,) parts f32 w,
+                                                   out f32 w [n, pad(heads*headDim)]; n, pos, apart: 1: write parts, 0: out
+  attention.parts {as above}                       of one token: q f32 r, keys r, (keyScales f32 r,) values r, (valueScales f32 r,)
+                                                   parts f32 w; pos
+  attention.merge {as above}                       parts f32 r, out f32 w [n, pad(heads*headDim)]; n, pos
                  keys of a layer: [kvHeads][ceil(context/16)][headDim][16 positions]
                  values: [kvHeads][alignUp(context,16)][alignUp(headDim,16)]
                  with cacheElem i8, elements in pairs: keys [kvHeads][ceil(context/16)][headDim/2][16 positions][2],

@@ -1,7 +1,9 @@
 import { LutraError } from '../common/errors.ts';
+import { PART_TOKENS } from '../kernels/attention/parts.ts';
+import { CHUNK } from '../kernels/attention/shape.ts';
 import type { CachePart } from '../kernels/cache.ts';
 import { type BufferRef, FunctionBuilder } from '../loops/builder.ts';
-import { add, compare, div, int, max, min, mul, sub } from '../loops/expr.ts';
+import { add, compare, div, int, max, min, mul, select, sub } from '../loops/expr.ts';
 import { type Expr, LINE, type LoopFunction, MAIN_BUFFERS, MAIN_SCALARS } from '../loops/ir.ts';
 import { SEQUENCE_FIELDS } from '../loops/step.ts';
 import { keptValues, type Operand, type Step, type StepKernel } from './steps.ts';
@@ -44,7 +46,7 @@ interface Rows {
  * ```
  * for t0 in 0, block, ... < n
  *   rows = min(block, n - t0)
- *   every step on rows tokens, a barrier after each;
+ *   every step on rows tokens, a barrier after each that is not left out;
  *     where a step is about sequences: on each sequence that has tokens in this block, one after the other
  *   if logits are wanted from this block: the steps on those rows
  * if n = 0: single logits of the step before, `count` pairs of an output and a row
@@ -61,7 +63,7 @@ export function buildMain(steps: readonly Step[], block: number, addresses: Addr
   const table = (name: string, index: Expr) => k.load(buffers.get(name)!, index);
   const kept = keptValues(steps);
   const ofSequences = new Set(
-    steps.flatMap((s) => (s.alone === true && s.rows === 'sequences' ? s.defines.map((v) => v.name) : [])),
+    steps.flatMap((s) => s.defines.flatMap((v) => (v.few === true ? [v.name] : []))),
   );
   const logitsLines = lines(addresses.logitsStride * 4);
   const scan = addresses.scans ? k.let('scan', table('outputs', add(n, 1))) : int(0);
@@ -73,6 +75,20 @@ export function buildMain(steps: readonly Step[], block: number, addresses: Addr
     const outputs = k.let('outputCount', sub(table('outputs', end), firstOutput));
     const tokenLine = k.let('tokenLine', div(t0, LINE / 4));
     const logitsLine = k.let('logitsLine', mul(firstOutput, logitsLines));
+    // Attention of a sequence's only token leaves parts; of a few tokens too, where there are several chunks to share and
+    // no other sequence to take turns with. Where neither can be, nothing is to be merged.
+    const several = compare(
+      'lt',
+      int(CHUNK),
+      add(table('sequences', int(SEQUENCE_FIELDS.indexOf('position'))), end),
+    );
+    const few = select('lt', int(PART_TOKENS), rows, int(0), several);
+    const apart = k.let(
+      'apart',
+      select('eq', count, int(1), select('eq', rows, int(1), int(0), few), int(0)),
+    );
+    const single = select('eq', count, int(1), compare('eq', rows, int(1)), int(1));
+    const merging = k.let('merging', max(apart, single));
     const skippedOutputs = k.let('skippedOutputs', mul(firstOutput, scan));
 
     const place = (operand: Operand, part: Rows): { buffer: BufferRef; offset: Expr } => {
@@ -103,10 +119,9 @@ export function buildMain(steps: readonly Step[], block: number, addresses: Addr
     const call = (step: Step, part: Rows) => {
       const write = (kernel: StepKernel, { operands, scalars }: Pick<Step, 'operands' | 'scalars'>) => {
         const args = operands.map((operand) => place(operand, part));
-        const values = scalars.map((s) => ({ n: part.n, pos: part.pos, tokens: rows })[s]);
+        const values = scalars.map((s) => ({ n: part.n, pos: part.pos, tokens: rows, apart })[s]);
         k.call(addresses.kernelName(kernel), args, values);
       };
-      if (step.alone === true) return k.if(compare('eq', part.n, int(1)), () => write(step.kernel, step));
       if (step.single === undefined) return write(step.kernel, step);
       k.if(
         compare('eq', part.n, int(1)),
@@ -128,10 +143,26 @@ export function buildMain(steps: readonly Step[], block: number, addresses: Addr
         });
       });
     const emit = (step: Step) => {
-      const whole = { pos: int(0), cache: int(0), skipped: int(0), sequence: int(0) };
-      if (step.rows === 'sequences') forSequences((part) => call(step, part));
-      else call(step, { ...whole, n: step.rows === 'tokens' ? rows : outputs });
-      k.barrier();
+      if (step.merges === true) {
+        k.if(compare('eq', merging, int(1)), () => {
+          forSequences((part) => {
+            const inParts = select('eq', part.n, int(1), int(1), apart);
+            k.if(compare('eq', inParts, int(1)), () => call(step, part));
+          });
+          k.barrier();
+        });
+      } else if (step.rows === 'sequences') {
+        forSequences((part) => call(step, part));
+        k.barrier();
+      } else {
+        const n = step.rows === 'tokens' ? rows : outputs;
+        const whole = () => {
+          call(step, { n, pos: int(0), cache: int(0), skipped: int(0), sequence: int(0) });
+          k.barrier();
+        };
+        if (step.alone === true) k.if(compare('eq', n, int(1)), whole);
+        else whole();
+      }
     };
 
     const ofStep = steps.filter((s) => s.rows !== 'pairs');

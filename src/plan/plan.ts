@@ -1,6 +1,7 @@
 import { LutraError } from '../common/errors.ts';
 import { alignUp } from '../common/math.ts';
 import type { Graph, TensorType } from '../graph/ir.ts';
+import { PART_TOKENS } from '../kernels/attention/parts.ts';
 import { type CachePart, cacheParts } from '../kernels/cache.ts';
 import { ROW_PAD } from '../kernels/kernel.ts';
 import { LINE } from '../loops/ir.ts';
@@ -46,10 +47,10 @@ function placeArena(steps: readonly Step[], block: number, logits: string) {
   const alias = findInPlace(steps, lastUse);
   const intervals = new Map<string, Interval>();
   steps.forEach((step, i) => {
-    const rows = step.alone !== true ? block : step.rows === 'sequences' ? MAX_SEQUENCES : 1;
-    for (const { name, type } of step.defines) {
+    for (const { name, type, few } of step.defines) {
       if (name === logits) continue;
       const root = alias.get(name) ?? name;
+      const rows = few === true ? Math.max(MAX_SEQUENCES, PART_TOKENS) : step.alone === true ? 1 : block;
       const last = lastUse.get(name) ?? i;
       const known = intervals.get(root);
       intervals.set(

@@ -2,7 +2,7 @@ import { LutraError } from '../common/errors.ts';
 import { alignUp } from '../common/math.ts';
 import type { Constant, Graph, Node, TensorType } from '../graph/ir.ts';
 import { codeBits } from '../graph/types.ts';
-import { partsSize } from '../kernels/attention-parts.ts';
+import { partsSize } from '../kernels/attention/parts.ts';
 import { type CachePart, cacheParts } from '../kernels/cache.ts';
 import type { GroupShape } from '../kernels/group/shape.ts';
 import { ROW_PAD } from '../kernels/kernel.ts';
@@ -19,8 +19,11 @@ export type Operand =
   /** The upper bounds of the logits, which lie behind the lower ones of all outputs. */
   | { readonly kind: 'high' };
 
-/** `n`: rows of this call; `pos`: position of a sequence's first token; `tokens`: tokens of the block. */
-type StepScalar = 'n' | 'pos' | 'tokens';
+/**
+ * `n`: rows of this call; `pos`: position of a sequence's first token; `tokens`: tokens of the block; `apart`: 1 where
+ * attention of several tokens leaves parts to merge.
+ */
+type StepScalar = 'n' | 'pos' | 'tokens' | 'apart';
 
 export interface StepKernel {
   readonly op: string;
@@ -45,10 +48,12 @@ export interface Step {
   readonly singleArguments?: Pick<Step, 'operands' | 'scalars'>;
   readonly operands: readonly Operand[];
   readonly scalars: readonly StepScalar[];
-  /** Values this step defines (they are among its operands). */
-  readonly defines: readonly { readonly name: string; readonly type: TensorType }[];
-  /** Of several rows it is left out; what it defines has room for one, or for one of each sequence. */
+  /** Values this step defines (they are among its operands); `few`: with a row for each sequence, or each of few tokens. */
+  readonly defines: readonly { readonly name: string; readonly type: TensorType; readonly few?: boolean }[];
+  /** Of several rows it is left out; what it defines has room for one. */
   readonly alone?: boolean;
+  /** It merges the parts of attention, and is left out where that left none. */
+  readonly merges?: boolean;
   /** The defined value may take the memory of this operand, if nothing reads that later. */
   readonly inPlaceOf?: string;
 }
@@ -367,6 +372,7 @@ const attentionPacked: Lowering = (node, context) => {
   const parts = {
     name: `${output!.name}.parts`,
     type: { dtype: 'f32' as const, shape: [rows!, partsSize(seen)] },
+    few: true,
   };
   const value = (name: string): Operand => ({ kind: 'value', name });
   const cache = cacheParts(shape).map(([part]): Operand => ({ kind: 'cache', layer, part }));
@@ -385,20 +391,20 @@ const attentionPacked: Lowering = (node, context) => {
     },
     {
       rows: 'sequences',
-      kernel: plain('attention.parts', seen),
-      operands: [value(query.name), ...cache, value(parts.name)],
-      scalars: ['pos'],
-      defines: [parts],
-      alone: true,
+      kernel: plain('attention', seen),
+      single: plain('attention.parts', seen),
+      operands: [value(query.name), ...cache, value(parts.name), value(output!.name)],
+      singleArguments: { operands: [value(query.name), ...cache, value(parts.name)], scalars: ['pos'] },
+      scalars: ['n', 'pos', 'apart'],
+      defines: [parts, output!],
     },
     {
       rows: 'sequences',
-      kernel: plain('attention', seen),
-      single: plain('attention.merge', seen),
-      operands: [value(query.name), ...cache, value(output!.name)],
-      singleArguments: { operands: [value(parts.name), value(output!.name)], scalars: ['pos'] },
+      kernel: plain('attention.merge', seen),
+      operands: [value(parts.name), value(output!.name)],
       scalars: ['n', 'pos'],
-      defines: [output!],
+      defines: [],
+      merges: true,
     },
   ];
 };

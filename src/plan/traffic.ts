@@ -160,7 +160,7 @@ export function stepTraffic(
         const regionBytes = views
           .filter(({ buffer }) => buffer === weights.buffer)
           .reduce((sum, { byteOffset }) => sum + (regions.get(byteOffset) ?? 0), 0);
-        const one = use.op === 'attention.parts' || use.op === 'attention.merge';
+        const one = use.op === 'attention.parts';
         const [n = 0, position = 0] = one ? [1, ...scalars] : scalars;
         const call = { use, rows: use.op === 'selectOutputs' ? Math.min(rows, n) : n, position, regionBytes };
         group.push({ kernel, op: use.op, rows: call.rows, ...amounts(call) });
