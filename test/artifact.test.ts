@@ -213,6 +213,15 @@ describe('compiling', () => {
     expect(readdirSync(output)).not.toContain('stray');
   });
 
+  it.each([2, 4])('is tested and runs with a context of %d', async (context) => {
+    const output = join(scratch, `context-${context}`);
+    await compile('models/tiny-bitnet', { output, target: 'wasm:baseline', context, cache: 'int8' });
+    await using model = await load(output);
+    await using session = model.createSession();
+    const { tokens, finishReason } = await session.generate('4', { raw: true }).result;
+    expect([1 + tokens.length, finishReason]).toEqual([context, 'context']);
+  });
+
   it.each([
     [{ target: 'cuda' }, /unknown target cuda/],
     [{ context: 0 }, /context must be 1 to 512/],

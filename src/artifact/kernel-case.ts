@@ -31,9 +31,10 @@ function testExtent(use: KernelUse): Extent {
   // More tokens than schedules for a few take, and than their tiles hold, so that what prompts run is tested.
   const many = { 'lowbit.matmul': 13, 'lowbit.matmul.group': 7 }[use.op] ?? 5;
   const one = use.shape.batch === 'one' || use.op === 'attention.parts' || use.op === 'attention.merge';
-  const n = one ? 1 : isMatmul(use) ? many : 3;
+  const context = Number(use.shape.context ?? Number.POSITIVE_INFINITY);
+  const n = Math.min(one ? 1 : isMatmul(use) ? many : 3, context);
   // Merging is little work: there it can be that of several chunks.
-  const position = use.op === 'attention.merge' ? Math.min(2 * CHUNK, Number(use.shape.context) - 1) : 17;
+  const position = Math.min(use.op === 'attention.merge' ? 2 * CHUNK : 17, context - n);
   return { n, position, matrixRows: 512, comparedRows: 64 };
 }
 /** `ids` index a table of VOCABULARY rows; `halves` are 0 0 1 1 2 ...; `trits` bytes of four 2-bit codes 0 to 2, `trits5` of five in base 3; `entries` bytes below 32. */

@@ -1,11 +1,11 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, test } from 'vitest';
 import { runFunction } from '../loops/interpret.ts';
 import type { LoopFunction } from '../loops/ir.ts';
 import { scheduleOwnKernels } from '../plan/lower.ts';
 import type { KernelUse } from '../plan/types.ts';
 import { C_MACHINES } from '../targets/c/machines.ts';
 import type { Executable, KernelCall } from '../targets/executable.ts';
-import { expectKernels, findWrongKernels, selfTestSchema } from './self-test.ts';
+import { expectKernels, findWrongKernels, selfTestSchema, stepTokens } from './self-test.ts';
 
 const kernels: readonly KernelUse[] = [
   {
@@ -65,4 +65,10 @@ describe('the self-test of kernels', () => {
       'does not cover product on c:other',
     );
   });
+});
+
+test.each([1, 2, 3, 512])('tokens of the self-test fit a context of %d', (context) => {
+  const steps = stepTokens(100, context).map((tokens) => tokens.length);
+  expect(Math.min(...steps)).toBeGreaterThan(0);
+  expect(steps.reduce((sum, count) => sum + count)).toBeLessThanOrEqual(context);
 });

@@ -176,7 +176,7 @@ export async function findWrongKernels(
 export function stepTokens(vocab: number, context: number): number[][] {
   const next = randomUniform(vocab);
   const pick = (count: number) => Array.from({ length: count }, () => Math.floor(next() * vocab));
-  return [pick(Math.min(5, context - 1)), pick(1)];
+  return context === 1 ? [pick(1)] : [pick(Math.min(5, context - 1)), pick(1)];
 }
 
 /** Rows whose logits a test selects. */
