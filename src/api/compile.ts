@@ -140,13 +140,17 @@ async function digestSteps(
   const { path, plan, code, kernelTests } = draft;
   const runnable = { path, needs: memoryNeeds(plan), code };
   const threads = options.threads ?? defaultThreads(host.cpu);
+  const { signal } = options;
   const executable = await startFirstSound(
     candidates(options.target ?? 'auto', code, host),
-    { start: (candidate) => startExecutable(runnable, candidate, threads), kernels: kernelTests },
+    {
+      start: (candidate) => startExecutable(runnable, candidate, threads, signal),
+      kernels: kernelTests,
+      ...(signal && { signal }),
+    },
     options.onWarning,
     { isTrusted: async () => false, passed: async () => undefined },
   );
-  const { signal } = options;
   const stop = () => executable.stop?.();
   signal?.addEventListener('abort', stop, { once: true });
   try {

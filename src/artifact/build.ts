@@ -1,7 +1,9 @@
 import { join } from 'node:path';
 import type { Checkpoint } from '../checkpoint/checkpoint.ts';
 import { openCheckpoint } from '../checkpoint/open.ts';
+import { endWorkBy } from '../checkpoint/patience.ts';
 import { LutraError } from '../common/errors.ts';
+import { pause } from '../common/pause.ts';
 import { VERSION } from '../common/version.ts';
 import type { CodeBits, Graph } from '../graph/ir.ts';
 import type { Registry } from '../graph/registry.ts';
@@ -20,7 +22,7 @@ import { tunedForms } from '../plan/products.ts';
 import { streamedRanges } from '../plan/streamed.ts';
 import type { Plan, PlanOptions, TunedSchedule } from '../plan/types.ts';
 import { compileC, findCompiler } from '../targets/c/compile.ts';
-import { emitC } from '../targets/c/emit.ts';
+import { type CVariant, emitC } from '../targets/c/emit.ts';
 import { C_MACHINES } from '../targets/c/machines.ts';
 import { emitWasm } from '../targets/wasm/emit.ts';
 import { WASM_MACHINES } from '../targets/wasm/machines.ts';
@@ -37,7 +39,7 @@ import {
   TEXT_FOLDER,
   WEIGHTS_FILE,
 } from './manifest.ts';
-import { expectKernels, type KernelTests, type SelfTest, stepTokens } from './self-test.ts';
+import { expectations, type KernelTests, type SelfTest, stepTokens } from './self-test.ts';
 import { writeWeights } from './weights.ts';
 
 /** Tokens computed at a time in prefill: enough to pay for unpacking weights, few enough to stay in cache. */
@@ -140,6 +142,10 @@ export function generateC(plan: Plan, machines: readonly string[], scheduling: S
     machine,
     program: lowerProgram(plan, machine, scheduling),
   }));
+  return writeC(plan, variants);
+}
+
+function writeC(plan: Plan, variants: readonly CVariant[]): string {
   const { name, weightsBytes } = plan;
   return emitC(variants, {
     name,
@@ -163,15 +169,29 @@ function machinesThatDiffer(
   return differs || machines.length === 1 ? machines : machines.filter((name) => name !== VBMI);
 }
 
-async function addNative(
-  folder: PendingFolder,
+/** What `generateC` gives, one machine after the other so that it can be cancelled. */
+async function nativeSource(
   plan: Plan,
   scheduling: Scheduling,
   machines: readonly string[],
   signal: AbortSignal,
+): Promise<string> {
+  const variants: CVariant[] = [];
+  for (const machine of C_MACHINES.filter(({ name }) => machines.includes(name))) {
+    await pause(signal);
+    variants.push({ machine, program: lowerProgram(plan, machine, scheduling) });
+  }
+  await pause(signal);
+  return variants.length === 0 ? '' : writeC(plan, variants);
+}
+
+async function addNative(
+  folder: PendingFolder,
+  source: string,
+  machines: readonly string[],
+  signal: AbortSignal,
 ): Promise<CodeEntry[]> {
   if (machines.length === 0) return [];
-  const source = generateC(plan, machines, scheduling);
   await folder.add(C_FILE, source);
   const platform = `${process.platform}-${process.arch}`;
   const file = `code/native-${platform}.so`;
@@ -186,11 +206,19 @@ async function addNative(
   return [{ file, machines: [...machines], platform }];
 }
 
-async function addWasm(folder: PendingFolder, plan: Plan, scheduling: Scheduling): Promise<CodeEntry[]> {
+async function addWasm(
+  folder: PendingFolder,
+  plan: Plan,
+  scheduling: Scheduling,
+  signal: AbortSignal,
+): Promise<CodeEntry[]> {
   const entries: CodeEntry[] = [];
   for (const machine of WASM_MACHINES) {
+    await pause(signal);
+    const program = lowerProgram(plan, machine, scheduling);
+    await pause(signal);
     const file = `code/${machine.name.replace(':', '-')}.wasm`;
-    await folder.add(file, emitWasm(lowerProgram(plan, machine, scheduling), machine, { shared: true }));
+    await folder.add(file, emitWasm(program, machine, { shared: true }));
     entries.push({ file, machines: [machine.name] });
   }
   return entries;
@@ -214,20 +242,16 @@ async function writeContents(
   // A C compiler works in its own process while weights are packed in this one.
   const stop = new AbortController();
   const signal = AbortSignal.any([stop.signal, ...(options.signal ? [options.signal] : [])]);
-  const native = addNative(
-    folder,
-    plan,
-    scheduling,
-    machinesThatDiffer(options.nativeMachines, plan, tuned),
-    signal,
-  );
+  const machinesOfC = machinesThatDiffer(options.nativeMachines, plan, tuned);
+  const source = await nativeSource(plan, scheduling, machinesOfC, signal);
+  const native = addNative(folder, source, machinesOfC, signal);
   let nativeFailure: unknown;
   native.catch((cause) => {
     nativeFailure = cause;
     stop.abort();
   });
   try {
-    const wasm = await addWasm(folder, plan, scheduling);
+    const wasm = await addWasm(folder, plan, scheduling, signal);
     folder.files[WEIGHTS_FILE] = await writeWeights(
       join(folder.path, WEIGHTS_FILE),
       plan,
@@ -241,7 +265,11 @@ async function writeContents(
     const plainest = C_MACHINES.at(-1)!;
     const wanted = C_MACHINES.filter((m) => m === plainest || options.nativeMachines.includes(m.name));
     const machines = [...WASM_MACHINES, ...wanted];
-    const kernelTests = expectKernels(plan, machines, SELF_TEST_SEED, tuned);
+    const kernelTests: KernelTests = {};
+    for (const [kernel, test] of expectations(plan, machines, SELF_TEST_SEED, tuned)) {
+      kernelTests[kernel] = test;
+      await pause(signal);
+    }
     const rounding = summarizeErrors(roundingErrors(checkpoint));
     const stored = { ...info, ...(rounding && { rounding }) };
     return { path: folder.path, info: stored, plan, code: [...(await native), ...wasm], kernelTests };
@@ -260,6 +288,7 @@ async function writeContents(
  */
 export async function buildArtifact(source: string, output: string, options: BuildOptions): Promise<void> {
   const checkpoint = await openCheckpoint(source);
+  if (options.signal !== undefined) endWorkBy(options.signal, checkpoint);
   try {
     const folder = await PendingFolder.create(output);
     try {

@@ -131,34 +131,44 @@ export function expectKernels(
   seed: number,
   tuned: readonly TunedSchedule[] = [],
 ): KernelTests {
+  return Object.fromEntries(expectations(plan, machines, seed, tuned));
+}
+
+/** The same, one kernel after the other. */
+export function* expectations(
+  plan: Pick<Plan, 'kernels'>,
+  machines: readonly Machine[],
+  seed: number,
+  tuned: readonly TunedSchedule[] = [],
+): Generator<readonly [kernel: string, test: KernelTests[string]]> {
   const byMachine = machines.map(
     (machine) =>
       [machine.name, new Map(scheduleOwnKernels(plan, machine, tuned).map((fn) => [fn.name, fn]))] as const,
   );
-  const tests: KernelTests = {};
-  plan.kernels.forEach((use, i) => {
+  for (const [i, use] of plan.kernels.entries()) {
     const scheduled = new Map<string, LoopFunction>();
     for (const [machine, functions] of byMachine) {
       const fn = functions.get(use.name);
       if (fn !== undefined) scheduled.set(machine, fn);
     }
     const test = kernelCase(use, scheduled, seed + i);
-    if (test === undefined) return;
+    if (test === undefined) continue;
     const buffers = makeBuffers(test);
     const [machine, fn] = [...scheduled].at(-1)!;
     runFunction(fn, { buffers, scalars: test.scalars, range: { begin: 0, end: test.iterations[machine]! } });
-    tests[use.name] = { ...test, digest: resultDigest(test, buffers) };
-  });
-  return tests;
+    yield [use.name, { ...test, digest: resultDigest(test, buffers) }];
+  }
 }
 
 /** Runs every kernel on the executable; the names of those that gave other bytes than the interpreter. */
 export async function findWrongKernels(
   executable: Executable,
   tests: KernelTests,
+  signal?: AbortSignal,
 ): Promise<readonly string[]> {
   const wrong: string[] = [];
   for (const [kernel, test] of Object.entries(tests)) {
+    if (signal?.aborted) throw new LutraError('cancelled', 'cancelled');
     const end = test.iterations[executable.target];
     if (end === undefined) {
       throw new LutraError('invalid', `the self-test does not cover ${kernel} on ${executable.target}`, {

@@ -1,5 +1,6 @@
 /** How weights lie in memory: by name, what a constant's `encoding` means. */
 import type { Checkpoint } from '../checkpoint/checkpoint.ts';
+import { pauseWork } from '../checkpoint/patience.ts';
 import { LutraError } from '../common/errors.ts';
 import type { CodeBits, Constant, DType } from '../graph/ir.ts';
 import { codeBits } from '../graph/types.ts';
@@ -16,15 +17,15 @@ import {
 } from './code-tiles.ts';
 import {
   int8RowsBytes,
-  packInt8Rows,
   packPaddedRows,
   packRows,
   paddedRowsBytes,
   unpackInt8Rows,
   unpackPaddedRows,
 } from './dense.ts';
-import { type GroupedFormat, groupedRowsBytes, packGroupedRows, unpackGroupedRows } from './grouped-rows.ts';
+import { type GroupedFormat, groupedRowsBytes, unpackGroupedRows } from './grouped-rows.ts';
 import { packScanNorms, scanNormsBytes } from './scan-norms.ts';
+import { type Pause, packGroupedSlices, packInt8Slices } from './slices.ts';
 import { i2Bytes, packI2, unpackI2 } from './ternary-i2.ts';
 import { packT5b, t5bBytes, unpackT5b } from './ternary-t5b.ts';
 
@@ -43,8 +44,15 @@ interface Encoding {
   readonly name: string;
   /** Bytes of every region. */
   bytes(matrix: Matrix): readonly number[];
-  /** Packs; a region may share memory with the weight. Throws `internal` for a weight it cannot hold. */
-  pack(weight: Weight, matrix: Matrix): readonly Uint8Array[];
+  /**
+   * Packs; a region may share memory with the weight. Throws `internal` for a weight it cannot hold. Where that may
+   * take seconds, it awaits `pause` in between.
+   */
+  pack(
+    weight: Weight,
+    matrix: Matrix,
+    pause: Pause,
+  ): readonly Uint8Array[] | Promise<readonly Uint8Array[]>;
   /** The plain reading of the layout, [rows, cols]: trits, codes, indices or floats. */
   unpack(regions: readonly Uint8Array[], matrix: Matrix): Int8Array | Uint8Array | Int32Array | Float32Array;
 }
@@ -126,14 +134,18 @@ function grouped(format: GroupedFormat): readonly Encoding[] {
     {
       name,
       bytes: ({ rows, cols }) => [groupedRowsBytes(format, rows, cols)],
-      pack: (weight, { rows, cols }) => [packGroupedRows(floats(weight, name), rows, cols, format).table],
+      pack: async (weight, { rows, cols }, pause) => {
+        const { table } = await packGroupedSlices(floats(weight, name), rows, cols, format, pause);
+        return [table];
+      },
       unpack,
     },
     {
       name: `${name}-scan`,
       bytes: ({ rows, cols }) => [groupedRowsBytes(format, rows, cols), scanNormsBytes(rows)],
-      pack(weight, { rows, cols }) {
-        const { table, norms } = packGroupedRows(floats(weight, name), rows, cols, format);
+      async pack(weight, { rows, cols }, pause) {
+        const stored = floats(weight, name);
+        const { table, norms } = await packGroupedSlices(stored, rows, cols, format, pause);
         return [table, packScanNorms(norms, cols)];
       },
       unpack,
@@ -173,7 +185,8 @@ const ENCODINGS: readonly Encoding[] = [
   {
     name: 'int8-rows',
     bytes: ({ rows, cols }) => int8RowsBytes(rows, cols),
-    pack: (weight, { rows, cols }) => packInt8Rows(floats(weight, 'int8-rows'), rows, cols),
+    pack: (weight, { rows, cols }, pause) =>
+      packInt8Slices(floats(weight, 'int8-rows'), rows, cols, pause),
     unpack: ([elements, scales], { rows, cols }) => unpackInt8Rows(elements!, scales!, rows, cols),
   },
   {
@@ -237,5 +250,5 @@ export async function encodeConstant(
 ): Promise<readonly Uint8Array[]> {
   const encoding = encodingOf(constant);
   const matrix = matrixOf(constant);
-  return encoding.pack(await materialize(constant, checkpoint), matrix);
+  return encoding.pack(await materialize(constant, checkpoint), matrix, () => pauseWork(checkpoint));
 }

@@ -8,17 +8,19 @@ export interface Testable<Candidate> {
   start(candidate: Candidate): Promise<Executable>;
   readonly kernels: KernelTests;
   readonly steps?: SelfTest['steps'];
+  /** Ends the test, with `cancelled`, between kernels and steps. */
+  readonly signal?: AbortSignal;
 }
 
 /** What is wrong with an executable, in words; undefined when it computes what it must. */
 async function findFault(
   executable: Executable,
-  test: Pick<Testable<never>, 'kernels' | 'steps'>,
+  { kernels, steps, signal }: Omit<Testable<never>, 'start'>,
 ): Promise<string | undefined> {
-  const wrong = await findWrongKernels(executable, test.kernels);
+  const wrong = await findWrongKernels(executable, kernels, signal);
   if (wrong.length > 0) return `wrong results from ${wrong.join(', ')}`;
-  if (test.steps === undefined) return undefined;
-  if ((await runSteps(executable, test.steps.tokens)) !== test.steps.digest) return 'wrong logits';
+  if (steps === undefined) return undefined;
+  if ((await runSteps(executable, steps.tokens, signal)) !== steps.digest) return 'wrong logits';
   return undefined;
 }
 
@@ -45,6 +47,10 @@ export async function startFirstSound<Candidate extends { readonly machine: stri
         return executable;
       }
     } catch (error) {
+      if (test.signal?.aborted) {
+        await executable?.close();
+        throw error;
+      }
       // A model that does not fit, a library that does not load: the next target may do better.
       fault = error instanceof Error ? error.message : String(error);
     }

@@ -40,6 +40,7 @@ async function startWasm(
   machine: string,
   code: string,
   threads: number,
+  signal: AbortSignal | undefined,
 ): Promise<Executable> {
   const path = join(runnable.path, WEIGHTS_FILE);
   // Not a FileHandle, which would complain when an executable that nobody closed is collected.
@@ -55,6 +56,7 @@ async function startWasm(
         bytes: (await stat(path)).size,
         read: async (offset, into) => {
           for (let done = 0; done < into.length; ) {
+            if (signal?.aborted) throw new LutraError('cancelled', 'cancelled');
             // The descriptor may be another file's by now.
             if (closing !== undefined) throw new LutraError('cancelled', 'the model was closed');
             const { bytesRead } = await promisify(read)(file, into, done, into.length - done, offset + done);
@@ -80,14 +82,15 @@ async function startWasm(
   }
 }
 
-/** Loads a candidate's code and the weights. The executable is the caller's to close. */
+/** Loads a candidate's code and the weights; a signal ends the reading of these. The executable is the caller's to close. */
 export async function startExecutable(
   runnable: Runnable,
   candidate: Candidate,
   threads: number,
+  signal?: AbortSignal,
 ): Promise<Executable> {
   const code = codeFile(runnable, candidate);
-  if (candidate.kind === 'wasm') return startWasm(runnable, candidate.machine, code, threads);
+  if (candidate.kind === 'wasm') return startWasm(runnable, candidate.machine, code, threads, signal);
   return loadNative({
     library: code,
     weights: join(runnable.path, WEIGHTS_FILE),

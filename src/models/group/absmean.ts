@@ -5,7 +5,7 @@ import type { GroupSource } from '../../graph/ir.ts';
 import { readFloats, type StoredFloats } from '../tensors.ts';
 import { absMeanTrit, inverseAbsMean } from '../ternary.ts';
 import { type GroupMatrix, groupCount, middleCode } from './matrix.ts';
-import { noteError, readRow } from './round.ts';
+import { noteError, pauseAt, readRow } from './round.ts';
 
 type AbsMeanSource = Extract<GroupSource, { readonly format: 'absmean' }>;
 
@@ -28,6 +28,7 @@ export async function readAbsMean(
   const zero = middleCode(bits);
   let [squares, errorSquares] = [0, 0];
   for (let row = 0; row < rows; row++) {
+    await pauseAt(row, checkpoint);
     const values = readRow(stored, row, cols);
     for (let g = 0; g < groups; g++) {
       const [from, end] = [g * group, Math.min(cols, (g + 1) * group)];

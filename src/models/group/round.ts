@@ -1,5 +1,6 @@
 /** Rounding float weights to codes, group by group: what `--bits` does to a checkpoint of floats. */
 import type { Checkpoint } from '../../checkpoint/checkpoint.ts';
+import { pauseWork } from '../../checkpoint/patience.ts';
 import { LutraError } from '../../common/errors.ts';
 import { f32ToF16, widenHalves } from '../../common/halves.ts';
 import type { GroupSource } from '../../graph/ir.ts';
@@ -52,6 +53,11 @@ export function noteError(
   errors.set(checkpoint, noted.set(tensor, squares === 0 ? 0 : errorSquares / squares));
 }
 
+/** Lets long work on the rows of a matrix be ended. */
+export async function pauseAt(row: number, checkpoint: Checkpoint): Promise<void> {
+  if (row % 64 === 0) await pauseWork(checkpoint);
+}
+
 /** Rounds a stored matrix; throws `invalid` for weights that are not finite or too large for a scale in f16. */
 export async function readRounded(source: RoundSource, checkpoint: Checkpoint): Promise<GroupMatrix> {
   const { tensor, bits, group, symmetric } = source;
@@ -65,6 +71,7 @@ export async function readRounded(source: RoundSource, checkpoint: Checkpoint): 
   const largest = 2 ** bits - 1;
   let [squares, errorSquares] = [0, 0];
   for (let row = 0; row < rows; row++) {
+    await pauseAt(row, checkpoint);
     const values = readRow(stored, row, cols);
     for (let g = 0; g < groups; g++) {
       const end = Math.min(cols, (g + 1) * group);

@@ -261,6 +261,7 @@ function loaded(parts: Loaded): Executable {
       });
     },
     callKernel: (call) => queued(() => callKernel(call)),
+    stop: () => void team.close(),
     close: () => team.close(),
   };
 }
