@@ -29,12 +29,17 @@ export interface LoadRequest {
   readonly hugePages?: boolean;
 }
 
-/** Takes rows of padded logits apart: [rows, vocab] for each sequence. */
+/** Takes rows of padded logits apart: [rows, vocab] for each sequence, where there is no padding as parts of one array. */
 function splitLogits(padded: Float32Array, rows: readonly number[], needs: MemoryNeeds): Float32Array[] {
   const { vocab, logitsStride } = needs;
   if (rows.length === 1 && vocab === logitsStride) return [padded];
   let at = 0;
   return rows.map((count) => {
+    if (vocab === logitsStride) {
+      const from = at;
+      at += count * vocab;
+      return padded.subarray(from, at);
+    }
     const logits = new Float32Array(count * vocab);
     for (let row = 0; row < count; row++, at += logitsStride) {
       logits.set(padded.subarray(at, at + vocab), row * vocab);
