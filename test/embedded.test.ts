@@ -11,6 +11,7 @@ import { compile } from '../src/api/compile.ts';
 import { load } from '../src/api/load.ts';
 import { type Artifact, openArtifact } from '../src/artifact/open.ts';
 import { measureAccuracy, measurePerplexity, parseTests } from '../src/cli/evaluate.ts';
+import { CHUNK } from '../src/kernels/attention/shape.ts';
 import { detectHost } from '../src/runtime/load.ts';
 import { StepScheduler } from '../src/runtime/scheduler.ts';
 import { Sequence } from '../src/runtime/sequence.ts';
@@ -143,6 +144,17 @@ describe.each(FORMS)('the embedded model, $name', ({ name, checkpoint, reference
             );
             sequence.free();
           }
+          // A few tokens behind a chunk of positions share it by parts, and must give what each gives alone.
+          const text = prompts.flatMap(({ ids }) => ids).slice(0, CHUNK + 3);
+          const [few, single] = [newSequence(), newSequence()];
+          for (const sequence of [few, single]) await sequence.forward(text.slice(0, CHUNK - 4), 'last');
+          const rows = await few.forward(text.slice(CHUNK - 4), 'all');
+          for (const [row, id] of text.slice(CHUNK - 4).entries()) {
+            const alone = await single.forward([id], 'last');
+            expect(rows.subarray(row * needs.vocab, (row + 1) * needs.vocab)).toEqual(alone);
+          }
+          few.free();
+          single.free();
         } finally {
           await executable.close();
         }

@@ -258,7 +258,7 @@ export function emitMain(helpers: Helpers, machine: CMachine, program: Program):
     ...fn.scalars.map((p) => `${p.kind} ${w.name(p.name)}`),
   ];
   const comment = '/* One forward step; every thread of the team runs it. */';
-  define(w, comment, `SHARED void main_${machine.isa}`, parameters, fn);
+  define(w, comment, `SHARED CALLS void main_${machine.isa}`, parameters, fn);
   if (![...statements(fn.body)].some((s) => s.kind === 'call' || s.kind === 'barrier')) {
     line(w, 1, '(void)thread;');
   }

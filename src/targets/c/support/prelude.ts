@@ -59,6 +59,17 @@ typedef float f32;
 #define UNUSED __attribute__((unused))
 #define INLINE UNUSED static inline __attribute__((always_inline))
 #define KERNEL static __attribute__((noinline))
+/*
+ * The forward step is thousands of lines of calls, which take no time to run but an optimizer three quarters of its
+ * time, and GCC without any optimization 2 KiB of stack a layer.
+ */
+#if defined(__clang__)
+#define CALLS __attribute__((noinline, optnone))
+#elif defined(__GNUC__)
+#define CALLS __attribute__((noinline, optimize("Og")))
+#else
+#define CALLS
+#endif
 
 /*
  * The file may be compiled in parts at the same time, to be linked together: LUTRA_PART 1, 2, ... has one variant
