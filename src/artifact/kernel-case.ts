@@ -29,7 +29,7 @@ export interface Extent {
 /** Little work, for the interpreter has to do it too. */
 function testExtent(use: KernelUse): Extent {
   // More tokens than schedules for a few take, and than their tiles hold, so that what prompts run is tested.
-  const many = { 'lowbit.matmul': 13, 'lowbit.matmul.group': 7 }[use.op] ?? 5;
+  const many = { 'lowbit.matmul': 13, 'lowbit.matmul.group': 7, 'lowbit.matmul.blocks': 7 }[use.op] ?? 5;
   const one = use.shape.batch === 'one' || use.op === 'attention.parts' || use.op === 'attention.merge';
   const context = Number(use.shape.context ?? Number.POSITIVE_INFINITY);
   const n = Math.min(one ? 1 : isMatmul(use) ? many : 3, context);
@@ -80,7 +80,7 @@ export const VOCABULARY = 8;
 const pad = (k: number) => alignUp(k, ROW_PAD);
 
 function isMatmul(use: KernelUse): boolean {
-  return use.op === 'lowbit.matmul' || use.op === 'lowbit.matmul.group' || use.op === 'matmul';
+  return ['lowbit.matmul', 'lowbit.matmul.group', 'lowbit.matmul.blocks', 'matmul'].includes(use.op);
 }
 
 /** The scalar arguments, by parameter name. */
@@ -121,6 +121,29 @@ function sizesOf(use: KernelUse, extent: Extent): Readonly<Record<string, number
       const parts = n * pad(Math.ceil(k / number('group')));
       const planes = use.shape.to === 'int16' ? 2 : 1;
       return { x: rows(k), weight: pad(k), order: k, q: planes * rows(k), scale: parts, sum: parts };
+    }
+    case 'quantize.blocks': {
+      const [blocks, groups] = [k / number('block'), k / number('group')];
+      const planes = use.shape.to === 'int16' ? 2 : 1;
+      return { x: rows(k), q: planes * rows(k), scale: rows(blocks), sum: rows(groups) };
+    }
+    case 'lowbit.matmul.blocks': {
+      const m = number('m');
+      const [blocks, groups] = [k / number('block'), k / number('group')];
+      const matrix = Math.min(pad(m), matrixRows);
+      const bytes = (form: unknown) => (matrix * groups) / (form === 'u4' ? 2 : 1);
+      return {
+        q: (use.shape.to === 'int16' ? 2 : 1) * rows(k),
+        scale: rows(blocks),
+        sum: rows(groups),
+        weight: (matrix * k * number('bits')) / 8,
+        weightScale: matrix * blocks,
+        scaleCodes: bytes(use.shape.scaleCodes),
+        zeros: matrix * blocks,
+        zeroCodes: bytes(use.shape.zeroCodes),
+        residual: rows(m),
+        out: rows(m),
+      };
     }
     case 'lut.tables': {
       const tables = tableBytes(use.shape as unknown as TablesShape);

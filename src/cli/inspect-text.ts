@@ -1,6 +1,7 @@
 /** What `lutra inspect` writes for people. */
 import { printFunction } from '../loops/print.ts';
 import type { MixedQuantization, ModelInfo, ParameterCounts, Quantization } from '../models/info.ts';
+import { bitsOfWeight } from '../models/summary.ts';
 import type { Plan } from '../plan/types.ts';
 import type { Costs } from './costs.ts';
 import { byteSize, count, table } from './render.ts';
@@ -64,8 +65,12 @@ function weightsText(quantization: Quantization): string {
 /** How many matrices have which codes. */
 function mixedText({ matrices, activations }: MixedQuantization): string {
   const counts = new Map<string, number>();
-  for (const { bits, group, zero } of Object.values(matrices)) {
-    const kind = `${bits} bits in groups of ${group}${zero === undefined ? ' with minima' : ''}`;
+  for (const codes of Object.values(matrices)) {
+    const { bits, group, block, zero } = codes;
+    const inBlocks = block === undefined ? '' : ` in blocks of ${block}`;
+    const minima = zero === undefined ? ' with minima' : '';
+    const all = Number(bitsOfWeight(codes).toFixed(3));
+    const kind = `${bits} bits in groups of ${group}${inBlocks}${minima} (${all} a weight)`;
     counts.set(kind, (counts.get(kind) ?? 0) + 1);
   }
   const kinds = Array.from(counts, ([kind, number]) => `${number} matrices of ${kind}`);

@@ -7,11 +7,13 @@ import {
   groupLanesLength,
   packCodeTiles,
   packGroupLanes,
+  packNibbleLanes,
   unpackCodeTiles,
   unpackGroupLanes,
+  unpackNibbleLanes,
 } from './code-tiles.ts';
 
-const BITS: readonly CodeBits[] = [1, 2, 3, 4, 8];
+const BITS: readonly CodeBits[] = [1, 2, 3, 4, 6, 8];
 
 function randomCodes(count: number, bits: CodeBits, seed: number): Uint8Array {
   const random = randomUniform(seed);
@@ -36,6 +38,8 @@ describe('code-tiles', () => {
     [4, 8, 117, 16 * 64, 14 * 64 + 4 * 5 + 1, [7]], // tile 14, column 5 = field 1, j 1
     [8, 129, 117, 32 * 64, 29 * 64 + 4 * 5 + 1, [0, 7]], // tile 29, j 1
     [3, 4, 117, 12 * 64, (3 * 3 + 2) * 64 + 4 * 5 + 1, [5]], // the high bit: as 1 bit, in span 3
+    [6, 16, 117, 24 * 64, (7 * 3 + 2) * 64 + 4 * 5 + 1, [2]], // a high bit: as 2 bits, in span 7, field 1
+    [6, 4, 125, 24 * 64, (7 * 3 + 1) * 64 + 4 * 5 + 1, [6]], // a low bit: second tile of span 7, field 1
     [3, 2, 117, 12 * 64, (3 * 3 + 1) * 64 + 4 * 5 + 1, [3]], // a low bit: second tile of span 3, field 1
   ] as const)('puts %i bits, code %i, where the layout says', (bits, code, column, rowBytes, byte, set) => {
     const codes = new Uint8Array(70 * 128);
@@ -83,5 +87,23 @@ describe('group-lanes', () => {
     // Row 21, group 2: second row of tiles, its third group, lane 5.
     expect(lanes[(1 * 3 + 2) * 16 + 5]).toBe(21 * 3 + 2 + 1);
     expect(unpackGroupLanes(lanes, 70, 3, new Float32Array(70 * 3))).toEqual(values);
+  });
+
+  it('puts two groups of 4 bits into a byte, of any shape', () => {
+    const values = new Uint8Array(70 * 6);
+    values[21 * 6 + 3] = 9;
+    const lanes = packNibbleLanes(values, 70, 6);
+    // Row 21, groups 2 and 3: second row of tiles, its second pair, lane 5; group 3 in the upper half.
+    expect([...lanes.entries()].filter(([, byte]) => byte !== 0)).toEqual([[(3 + 1) * 16 + 5, 9 << 4]]);
+    const size = fc.integer({ min: 1, max: 40 });
+    fc.assert(
+      fc.property(size, size, fc.nat(), (rows, groups, seed) => {
+        const random = randomCodes(rows * groups, 4, seed);
+        const packed = packNibbleLanes(random, rows, groups);
+        expect(packed.length).toBe(groupLanesLength(rows, Math.ceil(groups / 2)));
+        expect(unpackNibbleLanes(packed, rows, groups)).toEqual(random);
+      }),
+      { seed: 2, numRuns: 50 },
+    );
   });
 });

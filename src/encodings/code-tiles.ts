@@ -1,5 +1,5 @@
 /**
- * `code-tiles`: codes of 1, 2, 3, 4 or 8 bits for kernels that keep rows in lanes; and `group-lanes`: their scales
+ * `code-tiles`: codes of 1, 2, 3, 4, 6 or 8 bits for kernels that keep rows in lanes; and `group-lanes`: their scales
  * and zeros in the same order.
  *
  * Rows and columns are padded to multiples of 64 with code 0. A row of tiles is 16 rows; along it lie tiles of 64
@@ -18,7 +18,10 @@
  * | low 2 bits of columns 0-15 | of columns 16-31 | high bits of columns 0-31 |     192 bytes
  * ```
  *
- * `group-lanes` is [row tile][group][16 rows] of f16, f32 or u8, rows padded to a multiple of 64 with zeros.
+ * and six bits two tiles of the low four bits of 16 columns, then a tile of the high two.
+ *
+ * `group-lanes` is [row tile][group][16 rows] of f16, f32, u8 or i8, rows padded to a multiple of 64 with zeros; of
+ * u4, a byte has two adjacent groups of a row, the first in its lower half.
  */
 import { alignUp } from '../common/math.ts';
 import type { CodeBits } from '../graph/ir.ts';
@@ -56,6 +59,14 @@ const LAYOUTS: Readonly<Record<CodeBits, Layout>> = {
     spanBytes: 3 * TILE_BYTES,
   },
   4: { planes: [{ bits: 4, lowest: 0, first: 0 }], span: 8, spanBytes: TILE_BYTES },
+  6: {
+    planes: [
+      { bits: 4, lowest: 0, first: 0 },
+      { bits: 2, lowest: 4, first: 2 },
+    ],
+    span: 16,
+    spanBytes: 3 * TILE_BYTES,
+  },
   8: { planes: [{ bits: 8, lowest: 0, first: 0 }], span: 4, spanBytes: TILE_BYTES },
 };
 
@@ -168,7 +179,7 @@ export function unpackCodeTiles(bytes: Uint8Array, bits: CodeBits, rows: number,
   return codes;
 }
 
-type Lanes = Uint8Array | Uint16Array | Float32Array;
+type Lanes = Uint8Array | Int8Array | Uint16Array | Float32Array;
 
 /** Elements of `group-lanes` for a matrix [rows, groups]. */
 export function groupLanesLength(rows: number, groups: number): number {
@@ -191,6 +202,26 @@ export function packGroupLanes<T extends Lanes>(values: T, rows: number, groups:
 export function unpackGroupLanes<T extends Lanes>(lanes: T, rows: number, groups: number, out: T): T {
   for (let r = 0; r < rows; r++) {
     for (let g = 0; g < groups; g++) out[r * groups + g] = lanes[lane(r, g, groups)]!;
+  }
+  return out;
+}
+
+/** Values of 4 bits, [rows, groups], two adjacent groups a byte, the first in its lower half. */
+export function packNibbleLanes(values: Uint8Array, rows: number, groups: number): Uint8Array {
+  const pairs = Math.ceil(groups / 2);
+  const out = new Uint8Array(groupLanesLength(rows, pairs));
+  for (let r = 0; r < rows; r++) {
+    for (let g = 0; g < groups; g++) out[lane(r, g >> 1, pairs)]! |= values[r * groups + g]! << (4 * (g & 1));
+  }
+  return out;
+}
+
+export function unpackNibbleLanes(lanes: Uint8Array, rows: number, groups: number): Uint8Array {
+  const pairs = Math.ceil(groups / 2);
+  const out = new Uint8Array(rows * groups);
+  for (let r = 0; r < rows; r++) {
+    for (let g = 0; g < groups; g++)
+      out[r * groups + g] = (lanes[lane(r, g >> 1, pairs)]! >> (4 * (g & 1))) & 15;
   }
   return out;
 }

@@ -73,6 +73,18 @@ const OF_GROUPS: readonly Constant[] = [
     encoding: 'group-lanes',
   },
   {
+    name: 'scales of 4 bits',
+    type: tensor('u4', 3, 4),
+    source: { kind: 'data', values: [1, 15, 0, 7, 9, 2, 3, 4, 5, 6, 8, 10] },
+    encoding: 'group-lanes',
+  },
+  {
+    name: 'scales with a sign',
+    type: tensor('i8', 2, 3),
+    source: { kind: 'data', values: [-128, 127, -1, 0, 5, -77] },
+    encoding: 'group-lanes',
+  },
+  {
     name: 'order',
     type: tensor('i32', 5),
     source: { kind: 'data', values: [4, 2, 0, 3, 1] },

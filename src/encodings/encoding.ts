@@ -12,8 +12,10 @@ import {
   groupLanesLength,
   packCodeTiles,
   packGroupLanes,
+  packNibbleLanes,
   unpackCodeTiles,
   unpackGroupLanes,
+  unpackNibbleLanes,
 } from './code-tiles.ts';
 import {
   int8RowsBytes,
@@ -48,11 +50,7 @@ interface Encoding {
    * Packs; a region may share memory with the weight. Throws `internal` for a weight it cannot hold. Where that may
    * take seconds, it awaits `pause` in between.
    */
-  pack(
-    weight: Weight,
-    matrix: Matrix,
-    pause: Pause,
-  ): readonly Uint8Array[] | Promise<readonly Uint8Array[]>;
+  pack(weight: Weight, matrix: Matrix, pause: Pause): readonly Uint8Array[] | Promise<readonly Uint8Array[]>;
   /** The plain reading of the layout, [rows, cols]: trits, codes, indices or floats. */
   unpack(regions: readonly Uint8Array[], matrix: Matrix): Int8Array | Uint8Array | Int32Array | Float32Array;
 }
@@ -82,16 +80,17 @@ function bitsOf(dtype: DType, encoding: string): CodeBits {
   throw new LutraError('internal', `${encoding} holds codes, not ${dtype}`);
 }
 
-/** Scales and zeros of groups: f16, f32 or u8. */
+/** Scales and zeros of groups: f16, f32, u8 or i8; or u4. */
 const groupLanes: Encoding = {
   name: 'group-lanes',
   bytes({ dtype, rows, cols }) {
-    const size = { f16: 2, f32: 4, u8: 1 }[dtype as string];
+    if (dtype === 'u4') return [groupLanesLength(rows, Math.ceil(cols / 2))];
+    const size = { f16: 2, f32: 4, u8: 1, i8: 1 }[dtype as string];
     if (size === undefined)
-      throw new LutraError('internal', `group-lanes holds f16, f32 or u8, not ${dtype}`);
+      throw new LutraError('internal', `group-lanes holds f16, f32, u8, i8 or u4, not ${dtype}`);
     return [groupLanesLength(rows, cols) * size];
   },
-  pack(weight, { rows, cols }) {
+  pack(weight, { dtype, rows, cols }) {
     const length = groupLanesLength(rows, cols);
     if (weight.kind === 'codes') {
       const values = new Uint8Array(rows * cols);
@@ -100,6 +99,7 @@ const groupLanes: Encoding = {
         values.set(codes, at);
         at += codes.length;
       }
+      if (dtype === 'u4') return [packNibbleLanes(values, rows, cols)];
       return [packGroupLanes(values, rows, cols, new Uint8Array(length))];
     }
     const stored = floats(weight, 'group-lanes');
@@ -112,6 +112,8 @@ const groupLanes: Encoding = {
   unpack([bytes], { dtype, rows, cols }) {
     const { buffer } = bytes!.slice();
     const count = rows * cols;
+    if (dtype === 'u4') return unpackNibbleLanes(new Uint8Array(buffer), rows, cols);
+    if (dtype === 'i8') return unpackGroupLanes(new Int8Array(buffer), rows, cols, new Int8Array(count));
     if (dtype === 'u8') return unpackGroupLanes(new Uint8Array(buffer), rows, cols, new Uint8Array(count));
     if (dtype === 'f32')
       return unpackGroupLanes(new Float32Array(buffer), rows, cols, new Float32Array(count));
@@ -185,8 +187,7 @@ const ENCODINGS: readonly Encoding[] = [
   {
     name: 'int8-rows',
     bytes: ({ rows, cols }) => int8RowsBytes(rows, cols),
-    pack: (weight, { rows, cols }, pause) =>
-      packInt8Slices(floats(weight, 'int8-rows'), rows, cols, pause),
+    pack: (weight, { rows, cols }, pause) => packInt8Slices(floats(weight, 'int8-rows'), rows, cols, pause),
     unpack: ([elements, scales], { rows, cols }) => unpackInt8Rows(elements!, scales!, rows, cols),
   },
   {

@@ -4,7 +4,7 @@
  */
 
 /**
- * `ternary`: each element is -1, 0 or 1; `u1` to `u4`: codes of that many bits. How these lie in memory is the
+ * `ternary`: each element is -1, 0 or 1; `u1` to `u6`: codes of that many bits. How these lie in memory is the
  * constant's `encoding`.
  */
 export type DType =
@@ -19,6 +19,7 @@ export type DType =
   | 'u2'
   | 'u3'
   | 'u4'
+  | 'u6'
   | 'u8';
 
 /** A size known at compile time, or one known per step: the tokens of it, or those whose logits are wanted. */
@@ -104,10 +105,13 @@ export type WeightSource =
  * - `scales`: f16 or f32 [rows, groups]
  * - `zeros`: u8 [rows, groups] in units of codes; or, where a source has minima instead, floats: the weights
  *   are then scale * code - zero
+ * - `scaleCodes`: u4, u8 or i8 [rows, groups], where a source has blocks of groups: `scales` are then f16 [rows,
+ *   blocks], and a group's scale is the product of both
+ * - `zeroCodes`: u4 or u8 [rows, groups], where such a source has minima: `zeros` are then f16 [rows, blocks]
  * - `order`: i32 [columns], the input that each column of the codes belongs to, where columns were sorted so
  *   that those of a group are adjacent
  */
-export type GroupPart = 'codes' | 'scales' | 'zeros' | 'order';
+export type GroupPart = 'codes' | 'scales' | 'zeros' | 'scaleCodes' | 'zeroCodes' | 'order';
 
 /** Where a matrix quantized in groups comes from; `models/group` reads it. A group as wide as the matrix is one per row. */
 export type GroupSource =
@@ -143,7 +147,7 @@ export type GroupSource =
   | {
       readonly format: 'gptq';
       readonly tensor: string;
-      readonly bits: Exclude<CodeBits, 1>;
+      readonly bits: Exclude<CodeBits, 1 | 6>;
       readonly group: number;
       readonly zeros: 'v1' | 'v2' | 'none';
       readonly order?: string;
@@ -153,16 +157,20 @@ export type GroupSource =
    * of a word is row 0, 2, 4, 6, 1, 3, 5, 7 of eight.
    */
   | { readonly format: 'awq'; readonly tensor: string; readonly bits: 4; readonly group: number }
-  /** Parts as they are: u8 codes `tensor`, floats `tensor_scales` and, with minima, `tensor_minima`. */
+  /**
+   * Parts as they are: u8 codes `tensor`, floats `tensor_scales` and, with minima, `tensor_minima`. With blocks of so
+   * many columns these are theirs, and `tensor_scaleCodes` and `tensor_minimumCodes` those of groups, a byte each.
+   */
   | {
       readonly format: 'parts';
       readonly tensor: string;
       readonly bits: CodeBits;
       readonly group: number;
       readonly minima: boolean;
+      readonly block?: number;
     };
 
-export type CodeBits = 1 | 2 | 3 | 4 | 8;
+export type CodeBits = 1 | 2 | 3 | 4 | 6 | 8;
 
 /**
  * Llama 3.1's stretching of the rotary frequencies: wavelengths longer than originalContext / lowFactor are
@@ -227,12 +235,18 @@ as importers write them
       {group, activationGroup, zero, byteSums?} -> f32[t, m]    g = ceil(k / group), a = ceil(k / activationGroup)
       y = sum over groups of weightScale * (sum over its activation groups of scale * (sum of code*q - zero * sum))
       zero is zeros[row, group] where they are integers, else the attribute; float zeros z: minus z * scale * sum
+  quantize.blocks(x f32[t, k]) {group, block, to: 'int8' | 'int16'} -> q i8|i16[t, k], scale f32[t, b], sum i32[t, g]
+      quantize.group with groups as wide as blocks, b = k / block of them, and sums of g = k / group narrower groups
+  lowbit.matmul.blocks(q, scale, sum, weight u2..u6[m, k], weightScale f16[m, b], scaleCodes u4|u8|i8[m, g],
+      zeros f16[m, b]?, zeroCodes u4|u8[m, g]?) {group, block, zero} -> f32[t, m]
+      weights are weightScale * scaleCode * (code - zero), or less zeros * zeroCode
 
 as passes leave them for kernels
   rmsNorm.quantize(x f32[t, k], weight f32[k]) {eps} -> q, scale, sum
   lowbit.matmul.add(q, scale, sum, weight, weightScale, residual f32[t, m]) -> f32[t, m]
   rmsNorm.quantize.group(x f32[t, k], weight f32[k], order i32[k]?) {eps, group, to, from?} -> q, scale, sum
   lowbit.matmul.group.add(q, scale, sum, weight, weightScale, residual f32[t, m], zeros?) -> f32[t, m]
+  lowbit.matmul.blocks.add(q, scale, sum, weight, weightScale, residual f32[t, m], scaleCodes, zeros?, zeroCodes?)
   columns(a f32[t, ka], b f32[t, kb], c f32[t, kc]?) -> f32[t, ka + kb + kc]   side by side
   attention.packed(qkv f32[tokens, (heads + 2 kvHeads) * headDim], table f32[positions, headDim])
       {layer, heads, kvHeads, headDim, style, window?} -> f32[tokens, heads*headDim]   rope on q and k, then attention

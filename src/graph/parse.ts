@@ -142,7 +142,7 @@ function parseRopeTable(reader: Reader): WeightSource {
   return table;
 }
 
-const GROUP_PARTS: readonly GroupPart[] = ['codes', 'scales', 'zeros', 'order'];
+const GROUP_PARTS: readonly GroupPart[] = ['codes', 'scales', 'zeros', 'scaleCodes', 'zeroCodes', 'order'];
 
 /** `bits = ..., group = ...` of codes of some of the bits there are. */
 function parseCodes<const B extends CodeBits>(reader: Reader, allowed: readonly B[]) {
@@ -193,7 +193,12 @@ function parseGroup(reader: Reader): GroupSource {
   else if (format === 'parts') {
     const minima = reader.skip('minima');
     if (minima) reader.expect(',');
-    source = { format, tensor, ...parseCodes(reader, [1, 2, 3, 4, 8]), minima };
+    source = { format, tensor, ...parseCodes(reader, [1, 2, 3, 4, 6, 8]), minima };
+    if (reader.skip(',')) {
+      reader.expect('block');
+      reader.expect('=');
+      source = { ...source, block: reader.number('columns of a block') };
+    }
   } else {
     const symmetric = reader.skip('symmetric');
     if (!symmetric && !reader.skip('asymmetric')) reader.fail('symmetric or asymmetric');

@@ -62,7 +62,10 @@ function groupText(source: GroupSource): string {
   const sizes = assignments({ bits, group });
   const from = `${format}(${JSON.stringify(tensor)}`;
   if (format === 'awq') return `${from}, ${sizes})`;
-  if (format === 'parts') return `${from}, ${source.minima ? 'minima, ' : ''}${sizes})`;
+  if (format === 'parts') {
+    const block = source.block === undefined ? '' : `, ${assignments({ block: source.block })}`;
+    return `${from}, ${source.minima ? 'minima, ' : ''}${sizes}${block})`;
+  }
   if (format === 'round') return `${from}, ${source.symmetric ? 'symmetric' : 'asymmetric'}, ${sizes})`;
   if (format === 'absmean') return `${from}, per = ${JSON.stringify(source.per)}, ${sizes})`;
   const order = source.order === undefined ? '' : `, order = ${JSON.stringify(source.order)}`;
@@ -100,6 +103,8 @@ function sourceText(source: WeightSource): string {
     case 'codes':
     case 'scales':
     case 'zeros':
+    case 'scaleCodes':
+    case 'zeroCodes':
     case 'order':
       return `${source.kind}(${groupText(source.of)})`;
     case 'data':

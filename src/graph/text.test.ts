@@ -118,7 +118,7 @@ const { source } = fc.letrec<{ source: WeightSource }>((tie) => ({
       { requiredKeys: ['kind', 'theta', 'headDim', 'positions'] },
     ),
     fc.record({
-      kind: fc.constantFrom('codes', 'scales', 'zeros', 'order'),
+      kind: fc.constantFrom('codes', 'scales', 'zeros', 'scaleCodes', 'zeroCodes', 'order'),
       of: fc.oneof(
         fc.record({
           format: fc.constant('round'),
@@ -145,13 +145,17 @@ const { source } = fc.letrec<{ source: WeightSource }>((tie) => ({
           },
           { requiredKeys: ['format', 'tensor', 'bits', 'group', 'zeros'] },
         ),
-        fc.record({
-          format: fc.constant('parts'),
-          tensor: name,
-          bits: fc.constantFrom(1, 2, 3, 4, 8),
-          group: fc.nat(),
-          minima: fc.boolean(),
-        }),
+        fc.record(
+          {
+            format: fc.constant('parts'),
+            tensor: name,
+            bits: fc.constantFrom(1, 2, 3, 4, 6, 8),
+            group: fc.nat(),
+            minima: fc.boolean(),
+            block: fc.nat(),
+          },
+          { requiredKeys: ['format', 'tensor', 'bits', 'group', 'minima'] },
+        ),
         fc.record({ format: fc.constant('awq'), tensor: name, bits: fc.constant(4), group: fc.nat() }),
       ),
     }),

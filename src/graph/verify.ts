@@ -87,6 +87,12 @@ function checkSource(constant: Constant, source: WeightSource): void {
         fail('gives u8, f16 or f32[rows, groups]');
       }
       return;
+    case 'scaleCodes':
+    case 'zeroCodes':
+      if ((dtype !== 'u4' && dtype !== 'u8' && dtype !== 'i8') || shape.length !== 2) {
+        fail('gives u4, u8 or i8[rows, groups]');
+      }
+      return;
     case 'order':
       if (dtype !== 'i32' || shape.length !== 1) fail('gives i32[columns]');
       return;

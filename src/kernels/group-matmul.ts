@@ -5,7 +5,14 @@ import { SPANS } from './group/fields.ts';
 import { writeGemm } from './group/gemm.ts';
 import { type VectorSchedule, writeGemv } from './group/packed.ts';
 import { writeScalar } from './group/scalar.ts';
-import { type GroupSchedule, type GroupShape, groupParams, planesOf, TILE } from './group/shape.ts';
+import {
+  type GroupParams,
+  type GroupSchedule,
+  type GroupShape,
+  groupParams,
+  planesOf,
+  TILE,
+} from './group/shape.ts';
 import { type Kernel, rowStride, variations } from './kernel.ts';
 
 type Multiply = VectorSchedule['multiply'];
@@ -100,7 +107,7 @@ function checkShape({ bits, k, group, activationGroup, encoding }: GroupShape): 
     throw new LutraError('unsupported', `lowbit.matmul.group mad cannot ${what}`, { hint });
   };
   if (encoding !== 'code-tiles') fail(`read weights encoded as ${encoding}`, 'It reads code-tiles.');
-  if (![1, 2, 3, 4, 8].includes(bits)) fail(`read codes of ${bits} bits`, 'It reads 1, 2, 3, 4 and 8.');
+  if (!(bits in SPANS)) fail(`read codes of ${bits} bits`, `It reads ${Object.keys(SPANS).join(', ')}.`);
   if (!ACTIVATION_GROUPS.includes(activationGroup)) {
     fail(`take activations in groups of ${activationGroup}`, `It takes ${ACTIVATION_GROUPS.join(', ')}.`);
   }
@@ -110,6 +117,19 @@ function checkShape({ bits, k, group, activationGroup, encoding }: GroupShape): 
   if (group < k && group % activationGroup !== 0) {
     fail(`take weights in groups of ${group}`, `It takes multiples of ${activationGroup}.`);
   }
+}
+
+/** The body of a kernel in family `mad`, as the schedule says. */
+export function writeGroups(
+  b: FunctionBuilder,
+  params: GroupParams,
+  shape: GroupShape,
+  schedule: GroupSchedule,
+): void {
+  const { multiply } = schedule;
+  if (multiply === 'scalar') writeScalar(b, params, shape);
+  else if (shape.batch === 'one') writeGemv(b, params, shape, { ...schedule, multiply });
+  else writeGemm(b, params, shape, { ...schedule, multiply });
 }
 
 /**
@@ -126,11 +146,7 @@ export const groupMatmul: Kernel<GroupShape, GroupSchedule> = {
   build(name, shape, schedule) {
     checkShape(shape);
     const b = new FunctionBuilder(name);
-    const params = groupParams(b, shape);
-    const { multiply } = schedule;
-    if (multiply === 'scalar') writeScalar(b, params, shape);
-    else if (shape.batch === 'one') writeGemv(b, params, shape, { ...schedule, multiply });
-    else writeGemm(b, params, shape, { ...schedule, multiply });
+    writeGroups(b, groupParams(b, shape), shape, schedule);
     return b.build();
   },
 };

@@ -87,6 +87,12 @@ reduction has a fixed order (a fixed number of partial sums, attention in chunks
                                                    q i8 r, scale f32 r [n, pad(a)], sum i32 r, weight u8 r,
                                                    weightScale f16|f32 r, (residual f32 r,) (zeros u8|f16|f32 r,)
                                                    out f32 w [n, pad(m)]; n      both encoded as group-lanes
+  quantize.blocks {k, group, block, to}            x f32 r, q i8 w as above, scale f32 w [n, pad(k/block)],
+                                                   sum i32 w [n, pad(k/group)]; n
+  lowbit.matmul.blocks {m, k, bits, group, block, zero, scaleCodes, zeroCodes, to, residual, batch, encoding}
+                                                   q i8 r, scale f32 r, sum i32 r, weight u8 r, weightScale f16 r,
+                                                   (residual f32 r,) scaleCodes u8|i8 r, (zeros f16 r, zeroCodes u8 r,)
+                                                   out f32 w [n, pad(m)]; n      all of weights but the codes as group-lanes
   lut.tables     {k, activationGroup, to, tables: 'exact'|'int8'|'fast'}
                                                    q i8 r, tables i8 w, (tableScale f32 w [n, pad(a)]); n
   lowbit.matmul.group, lut {as above, tables}      tables i8 r, (tableScale f32 r,) then as above

@@ -41,9 +41,9 @@ export type QuantizeGroupShape = {
 export type NormQuantizeGroupShape = QuantizeGroupShape & { readonly eps: number };
 
 /** Smallest largest magnitude that a group is scaled by, so that a group of zeros has a scale too. */
-const SMALLEST_PEAK = 1e-30;
+export const SMALLEST_PEAK = 1e-30;
 
-const LARGEST = { int8: 127, int16: 127 << PLANE_SHIFT, sums: 127 };
+export const LARGEST = { int8: 127, int16: 127 << PLANE_SHIFT, sums: 127 };
 
 /** Of `sums`: see the operator `quantize.group`. */
 const SUM_MAX = 255;
@@ -73,9 +73,9 @@ function loadColumns(
  * Writes q as one plane of i8, or as two: q = 128 * high + low with low in -64 .. 63, the high plane first, each of
  * `rowStride(k)` bytes.
  */
-function storePlanes(
+export function storePlanes(
   b: FunctionBuilder,
-  { k, to }: QuantizeGroupShape,
+  { k, to }: Pick<QuantizeGroupShape, 'k' | 'to'>,
   q: BufferRef,
   at: Expr,
   whole: Expr,

@@ -6,6 +6,7 @@ import { bias } from './bias.ts';
 import { columns } from './columns.ts';
 import { embedding } from './embedding.ts';
 import { gatePacked } from './gate-packed.ts';
+import { groupBlocks } from './group-blocks.ts';
 import { groupLut } from './group-lut.ts';
 import { groupMatmul } from './group-matmul.ts';
 import { groupPopcount } from './group-popcount.ts';
@@ -17,6 +18,7 @@ import { matmulGrouped } from './matmul-grouped.ts';
 import { matmulInt8, matmulQuantizeInt16 } from './matmul-int8.ts';
 import { matmulQuantize } from './matmul-quantize.ts';
 import { quantize } from './quantize.ts';
+import { quantizeBlocks } from './quantize-blocks.ts';
 import { quantizeGroup, rmsNormQuantizeGroup } from './quantize-group.ts';
 import { rmsNorm } from './rms-norm.ts';
 import { rmsNormHeads } from './rms-norm-heads.ts';
@@ -33,8 +35,10 @@ export const KERNELS: readonly AnyKernel[] = [
   quantize,
   lowbitMatmul,
   quantizeGroup,
+  quantizeBlocks,
   rmsNormQuantizeGroup,
   groupMatmul,
+  groupBlocks,
   groupLut,
   groupPopcount,
   lutTables,

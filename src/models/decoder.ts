@@ -212,7 +212,7 @@ class DecoderWriter {
     return {
       format,
       tensor: stored,
-      bits: bits as Exclude<CodeBits, 1>,
+      bits: bits as Exclude<CodeBits, 1 | 6>,
       group,
       zeros: symmetric ? 'none' : zeros,
       ...(ordered ? { order: this.#orders.get(x)! } : {}),
@@ -272,10 +272,12 @@ class DecoderWriter {
     rows: number,
     cols: number,
     name: string,
-    { bits, group, zero }: MatrixCodes,
+    codes: MatrixCodes,
     to: 'int8' | 'int16',
   ): string {
     const g = this.#g;
+    const { bits, group, zero, block } = codes;
+    if (block !== undefined) return this.#blocksLinear(x, stored, rows, cols, name, { ...codes, block }, to);
     const minima = zero === undefined;
     const source = `${stored}.weight`;
     const shape = [rows, groupCount(cols, group)] as const;
@@ -294,6 +296,45 @@ class DecoderWriter {
     const quantized = g.opAll('quantize.group', [x], { group: activationGroup, to }, `${name}.in`);
     const attrs = { group, activationGroup, zero: zero ?? 0 };
     return g.op('lowbit.matmul.group', [...quantized, ...constants], attrs, name);
+  }
+
+  #blocksLinear(
+    x: string,
+    stored: string,
+    rows: number,
+    cols: number,
+    name: string,
+    { bits, group, block, scaleCodes = 'u8', zero }: MatrixCodes & { readonly block: number },
+    to: 'int8' | 'int16',
+  ): string {
+    const g = this.#g;
+    const minima = zero === undefined;
+    const source = `${stored}.weight`;
+    const [ofBlocks, ofGroups] = [
+      [rows, cols / block],
+      [rows, cols / group],
+    ] as const;
+    const of: GroupSource = { format: 'parts', tensor: source, bits, group, minima, block };
+    this.#demand(source, ['u8'], [[rows, cols]]);
+    this.#counts.projections += rows * cols;
+    const floats = (part: 'scales' | 'zeros', file: string, constant: string) => {
+      this.#demand(`${source}_${file}`, ['f16'], [[...ofBlocks]]);
+      return g.constant(`${name}.${constant}`, tensor('f16', ...ofBlocks), { kind: part, of });
+    };
+    const codes = (part: 'scaleCodes' | 'zeroCodes', file: string) => {
+      this.#demand(`${source}_${file}`, ['u8'], [[...ofGroups]]);
+      return g.constant(`${name}.${part}`, tensor(scaleCodes, ...ofGroups), { kind: part, of });
+    };
+    const weight = g.constant(`${name}.weight`, tensor(`u${bits}`, rows, cols), { kind: 'codes', of });
+    const constants = [weight, floats('scales', 'scales', 'weightScale'), codes('scaleCodes', 'scaleCodes')];
+    if (minima) constants.push(floats('zeros', 'minima', 'zeros'), codes('zeroCodes', 'minimumCodes'));
+    const quantized = g.opAll('quantize.blocks', [x], { group, block, to }, `${name}.in`);
+    return g.op(
+      'lowbit.matmul.blocks',
+      [...quantized, ...constants],
+      { group, block, zero: zero ?? 0 },
+      name,
+    );
   }
 
   #linear(x: string, stored: string, rows: number, cols: number, name: string, biased = false): string {

@@ -73,6 +73,10 @@ export interface MatrixCodes {
   readonly bits: CodeBits;
   /** Columns of a group. */
   readonly group: number;
+  /** Columns of blocks that have scales and minima in floats, those of groups being integers; absent: they are floats. */
+  readonly block?: number | undefined;
+  /** Integers that scales of groups are, and minima if there are any; only with blocks. */
+  readonly scaleCodes?: 'u4' | 'u8' | 'i8' | undefined;
   /** The code that is 0 in every group; absent where groups have minima, which are subtracted. */
   readonly zero?: number | undefined;
 }

@@ -130,8 +130,10 @@ const mixedSchema = z.looseObject({
   matrices: z.record(
     z.string(),
     z.object({
-      bits: z.union([z.literal(1), z.literal(2), z.literal(3), z.literal(4), z.literal(8)]),
+      bits: z.union([z.literal(1), z.literal(2), z.literal(3), z.literal(4), z.literal(6), z.literal(8)]),
       group: z.int().min(16).multipleOf(16),
+      block: z.int().multipleOf(64).max(256).optional(),
+      scaleCodes: z.enum(['u4', 'u8', 'i8']).optional(),
       zero: z.number().optional(),
     }),
   ),

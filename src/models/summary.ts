@@ -1,5 +1,5 @@
 import type { Checkpoint } from '../checkpoint/checkpoint.ts';
-import type { ModelInfo } from './info.ts';
+import type { MatrixCodes, ModelInfo } from './info.ts';
 
 /** Sizes that tell what a model needs, before it is compiled. All in bytes unless said otherwise. */
 export interface ModelSummary extends ModelInfo {
@@ -16,17 +16,26 @@ export interface ModelSummary extends ModelInfo {
 
 const ELEMENT_BYTES = { f32: 4, f16: 2, bf16: 2 } as const;
 
+/** Bits of a weight with its part of what belongs to its group and block. */
+export function bitsOfWeight({ bits, group, block, scaleCodes, zero }: MatrixCodes): number {
+  const parts = zero === undefined ? 2 : 1;
+  if (block !== undefined)
+    return bits + (parts * (scaleCodes === 'u4' ? 4 : 8)) / group + (parts * 16) / block;
+  // Twice the scale of one bit may have no f16.
+  const scaleBits = zero !== undefined && Number.isInteger(zero) ? 16 : 32;
+  return bits + (parts * scaleBits) / group;
+}
+
 /** Of projections that are not ternary: floats as the tables are, or codes with what belongs to their groups. */
 function projectionBytes(checkpoint: Checkpoint, info: ModelInfo): number {
   const { parameters, quantization, hidden, headDType } = info;
   const { projections = 0 } = parameters;
   if (quantization.form === 'mixed') {
     let [bytes, coded] = [0, 0];
-    for (const [name, { bits }] of Object.entries(quantization.matrices)) {
+    for (const [name, codes] of Object.entries(quantization.matrices)) {
       const weights = checkpoint.tensors.get(name)!.bytes;
       coded += weights;
-      bytes += (weights * bits) / 8;
-      for (const part of ['scales', 'minima']) bytes += checkpoint.tensors.get(`${name}_${part}`)?.bytes ?? 0;
+      bytes += (weights * bitsOfWeight(codes)) / 8;
     }
     return bytes + (projections - coded) * ELEMENT_BYTES[headDType];
   }

@@ -8,7 +8,7 @@ import { type HalfFormat, narrowFloats } from '../common/halves.ts';
 import type { CodeBits, Constant, WeightSource } from '../graph/ir.ts';
 import type { Numbers } from '../graph/step.ts';
 import { codeBits, isCode } from '../graph/types.ts';
-import { readCodes, readOrder, readScales, readZeros } from './group/group.ts';
+import { readCodes, readGroupCodes, readOrder, readScales, readZeros } from './group/group.ts';
 import { ropeTable } from './rope.ts';
 import { readFloats, readU8, type StoredFloats, toF32 } from './tensors.ts';
 import { checkCodes, inverseAbsMean, quantizeAbsMean, type TernaryRows, tritsOf } from './ternary.ts';
@@ -21,7 +21,7 @@ export interface TernaryWeight {
   readonly blocks: readonly TernaryRows[];
 }
 
-/** A matrix of codes, a code a byte: its blocks of rows from the first to the last. */
+/** A matrix of codes, a code a byte (of i8, as its bits are): its blocks of rows from the first to the last. */
 export interface CodesWeight {
   readonly kind: 'codes';
   readonly bits: CodeBits;
@@ -222,7 +222,7 @@ async function readHalves(
   return { dtype, bits: joinBlocks(read, new Uint16Array(length)) };
 }
 
-/** Codes of the weights themselves, or the zeros of groups. */
+/** Codes of the weights themselves, or the zeros or scales of groups. */
 async function readCodeRows(
   source: WeightSource,
   checkpoint: Checkpoint,
@@ -238,6 +238,11 @@ async function readCodeRows(
       if (zeros instanceof Uint8Array) return [{ rows: zeros.length / cols, codes: zeros }];
       throw new LutraError('internal', `the zeros of ${source.of.tensor} are floats`);
     }
+    case 'scaleCodes':
+    case 'zeroCodes': {
+      const codes = await readGroupCodes(source.of, source.kind, checkpoint);
+      return [{ rows: codes.length / cols, codes }];
+    }
     case 'concat': {
       const blocks: CodesWeight['blocks'][number][] = [];
       for (const part of source.parts) blocks.push(...(await readCodeRows(part, checkpoint, cols)));
@@ -252,7 +257,8 @@ async function readCodeRows(
 
 async function readCodesWeight(constant: Constant, checkpoint: Checkpoint): Promise<CodesWeight> {
   const [rows, cols] = fixedShape(constant);
-  const bits = codeBits(constant.type.dtype);
+  const { dtype } = constant.type;
+  const bits = dtype === 'i8' ? 8 : codeBits(dtype);
   if (rows === undefined || cols === undefined || bits === undefined) {
     throw new LutraError('internal', `the constant ${constant.name} is no matrix of codes`);
   }
@@ -295,7 +301,7 @@ function joinBlocks<T extends Int8Array | Uint8Array | Uint16Array>(parts: reado
 export async function materialize(constant: Constant, checkpoint: Checkpoint): Promise<Weight> {
   const { dtype } = constant.type;
   if (dtype === 'ternary') return readTernaryWeight(constant, checkpoint);
-  if (isCode(dtype)) return readCodesWeight(constant, checkpoint);
+  if (isCode(dtype) || dtype === 'i8') return readCodesWeight(constant, checkpoint);
   if (dtype === 'i32') return { kind: 'order', values: await readIndices(constant, checkpoint) };
   if (dtype !== 'f32' && dtype !== 'f16' && dtype !== 'bf16') {
     throw new LutraError('internal', `constant ${constant.name} has the dtype ${dtype}`);
@@ -323,12 +329,14 @@ export async function exactValues(constant: Constant, checkpoint: Checkpoint): P
     if (blocks.length === 1) return tritsOf(blocks[0]!);
     return joinBlocks(blocks.map(tritsOf), new Int8Array(rows * cols));
   }
-  if (isCode(constant.type.dtype)) {
+  const { dtype } = constant.type;
+  if (isCode(dtype) || dtype === 'i8') {
     const { rows, cols, blocks } = await readCodesWeight(constant, checkpoint);
-    return joinBlocks(
+    const all = joinBlocks(
       blocks.map(({ codes }) => codes),
       new Uint8Array(rows * cols),
     );
+    return dtype === 'i8' ? new Int8Array(all.buffer) : all;
   }
   if (constant.type.dtype === 'i32') return readIndices(constant, checkpoint);
   const values = await readExact(constant.source, checkpoint, fixedShape(constant));

@@ -32,17 +32,21 @@ function isRopeTable({ name, source }: Constant, { usersOf }: GraphIndex): boole
   return source.kind === 'rope-table' || usersOf(name).some(turnsBy);
 }
 
-/** Whether it is the scales or zeros of groups, whatever their source. */
+/** Whether it is the scales or zeros of groups or blocks, whatever their source. */
 function isOfGroups({ name }: Constant, { usersOf }: GraphIndex): boolean {
   return usersOf(name).some(({ op, inputs }) => {
     if (op === 'lowbit.matmul.group') return inputs[4] === name || inputs[5] === name;
+    if (op.startsWith('lowbit.matmul.blocks')) return inputs.lastIndexOf(name) >= 4;
     return op === 'lowbit.matmul.group.add' && (inputs[4] === name || inputs[6] === name);
   });
 }
 
 /** Whether the groups of a matrix of codes are wide enough for tables. */
 function canLookUp({ name }: Constant, { usersOf }: GraphIndex): boolean {
-  return usersOf(name).every(({ attrs }) => Number(attrs.activationGroup) >= NARROWEST_LOOKUP);
+  return usersOf(name).every(
+    ({ op, attrs }) =>
+      op.startsWith('lowbit.matmul.group') && Number(attrs.activationGroup) >= NARROWEST_LOOKUP,
+  );
 }
 
 function defaultEncoding(

@@ -34,8 +34,15 @@ function concatenate(name: string, constants: readonly Constant[]): Constant {
 const BEFORE_WEIGHTS: Readonly<Record<string, number>> = {
   'lowbit.matmul': 3,
   'lowbit.matmul.group': 3,
+  'lowbit.matmul.blocks': 3,
   matmul: 1,
 };
+
+/** What the names of joined constants end in. */
+function partName(op: string, input: number): string {
+  if (op !== 'lowbit.matmul.blocks') return ['weight', 'weightScale', 'zeros'][input]!;
+  return ['weight', 'weightScale', 'scaleCodes', 'zeros', 'zeroCodes'][input]!;
+}
 
 /** What products have in common that can be one; undefined for other nodes. */
 function keyOf({ op, inputs, attrs }: Node, constants: ReadonlyMap<string, Constant>): string | undefined {
@@ -66,7 +73,7 @@ function run(graph: Graph): Graph {
     const before = BEFORE_WEIGHTS[op]!;
     const weights = inputs.slice(before).map((_, i) =>
       concatenate(
-        fresh(`${name}.${['weight', 'weightScale', 'zeros'][i]}`),
+        fresh(`${name}.${partName(op, i)}`),
         group.map((node) => constants.get(node.inputs[before + i]!)!),
       ),
     );

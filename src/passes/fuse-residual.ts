@@ -5,14 +5,14 @@
  * y = lowbit.matmul(q, scale, sum, w, s)
  * h = add(y, x)                             ->    h = lowbit.matmul.add(q, scale, sum, w, s, x)
  *
- * and lowbit.matmul.group likewise.
+ * and lowbit.matmul.group and .blocks likewise.
  * ```
  */
 import type { Graph, Node } from '../graph/ir.ts';
 import { type GraphIndex, indexGraph, replaceNodes } from '../graph/rewrite.ts';
 import type { Pass } from './pass.ts';
 
-const PRODUCTS = new Set(['lowbit.matmul', 'lowbit.matmul.group']);
+const PRODUCTS = new Set(['lowbit.matmul', 'lowbit.matmul.group', 'lowbit.matmul.blocks']);
 
 /** Of the inputs of a product, those that come before the residual. */
 const BEFORE_RESIDUAL = 5;

@@ -15,6 +15,7 @@ import type { Pass } from './pass.ts';
 const SHARED = new Set([
   'quantize',
   'quantize.group',
+  'quantize.blocks',
   'rmsNorm',
   'rmsNorm.quantize',
   'rmsNorm.quantize.group',

@@ -4,7 +4,7 @@ import type { Constant, Graph, Node, TensorType } from '../graph/ir.ts';
 import { codeBits } from '../graph/types.ts';
 import { partsSize } from '../kernels/attention/parts.ts';
 import { type CachePart, cacheParts } from '../kernels/cache.ts';
-import type { GroupShape } from '../kernels/group/shape.ts';
+import type { BlockShape, GroupShape } from '../kernels/group/shape.ts';
 import { ROW_PAD } from '../kernels/kernel.ts';
 import { tableBytes } from '../kernels/lut/tables.ts';
 import type { PlanOptions, ShapeValue } from './types.ts';
@@ -228,6 +228,34 @@ function groupMatmul(residual: boolean): Lowering {
   };
 }
 
+function blockMatmul(residual: boolean): Lowering {
+  return (node, context) => {
+    const constants = node.inputs.map((name) => context.constants.get(name));
+    const [weight] = constants.slice(3);
+    const [scaleCodes, , zeroCodes] = constants.slice(residual ? 6 : 5);
+    if (weight === undefined || scaleCodes === undefined) {
+      throw new LutraError('internal', `plan: the weight of ${node.outputs[0]?.name} must be a constant`);
+    }
+    const [m, k] = weight.type.shape as readonly number[];
+    const shape: Omit<BlockShape, 'batch'> = {
+      m: m!,
+      k: k!,
+      bits: codeBits(weight.type.dtype)!,
+      group: Number(attr(node, 'group')),
+      block: Number(attr(node, 'block')),
+      zero: Number(attr(node, 'zero')),
+      scaleCodes: scaleCodes.type.dtype as BlockShape['scaleCodes'],
+      zeroCodes: (zeroCodes?.type.dtype ?? 'none') as BlockShape['zeroCodes'],
+      to: ACTIVATIONS[typeOf(node.inputs[0]!, context).dtype]!,
+      residual,
+      encoding: weight.encoding!,
+    };
+    const kernel = (batch: string) => plain('lowbit.matmul.blocks', { ...shape, batch }, 'mad');
+    const step = simpleStep(node, context, kernel('many'), { single: kernel('one') });
+    return [residual ? { ...step, inPlaceOf: node.inputs[5]! } : step];
+  };
+}
+
 /** Quantization by groups of columns; the order of these is an input more. */
 const quantizeGroup = (inputs: number): Lowering =>
   rowWise((node, k) => ({ ...(node.attrs as StepKernel['shape']), k, ordered: node.inputs.length > inputs }));
@@ -426,6 +454,9 @@ const LOWERINGS: Readonly<Record<string, Lowering>> = {
   quantize: rowWise((_, k) => ({ k })),
   'quantize.group': quantizeGroup(1),
   'rmsNorm.quantize.group': quantizeGroup(2),
+  'quantize.blocks': rowWise((node, k) => ({ ...(node.attrs as StepKernel['shape']), k })),
+  'lowbit.matmul.blocks': blockMatmul(false),
+  'lowbit.matmul.blocks.add': blockMatmul(true),
   'lowbit.matmul.group': groupMatmul(false),
   'lowbit.matmul.group.add': groupMatmul(true),
   'lowbit.matmul': lowbitMatmul(false),

@@ -93,6 +93,7 @@ function amounts({ use, rows, position, regionBytes }: Call): Amounts {
     case 'rmsNorm.quantize.group':
     case 'quantize':
     case 'quantize.group':
+    case 'quantize.blocks':
       return { ...base, activationBytes: rows * (5 * k + 8) };
     case 'columns':
       return { ...base, activationBytes: rows * 8 * (size(shape.a) + size(shape.b) + size(shape.c)) };
@@ -103,7 +104,8 @@ function amounts({ use, rows, position, regionBytes }: Call): Amounts {
     case 'lut.tables':
       return { ...base, activationBytes: rows * (k + tableBytes(shape as unknown as TablesShape)) };
     case 'lowbit.matmul':
-    case 'lowbit.matmul.group': {
+    case 'lowbit.matmul.group':
+    case 'lowbit.matmul.blocks': {
       const planes = shape.to === 'int16' ? 2 : 1;
       return {
         ...base,

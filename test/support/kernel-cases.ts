@@ -2,7 +2,8 @@
 import { randomUniform } from '../../src/common/random.ts';
 import { packI2 } from '../../src/encodings/ternary-i2.ts';
 import { packT5b } from '../../src/encodings/ternary-t5b.ts';
-import type { GroupShape } from '../../src/kernels/group/shape.ts';
+import type { BlockShape, GroupShape } from '../../src/kernels/group/shape.ts';
+import { groupBlocks } from '../../src/kernels/group-blocks.ts';
 import { groupLut } from '../../src/kernels/group-lut.ts';
 import { groupMatmul } from '../../src/kernels/group-matmul.ts';
 import { groupPopcount } from '../../src/kernels/group-popcount.ts';
@@ -141,6 +142,45 @@ function groupCase(i: number, tables?: TableForm): KernelTestCase {
   };
 }
 
+/** Llama.cpp's Q2_K, Q4_K and Q6_K in turns. */
+const BLOCK_FORMS = [
+  { bits: 2, group: 16, scaleCodes: 'u4', zeroCodes: 'u4', zero: 0 },
+  { bits: 4, group: 32, scaleCodes: 'u8', zeroCodes: 'u8', zero: 0 },
+  { bits: 6, group: 16, scaleCodes: 'i8', zeroCodes: 'none', zero: 32 },
+] as const;
+
+function blocksCase(i: number): KernelTestCase {
+  const random = randomUniform(990 + i);
+  const form = BLOCK_FORMS[i % 3]!;
+  const [m, n] = [1 + Math.floor(random() * 90), i < 3 ? 1 : 1 + Math.floor(random() * 9)];
+  const [k, to] = [256 * (1 + (i % 2)), i % 2 === 0 ? 'int16' : 'int8'] as const;
+  const batch = n === 1 ? 'one' : 'many';
+  const shape: BlockShape = {
+    ...{ m, k, ...form, block: 256, to, batch },
+    residual: random() < 0.5,
+    encoding: 'code-tiles',
+  };
+  const [rows, groups, blocks] = [rowStride(m), k / form.group, k / 256];
+  const lanes = (seed: number) => bytesOfRandom(seed, (rows * groups) / (form.scaleCodes === 'u4' ? 2 : 1));
+  const name = `blocks_${i}`;
+  return {
+    name,
+    build: (machine) => groupBlocks.build(name, shape, groupBlocks.defaultSchedule(shape, machine)),
+    buffers: [
+      bytesOf(Int8Array.from(randomInts(i, (to === 'int8' ? 1 : 2) * n * k, -127, 127))),
+      bytesOf(randomFloats(i + 1, n * rowStride(blocks))),
+      bytesOf(Int32Array.from(randomInts(i + 2, n * rowStride(groups), -9999, 9999))),
+      bytesOfRandom(i + 3, (rows * k * form.bits) / 8),
+      halves(i + 4, rows * blocks),
+      ...(shape.residual ? [bytesOf(randomFloats(i + 5, n * rows))] : []),
+      lanes(i + 6),
+      ...(form.zeroCodes === 'none' ? [] : [halves(i + 7, rows * blocks), lanes(i + 8)]),
+      new Uint8Array(4 * n * rows),
+    ],
+    scalars: [n],
+  };
+}
+
 function tablesCase(i: number): KernelTestCase {
   const random = randomUniform(970 + i);
   const [k, n] = [1 + Math.floor(random() * 300), 1 + Math.floor(random() * 3)];
@@ -191,6 +231,7 @@ export const KERNEL_CASES: readonly KernelTestCase[] = [
   ...range(4).map((i) => groupCase(i, 'exact')),
   ...range(2).map((i) => groupCase(i + 8, i === 0 ? 'int8' : 'fast')),
   ...range(2).map((i) => groupCase(i + 10, 'bits')),
+  ...range(6).map(blocksCase),
   ...range(5).map(tablesCase),
   ...range(4).map(quantizeGroupCase),
 ];

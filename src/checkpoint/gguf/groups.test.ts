@@ -196,8 +196,21 @@ test.each(Object.keys(MAKERS) as GroupedType[])('%s has the values of its defini
   expect(expected).toHaveLength(BLOCKS * GGUF_TYPES[type].block);
 
   const groups = decodeGroups(type, bytes);
+  const { block, scaleCodes, ...form } = GROUPED[type];
   const { bits, group, zero } = groups;
-  expect({ bits, group, ...(typeof zero === 'number' ? { zero } : {}) }).toEqual(GROUPED[type]);
+  expect({ bits, group, ...(typeof zero === 'number' ? { zero } : {}) }).toEqual(form);
+  if (block === undefined) expect(groups.blocks).toBeUndefined();
+  else {
+    // Scales of groups are the products of their block's and of codes; and so are minima.
+    const { scales, minima, ...codes } = groups.blocks!;
+    const read = (bytes: Uint8Array) => (scaleCodes === 'i8' ? new Int8Array(bytes.buffer) : bytes);
+    const perBlock = block / group;
+    const products = (floats: Uint16Array, integers: Uint8Array) =>
+      Array.from(read(integers), (code, i) => f16ToF32(floats[Math.floor(i / perBlock)]!) * code);
+    expect(products(scales, codes.scaleCodes)).toEqual([...groups.scales]);
+    if (minima !== undefined)
+      expect(products(minima, codes.minimumCodes!)).toEqual([...(zero as Float32Array)]);
+  }
   expect(groups.scales).toHaveLength(expected.length / groups.group);
   expect(Math.max(...groups.codes)).toBeLessThan(2 ** groups.bits);
   // Factors are exact in f32; with minima, one subtraction rounds.

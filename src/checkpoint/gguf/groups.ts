@@ -15,6 +15,16 @@ export interface GroupedCodes {
   readonly scales: Float32Array;
   /** The code that means 0, or per group what is subtracted. */
   readonly zero: number | Float32Array;
+  /** Where these floats are products of a block's and of integers. */
+  readonly blocks?: BlockFactors;
+}
+
+/** Scales of blocks, as the bits of f16, and of groups in units of them, a byte each; minima likewise. */
+export interface BlockFactors {
+  readonly scales: Uint16Array;
+  readonly scaleCodes: Uint8Array;
+  readonly minima?: Uint16Array;
+  readonly minimumCodes?: Uint8Array;
 }
 
 /** Types of codes with scales. */
@@ -23,15 +33,23 @@ export type GroupedType = Extract<
   'Q4_0' | 'Q8_0' | 'Q2_K' | 'Q4_K' | 'Q6_K' | 'Q1_0' | 'Q2_0' | 'Q2_0_128' | 'TQ1_0' | 'TQ2_0'
 >;
 
-/** What a tensor of the type looks like, before it is read; without `zero` it has minima. */
-export const GROUPED: Readonly<
-  Record<GroupedType, { readonly bits: GroupedCodes['bits']; readonly group: number; readonly zero?: number }>
-> = {
+export interface GroupedForm {
+  readonly bits: GroupedCodes['bits'];
+  readonly group: number;
+  /** Without it there are minima. */
+  readonly zero?: number;
+  /** Codes that share `BlockFactors`, and what those of groups are. */
+  readonly block?: number;
+  readonly scaleCodes?: 'u4' | 'u8' | 'i8';
+}
+
+/** What a tensor of the type looks like, before it is read. */
+export const GROUPED: Readonly<Record<GroupedType, GroupedForm>> = {
   Q4_0: { bits: 4, group: 32, zero: 8 },
   Q8_0: { bits: 8, group: 32, zero: 128 },
-  Q2_K: { bits: 2, group: 16 },
-  Q4_K: { bits: 4, group: 32 },
-  Q6_K: { bits: 6, group: 16, zero: 32 },
+  Q2_K: { bits: 2, group: 16, block: 256, scaleCodes: 'u4' },
+  Q4_K: { bits: 4, group: 32, block: 256, scaleCodes: 'u8' },
+  Q6_K: { bits: 6, group: 16, zero: 32, block: 256, scaleCodes: 'i8' },
   Q1_0: { bits: 1, group: 128, zero: 0.5 },
   Q2_0: { bits: 2, group: 64, zero: 1 },
   Q2_0_128: { bits: 2, group: 128, zero: 1 },
@@ -44,7 +62,24 @@ export function decodeGroups(type: GroupedType, bytes: Uint8Array): GroupedCodes
   return DECODERS[type](bytes);
 }
 
-const half = (bytes: Uint8Array, at: number) => f16ToF32(bytes[at]! | (bytes[at + 1]! << 8));
+const half = (bytes: Uint8Array, at: number) => f16ToF32(halfBits(bytes, at));
+
+const halfBits = (bytes: Uint8Array, at: number) => bytes[at]! | (bytes[at + 1]! << 8);
+
+/** The floats that scales of blocks and codes of groups make. */
+function timesCodes(scales: Uint16Array, codes: ArrayLike<number>): Float32Array {
+  const perBlock = codes.length / scales.length;
+  return Float32Array.from(codes, (code, i) => f16ToF32(scales[Math.floor(i / perBlock)]!) * code);
+}
+
+function blockFactors(blocks: number, groups: number) {
+  return {
+    scales: new Uint16Array(blocks),
+    minima: new Uint16Array(blocks),
+    scaleCodes: new Uint8Array(blocks * groups),
+    minimumCodes: new Uint8Array(blocks * groups),
+  };
+}
 
 const DECODERS: Readonly<Record<GroupedType, (bytes: Uint8Array) => GroupedCodes>> = {
   Q4_0: decodeQ4,
@@ -94,21 +129,28 @@ function decodeQ8(bytes: Uint8Array): GroupedCodes {
 function decodeQ2K(bytes: Uint8Array): GroupedCodes {
   const blocks = bytes.length / 84;
   const codes = new Uint8Array(blocks * 256);
-  const scales = new Float32Array(blocks * 16);
-  const minima = new Float32Array(blocks * 16);
+  const { scales, minima, scaleCodes, minimumCodes } = blockFactors(blocks, 16);
   for (let b = 0; b < blocks; b++) {
     const at = b * 84;
-    const d = half(bytes, at + 80);
-    const dmin = half(bytes, at + 82);
+    scales[b] = halfBits(bytes, at + 80);
+    minima[b] = halfBits(bytes, at + 82);
     for (let g = 0; g < 16; g++) {
-      scales[b * 16 + g] = d * (bytes[at + g]! & 15);
-      minima[b * 16 + g] = dmin * (bytes[at + g]! >> 4);
+      scaleCodes[b * 16 + g] = bytes[at + g]! & 15;
+      minimumCodes[b * 16 + g] = bytes[at + g]! >> 4;
     }
     for (let i = 0; i < 256; i++) {
       codes[b * 256 + i] = (bytes[at + 16 + 32 * (i >> 7) + (i & 31)]! >> (2 * ((i >> 5) & 3))) & 3;
     }
   }
-  return { bits: 2, group: 16, codes, scales, zero: minima };
+  const factors = { scales, minima, scaleCodes, minimumCodes };
+  return {
+    bits: 2,
+    group: 16,
+    codes,
+    scales: timesCodes(scales, scaleCodes),
+    zero: timesCodes(minima, minimumCodes),
+    blocks: factors,
+  };
 }
 
 /**
@@ -124,36 +166,44 @@ function decodeQ2K(bytes: Uint8Array): GroupedCodes {
 function decodeQ4K(bytes: Uint8Array): GroupedCodes {
   const blocks = bytes.length / 144;
   const codes = new Uint8Array(blocks * 256);
-  const scales = new Float32Array(blocks * 8);
-  const minima = new Float32Array(blocks * 8);
+  const { scales, minima, scaleCodes, minimumCodes } = blockFactors(blocks, 8);
   for (let b = 0; b < blocks; b++) {
     const at = b * 144;
-    const d = half(bytes, at);
-    const dmin = half(bytes, at + 2);
+    scales[b] = halfBits(bytes, at);
+    minima[b] = halfBits(bytes, at + 2);
     for (let j = 0; j < 4; j++) {
       const [low, high, rest] = [bytes[at + 4 + j]!, bytes[at + 8 + j]!, bytes[at + 12 + j]!];
-      scales[b * 8 + j] = d * (low & 63);
-      minima[b * 8 + j] = dmin * (high & 63);
-      scales[b * 8 + 4 + j] = d * ((rest & 15) | ((low >> 6) << 4));
-      minima[b * 8 + 4 + j] = dmin * ((rest >> 4) | ((high >> 6) << 4));
+      scaleCodes[b * 8 + j] = low & 63;
+      minimumCodes[b * 8 + j] = high & 63;
+      scaleCodes[b * 8 + 4 + j] = (rest & 15) | ((low >> 6) << 4);
+      minimumCodes[b * 8 + 4 + j] = (rest >> 4) | ((high >> 6) << 4);
     }
     for (let i = 0; i < 256; i++) {
       const byte = bytes[at + 16 + 32 * (i >> 6) + (i & 31)]!;
       codes[b * 256 + i] = (i & 32) === 0 ? byte & 15 : byte >> 4;
     }
   }
-  return { bits: 4, group: 32, codes, scales, zero: minima };
+  const factors = { scales, minima, scaleCodes, minimumCodes };
+  return {
+    bits: 4,
+    group: 32,
+    codes,
+    scales: timesCodes(scales, scaleCodes),
+    zero: timesCodes(minima, minimumCodes),
+    blocks: factors,
+  };
 }
 
 /** 210 bytes for 256: see `encodeQ6Floats`. */
 function decodeQ6K(bytes: Uint8Array): GroupedCodes {
   const blocks = bytes.length / 210;
   const codes = new Uint8Array(blocks * 256);
-  const scales = new Float32Array(blocks * 16);
+  const scales = new Uint16Array(blocks);
+  const scaleCodes = new Uint8Array(blocks * 16);
   for (let b = 0; b < blocks; b++) {
     const at = b * 210;
-    const d = half(bytes, at + 208);
-    for (let g = 0; g < 16; g++) scales[b * 16 + g] = d * ((bytes[at + 192 + g]! << 24) >> 24);
+    scales[b] = halfBits(bytes, at + 208);
+    scaleCodes.set(bytes.subarray(at + 192, at + 208), b * 16);
     for (let i = 0; i < 256; i++) {
       const h = i >> 7;
       const s = (i >> 5) & 3;
@@ -163,7 +213,8 @@ function decodeQ6K(bytes: Uint8Array): GroupedCodes {
       codes[b * 256 + i] = low | (high << 4);
     }
   }
-  return { bits: 6, group: 16, codes, scales, zero: 32 };
+  const floats = timesCodes(scales, new Int8Array(scaleCodes.buffer));
+  return { bits: 6, group: 16, codes, scales: floats, zero: 32, blocks: { scales, scaleCodes } };
 }
 
 /** 18 bytes for 128: f16 d, then one bit a value, lowest first: 1 is d, 0 is -d, so that 0 would be code 1/2. */

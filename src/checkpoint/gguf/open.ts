@@ -7,7 +7,15 @@ import { LutraError } from '../../common/errors.ts';
 import type { Checkpoint, TensorInfo } from '../checkpoint.ts';
 import { fileFailure, malformed, quote } from '../failure.ts';
 import type { ByteSource } from '../source.ts';
-import { decodeGroups, dequantizeGroups, GROUPED, type GroupedType } from './groups.ts';
+import {
+  type BlockFactors,
+  decodeGroups,
+  dequantizeGroups,
+  GROUPED,
+  type GroupedCodes,
+  type GroupedForm,
+  type GroupedType,
+} from './groups.ts';
 import { type GgufHeader, type GgufTensor, MAX_HEADER_BYTES, parseGgufHeader } from './header.ts';
 import { guessOrder, type OrderEvidence } from './i2s-order.ts';
 import { scaleNames, type TensorRole, tensorRole } from './names.ts';
@@ -17,7 +25,6 @@ import {
   isBitnet,
   type Metadata,
   modelConfig,
-  type StoredCodes,
   type TensorFacts,
 } from './read-config.ts';
 import { vocabularyFiles } from './read-vocabulary.ts';
@@ -141,9 +148,6 @@ async function presentModel(
   };
 }
 
-/** Kernels take groups of at least so many columns. */
-const NARROWEST_GROUP = 16;
-
 /** The norm whose channels are a matrix's columns. */
 const NORM_BEFORE: readonly (readonly [part: string, norm: string])[] = [
   ['attn_q', 'attn_norm'],
@@ -175,6 +179,7 @@ class Presenter {
   readonly #presented = new Map<string, Presented>();
   /** Scales of ternary matrices whose trits were read. */
   readonly #scales = new Map<string, number>();
+  #decoded: { readonly place: Place; readonly codes: Promise<GroupedCodes> } | undefined;
   config: Readonly<Record<string, unknown>> = {};
 
   constructor(path: string, metadata: Metadata, places: ReadonlyMap<string, Place>, options: GgufOptions) {
@@ -192,7 +197,7 @@ class Presenter {
       if (role !== undefined) roles.set(name, role);
     }
     const ternary = this.#isTernary(roles);
-    const coded = ternary ? new Map<string, StoredCodes>() : this.#chooseCodes(roles);
+    const coded = ternary ? new Map<string, GroupedForm>() : this.#chooseCodes(roles);
     const biased = (part: string) => this.#places.has(`blk.0.${part}.bias`);
     this.config = modelConfig(
       this.#metadata,
@@ -268,16 +273,13 @@ class Presenter {
    * floats; so do all three of attention where k alone is another than q and v, as products of one form are
    * computed together and attention reads q, k and v in this order.
    */
-  #chooseCodes(roles: ReadonlyMap<string, TensorRole>): Map<string, StoredCodes> {
-    const coded = new Map<string, StoredCodes>();
+  #chooseCodes(roles: ReadonlyMap<string, TensorRole>): Map<string, GroupedForm> {
+    const coded = new Map<string, GroupedForm>();
     for (const [name, role] of roles) {
       const { type, shape } = this.#places.get(name)!.tensor;
       if (role.kind !== 'projection' || type === undefined || !(type in GROUPED) || shape.length !== 2)
         continue;
-      const { bits, group, zero } = GROUPED[type as GroupedType];
-      if (group < NARROWEST_GROUP) continue;
-      // Kernels have no codes of 6 bits: those of 8 have room for them.
-      coded.set(name, { bits: bits === 6 ? 8 : bits, group, ...(zero === undefined ? {} : { zero }) });
+      coded.set(name, GROUPED[type as GroupedType]);
     }
     const formOf = (name: string) => JSON.stringify(coded.get(name) ?? null);
     for (const query of [...roles.keys()].filter((name) => name.endsWith('.attn_q.weight'))) {
@@ -403,23 +405,44 @@ class Presenter {
     });
   }
 
-  /** Codes a byte each, [rows, cols]; scales, f16 where they are, and minima where the type has them, [rows, groups]. */
+  /** Codes a byte each, [rows, cols]; scales, f16 where they are, [rows, groups], or those of `BlockFactors`. */
   #presentCodes(place: Place, { name, part }: TensorRole): void {
     const [rows = 0, cols = 0] = place.tensor.shape;
-    const { bits, group, zero } = GROUPED[this.#readable(place) as GroupedType];
+    const { group, zero, block } = GROUPED[this.#readable(place) as GroupedType];
     const groups = cols / group;
     const order = () => this.#rowOrder(part, rows);
-    const decode = async () => decodeGroups(this.#readable(place) as GroupedType, await this.#bytes(place));
-    const ordered = <T extends Uint8Array | Float32Array>(values: T, width: number): T => {
+    const decode = () => this.#decode(place);
+    const ordered = <T extends Uint8Array | Uint16Array | Float32Array>(values: T, width: number): T => {
       const wanted = order();
       return wanted === undefined ? values : gatherRows(values, width, wanted);
     };
     this.#add({ name, dtype: 'u8', shape: [rows, cols], bytes: rows * cols }, async () =>
       ordered((await decode()).codes, cols),
     );
+    if (block !== undefined) {
+      const ofGroups = { dtype: 'u8', shape: [rows, groups], bytes: rows * groups } as const;
+      const ofBlocks = {
+        dtype: 'f16',
+        shape: [rows, cols / block],
+        bytes: (rows * cols * 2) / block,
+      } as const;
+      const parts: Readonly<Partial<Record<keyof BlockFactors, Omit<TensorInfo, 'name'>>>> = {
+        scales: ofBlocks,
+        scaleCodes: ofGroups,
+        ...(zero === undefined ? { minima: ofBlocks, minimumCodes: ofGroups } : {}),
+      };
+      for (const part of Object.keys(parts) as (keyof BlockFactors)[]) {
+        const info = parts[part]!;
+        this.#add({ name: `${name}_${part}`, ...info }, async () => {
+          const values = ordered((await decode()).blocks![part]!, info.shape[1]!);
+          return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+        });
+      }
+      return;
+    }
     const small = { dtype: 'f32', shape: [rows, groups], bytes: rows * groups * 4 } as const;
-    // Products of a scale of the block and one of the group, and twice the scale of one bit, may have no f16.
-    if (zero !== undefined && Number.isInteger(zero) && bits !== 6) {
+    // Twice the scale of one bit may have no f16.
+    if (Number.isInteger(zero)) {
       const halves = { ...small, dtype: 'f16', bytes: rows * groups * 2 } as const;
       this.#add({ name: `${name}_scales`, ...halves }, async () =>
         halfBytes(ordered((await decode()).scales, groups)),
@@ -429,10 +452,15 @@ class Presenter {
     this.#add({ name: `${name}_scales`, ...small }, async () =>
       f32Bytes(ordered((await decode()).scales, groups)),
     );
-    if (zero !== undefined) return;
-    this.#add({ name: `${name}_minima`, ...small }, async () =>
-      f32Bytes(ordered((await decode()).zero as Float32Array, groups)),
-    );
+  }
+
+  /** A matrix's parts are asked for one after the other: the last one decoded is kept. */
+  #decode(place: Place): Promise<GroupedCodes> {
+    if (this.#decoded?.place !== place) {
+      const read = async () => decodeGroups(this.#readable(place) as GroupedType, await this.#bytes(place));
+      this.#decoded = { place, codes: read() };
+    }
+    return this.#decoded.codes;
   }
 
   /**
@@ -450,7 +478,7 @@ class Presenter {
   }
 }
 
-function gatherRows<T extends Int8Array | Uint8Array | Float32Array>(
+function gatherRows<T extends Int8Array | Uint8Array | Uint16Array | Float32Array>(
   values: T,
   cols: number,
   rows: Int32Array,

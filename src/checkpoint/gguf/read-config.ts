@@ -1,6 +1,8 @@
 /** The metadata of a GGUF file as the config.json and generation_config.json that the model would have. */
+
 import { LutraError } from '../../common/errors.ts';
 import { malformed, quote } from '../failure.ts';
+import type { GroupedForm } from './groups.ts';
 import type { GgufValue } from './header.ts';
 
 export type Metadata = ReadonlyMap<string, GgufValue>;
@@ -33,15 +35,6 @@ export function architectureOf(metadata: Metadata, file: string): string {
   });
 }
 
-/** A matrix of codes: `scale * (code - zero)`, or with minima `scale * code - minimum`. */
-export interface StoredCodes {
-  readonly bits: number;
-  /** Columns that share a scale. */
-  readonly group: number;
-  /** The code that is 0; absent where there are minima. */
-  readonly zero?: number;
-}
-
 /** What is known of the tensors before any is read. */
 export interface TensorFacts {
   readonly vocab: number;
@@ -49,7 +42,7 @@ export interface TensorFacts {
   /** Whether projections are ternary. */
   readonly ternary: boolean;
   /** Matrices of codes, by name. */
-  readonly matrices?: Readonly<Record<string, StoredCodes>>;
+  readonly matrices?: Readonly<Record<string, GroupedForm>>;
   /** Llama 3.1's frequency factors, `rope_freqs.weight`. */
   readonly ropeFactors?: Float32Array;
   /** LongRoPE's, `rope_factors_short.weight` and `rope_factors_long.weight`. */

@@ -1,6 +1,7 @@
 import { createRegistry, type Registry } from '../registry.ts';
 import { attention, attentionPacked, rope } from './attention.ts';
 import { add, bias, gate, gatePacked, scale } from './elementwise.ts';
+import { lowbitMatmulBlocks, lowbitMatmulBlocksAdd, quantizeBlocks } from './block-matmul.ts';
 import { embedding } from './embedding.ts';
 import { lowbitMatmulGroup, lowbitMatmulGroupAdd } from './group-matmul.ts';
 import { lowbitMatmul, lowbitMatmulAdd } from './lowbit-matmul.ts';
@@ -28,10 +29,13 @@ export const coreOperators: Registry = createRegistry([
   matmul,
   quantizeGroup,
   lowbitMatmulGroup,
+  quantizeBlocks,
+  lowbitMatmulBlocks,
   rmsNormQuantize,
   lowbitMatmulAdd,
   rmsNormQuantizeGroup,
   lowbitMatmulGroupAdd,
+  lowbitMatmulBlocksAdd,
   columnsOp,
   attentionPacked,
   gatePacked,

@@ -9,6 +9,7 @@ export const SPANS: Readonly<Record<number, { readonly columns: number; readonly
   2: { columns: 16, tiles: 1 },
   3: { columns: 32, tiles: 3 },
   4: { columns: 8, tiles: 1 },
+  6: { columns: 16, tiles: 3 },
   8: { columns: 4, tiles: 1 },
 };
 
@@ -31,10 +32,11 @@ export function fieldScales(bits: number): readonly number[] {
   return bits === 2 ? [0, 2] : [0];
 }
 
-/** Bit 2 of a code of 3 bits, which is bit `field` of a byte. */
-function highBit(high: Expr, field: number): Expr {
-  const moved = field < 2 ? shiftBytes('left', high, 2 - field) : shiftBytes('right', high, field - 2);
-  return and(moved, 4);
+/** The upper third of codes of 3 or 6 bits, which is field `field` of the bytes `high`. */
+function highBits(bits: 3 | 6, high: Expr, field: number): Expr {
+  const down = (bits / 3) * (field - 2);
+  const moved = down < 0 ? shiftBytes('left', high, -down) : shiftBytes('right', high, down);
+  return and(moved, bits === 3 ? 4 : 0x30);
 }
 
 /**
@@ -53,10 +55,13 @@ export function forFields(
     body({ column: 0, scale: 0, codes: tile });
     return;
   }
-  if (bits === 3) {
-    for (let field = 0; field < 8; field++) {
-      const low = and(shiftBytes('right', tiles[field >> 2]!, 2 * (field & 3)), 3);
-      const codes = b.let('codes', binary('or', low, highBit(tiles[2]!, field)));
+  if (bits === 3 || bits === 6) {
+    const perTile = 12 / bits;
+    for (let field = 0; field < 2 * perTile; field++) {
+      const lowBits = (2 * bits) / 3;
+      const moved = shiftBytes('right', tiles[Math.floor(field / perTile)]!, lowBits * (field % perTile));
+      const low = and(moved, 2 ** lowBits - 1);
+      const codes = b.let('codes', binary('or', low, highBits(bits, tiles[2]!, field)));
       body({ column: 4 * field, scale: 0, codes });
     }
     return;

@@ -20,19 +20,18 @@ import { widenPairs } from '../lowbit.ts';
 import { forSteps, forTiles } from '../tiles.ts';
 import { forPlaneCodes } from './bit-planes.ts';
 import { forFields, SPANS, splitPairs } from './fields.ts';
-import { DOT2_COLUMNS, joinPlanes, type VectorSchedule, writeTileRow } from './packed.ts';
+import { DOT2_COLUMNS, type VectorSchedule, writeTileRow } from './packed.ts';
 import {
   columnBytes,
   type GroupParams,
   type GroupShape,
-  laneOf,
   type Place,
   planesOf,
   storeResult,
-  sumGroups,
   TILE,
   tokenStride,
 } from './shape.ts';
+import { sumGroups } from './sums.ts';
 
 const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 
@@ -102,7 +101,7 @@ function partDots(
   x: Expr,
   column: Expr,
   width: number,
-): readonly Expr[] {
+): readonly (readonly Expr[])[] {
   const planes = planesOf(shape);
   const largest = 2 ** shape.bits - 1;
   const accumulators = (name: string, type: Expr['type']) =>
@@ -135,7 +134,7 @@ function partDots(
   if (s.multiply !== 'dot2') {
     const dots = accumulators('dots', wide);
     addColumns(column, width, dots);
-    return dots.map(joinPlanes);
+    return dots;
   }
   const some = (from: Expr, count: number) => {
     const dots = accumulators('dots', vector('i16', 2 * rows));
@@ -143,7 +142,7 @@ function partDots(
     return dots.map((ofToken) => ofToken.map(addPairs));
   };
   const most = DOT2_COLUMNS[shape.bits]!;
-  if (width <= most) return some(column, width).map(joinPlanes);
+  if (width <= most) return some(column, width);
   const sums = accumulators('sums', wide);
   const addSome = (from: Expr, count: number) => {
     for (const [t, ofToken] of some(from, count).entries()) {
@@ -153,7 +152,7 @@ function partDots(
   const full = Math.floor(width / most) * most;
   b.for('block', 0, full, most, (offset) => addSome(b.let('from', add(column, offset)), most));
   if (full < width) addSome(b.let('from', add(column, full)), width - full);
-  return sums.map(joinPlanes);
+  return sums;
 }
 
 /** The row block by all tokens, through unpacked codes. */
@@ -166,7 +165,7 @@ function writeUnpacked(product: Product, block: Expr): void {
     b.for('inBlock', 0, s.rowBlock, s.rows, (inBlock) => {
       const row = b.let('row', add(firstRow, inBlock));
       const group = b.let('codesFrom', mul(inBlock, rowStride(shape.k)));
-      const place = { rows: s.rows, tokens: size, token, lane: laneOf(b, shape, row) };
+      const place = { rows: s.rows, tokens: size, token, row };
       const get = (t: number) => b.load(totals, t * s.rows, s.rows);
       const set = (t: number, value: Expr) => b.store(totals, t * s.rows, value);
       for (const t of range(size)) set(t, float(0, s.rows));

@@ -22,15 +22,13 @@ import {
   type GroupParams,
   type GroupSchedule,
   type GroupShape,
-  laneOf,
-  PLANE_SHIFT,
   type Place,
   planesOf,
   storeResult,
-  sumGroups,
   TILE,
   tokenStride,
 } from './shape.ts';
+import { sumGroups } from './sums.ts';
 
 /** A schedule that is not scalar. */
 export type VectorSchedule = GroupSchedule & { readonly multiply: 'dot4' | 'dot2' | 'madd' };
@@ -54,18 +52,26 @@ interface Product {
 type Accumulators = readonly (readonly (readonly Expr[])[])[];
 
 /** Columns until an i16 accumulator is full: 4 columns add up to 2 * 128 * (2^bits - 1) to it. */
-export const DOT2_COLUMNS: Readonly<Record<number, number>> = { 1: 512, 2: 128, 3: 64, 4: 32 };
+export const DOT2_COLUMNS: Readonly<Record<number, number>> = { 1: 512, 2: 128, 3: 64, 4: 32, 6: 8 };
 
 /**
  * The same of codes in place: a field of the largest scale adds up to 2^scale times that, once in a half of a byte.
  */
-const IN_PLACE_COLUMNS: Readonly<Record<number, number>> = { 1: 256, 2: 64, 3: 64, 4: 32 };
+const IN_PLACE_COLUMNS: Readonly<Record<number, number>> = { 1: 256, 2: 64, 3: 64, 4: 32, 6: 8 };
 
 /** The scales of fields, an accumulator for each. */
 const scalesOf = ({ bits }: GroupShape, { inPlace }: VectorSchedule) => (inPlace ? fieldScales(bits) : [0]);
 
+/** What products of a field are added to, and what is done when they are. */
+interface Sums {
+  before(columnInSpan: number): Accumulators;
+  after(columnInSpan: number): void;
+}
+
+const inOne = (dots: Accumulators): Sums => ({ before: () => dots, after: () => {} });
+
 /** Adds the products of `width` columns from column `column` on. */
-function addSpans(product: Product, column: Expr, width: number, dots: Accumulators): void {
+function addSpans(product: Product, column: Expr, width: number, sums: Sums): void {
   const { b, p, shape, s, place, start, x } = product;
   const { columns, tiles } = SPANS[shape.bits]!;
   const scales = scalesOf(shape, s);
@@ -86,6 +92,7 @@ function addSpans(product: Product, column: Expr, width: number, dots: Accumulat
     const first = b.let('first', add(x, at));
     forFields(b, shape.bits, loaded, s.inPlace, ({ column: inSpan, scale, codes }) => {
       const pairs = s.multiply === 'madd' ? splitPairs(b, codes) : undefined;
+      const dots = sums.before(inSpan);
       for (const t of range(place.tokens)) {
         for (const plane of range(planesOf(shape))) {
           const q = add(first, t * tokenStride(shape) + plane * rowStride(shape.k) + inSpan);
@@ -97,6 +104,7 @@ function addSpans(product: Product, column: Expr, width: number, dots: Accumulat
           for (const [i, half] of widenPairs(b, four).entries()) b.set(dot, add(dot, madd(pairs[i]!, half)));
         }
       }
+      sums.after(inSpan);
     });
   });
 }
@@ -107,12 +115,7 @@ function joinScales(sums: readonly Expr[], scales: readonly number[]): Expr {
   return others.reduce((a, b) => add(a, b), first!);
 }
 
-/** The planes of a token together. */
-export function joinPlanes([high, low]: readonly Expr[]): Expr {
-  return low === undefined ? high! : add(shift('left', high!, PLANE_SHIFT), low);
-}
-
-function partDots(product: Product, column: Expr, width: number): readonly Expr[] {
+function partDots(product: Product, column: Expr, width: number): readonly (readonly Expr[])[] {
   const { b, shape, s, place } = product;
   const narrow = s.multiply === 'dot2';
   const accumulators = (name: string, count: number, type: Expr['type']) =>
@@ -123,26 +126,41 @@ function partDots(product: Product, column: Expr, width: number): readonly Expr[
   const wide = vector('i32', place.rows);
   if (!narrow) {
     const dots = accumulators('dots', scales.length, wide);
-    addSpans(product, column, width, dots);
-    return dots.map((planes) => joinPlanes(planes.map((sums) => joinScales(sums, scales))));
+    addSpans(product, column, width, inOne(dots));
+    return dots.map((planes) => planes.map((sums) => joinScales(sums, scales)));
   }
   const some = (from: Expr, columns: number) => {
     const dots = accumulators('dots', scales.length, vector('i16', 2 * place.rows));
-    addSpans(product, from, columns, dots);
+    addSpans(product, from, columns, inOne(dots));
     return dots.map((planes) => planes.map((sums) => addPairs(joinScales(sums, scales))));
   };
   const most = (s.inPlace ? IN_PLACE_COLUMNS : DOT2_COLUMNS)[shape.bits]!;
-  if (width <= most) return some(column, width).map(joinPlanes);
+  if (width <= most) return some(column, width);
   const totals = accumulators('totals', 1, wide);
-  const addSome = (from: Expr, columns: number) => {
-    for (const [t, planes] of some(from, columns).entries()) {
+  const addToTotals = (found: readonly (readonly Expr[])[]) => {
+    for (const [t, planes] of found.entries()) {
       for (const [i, sum] of planes.entries()) b.set(totals[t]![i]![0]!, add(totals[t]![i]![0]!, sum));
     }
   };
-  const full = Math.floor(width / most) * most;
-  b.for('block', 0, full, most, (block) => addSome(b.let('from', add(column, block)), most));
-  if (full < width) addSome(b.let('from', add(column, full)), width - full);
-  return totals.map((planes) => joinPlanes(planes.map(([sum]) => sum!)));
+  if (most < SPANS[shape.bits]!.columns) {
+    // Accumulators are full before a span is through.
+    let dots: Accumulators = [];
+    addSpans(product, column, width, {
+      before(inSpan) {
+        if (inSpan % most === 0) dots = accumulators('dots', 1, vector('i16', 2 * place.rows));
+        return dots;
+      },
+      after(inSpan) {
+        if ((inSpan + 4) % most === 0)
+          addToTotals(dots.map((planes) => planes.map((sums) => addPairs(sums[0]!))));
+      },
+    });
+  } else {
+    const full = Math.floor(width / most) * most;
+    b.for('block', 0, full, most, (block) => addToTotals(some(b.let('from', add(column, block)), most)));
+    if (full < width) addToTotals(some(b.let('from', add(column, full)), width - full));
+  }
+  return totals.map((planes) => planes.map(([sum]) => sum!));
 }
 
 /**
@@ -164,7 +182,7 @@ export function writeTileRow(
     const x = b.let('x', mul(token, tokenStride(shape)));
     const someRows = (inTile: Expr) => {
       const row = b.let('row', add(firstRow, inTile));
-      const place = { rows, tokens: size, token, lane: laneOf(b, shape, row) };
+      const place = { rows, tokens: size, token, row };
       const start = b.let('start', add(firstByte, mul(inTile, 4)));
       const product: Product = { b, p, shape, s, place, start, x };
       const sums = range(size).map(() => b.var('sum', constant(vector('f32', rows), 0)));

@@ -7,14 +7,13 @@ import {
   columnBytes,
   type GroupParams,
   type GroupShape,
-  laneOf,
   PLANE_SHIFT,
   planesOf,
   storeResult,
-  sumGroups,
   TILE,
   tokenStride,
 } from './shape.ts';
+import { sumGroups } from './sums.ts';
 
 const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 
@@ -24,9 +23,10 @@ function codeOf(bytes: readonly (readonly Expr[])[], bits: number, column: numbe
     const byte = bytes[tile]![inTile % 4]!;
     return and(shift('right', byte, width * Math.floor(inTile / 4)), 2 ** width - 1);
   };
-  if (bits !== 3) return field(0, bits, column);
-  const low = field(Math.floor(column / 16), 2, column % 16);
-  return binary('or', low, shift('left', field(2, 1, column), 2));
+  if (bits !== 3 && bits !== 6) return field(0, bits, column);
+  const [width, lowColumns] = [(2 * bits) / 3, 48 / bits];
+  const low = field(Math.floor(column / lowColumns), width, column % lowColumns);
+  return binary('or', low, shift('left', field(2, bits / 3, column), width));
 }
 
 /**
@@ -43,11 +43,12 @@ export function writeScalar(b: FunctionBuilder, p: GroupParams, shape: GroupShap
       b.for('inTile', 0, TILE, 1, (inTile) => {
         const row = b.let('row', add(mul(tileRow, TILE), inTile));
         const start = b.let('start', add(firstByte, mul(inTile, 4)));
-        const place = { rows: 1, tokens: 1, token, lane: laneOf(b, shape, row) };
+        const place = { rows: 1, tokens: 1, token, row };
         const total = b.var('total', { kind: 'const', type: { kind: 'f32', lanes: 1 }, value: 0 });
         const totals = { get: () => total, set: (_: number, value: Expr) => b.set(total, value) };
         sumGroups(b, p, shape, place, totals, (column, width) => {
-          const dot = b.var('dot', int(0));
+          // The planes of an activation are one number, but where their sums must stay apart.
+          const dots = range(p.blocks === undefined ? 1 : planesOf(shape)).map(() => b.var('dot', int(0)));
           b.for('k', 0, width, columns, (offset) => {
             const at = b.let('at', add(column, offset));
             const from = b.let('from', add(start, mul(at, columnBytes(bits))));
@@ -55,21 +56,21 @@ export function writeScalar(b: FunctionBuilder, p: GroupParams, shape: GroupShap
               range(4).map((j) => b.let('byte', cast(b.load(p.weight, add(from, 64 * tile + j)), 'i32'))),
             );
             const first = b.let('first', add(x, at));
-            const activation = (c: number) => {
-              const high = cast(b.load(p.q, add(first, c)), 'i32');
-              if (planesOf(shape) === 1) return high;
-              return add(
-                shift('left', high, PLANE_SHIFT),
-                cast(b.load(p.q, add(first, rowStride(k) + c)), 'i32'),
+            const ofPlane = (plane: number, c: number) =>
+              cast(b.load(p.q, add(first, plane * rowStride(k) + c)), 'i32');
+            const activation = (plane: number, c: number) =>
+              dots.length === planesOf(shape)
+                ? ofPlane(plane, c)
+                : add(shift('left', ofPlane(0, c), PLANE_SHIFT), ofPlane(1, c));
+            for (const [plane, dot] of dots.entries()) {
+              const terms = range(columns).map((c) => mul(codeOf(bytes, bits, c), activation(plane, c)));
+              b.set(
+                dot,
+                terms.reduce((sum, term) => add(sum, term), dot),
               );
-            };
-            const terms = range(columns).map((c) => mul(codeOf(bytes, bits, c), activation(c)));
-            b.set(
-              dot,
-              terms.reduce((sum, term) => add(sum, term), dot),
-            );
+            }
           });
-          return [dot];
+          return [dots];
         });
         storeResult(b, p, shape, token, row, total);
       });

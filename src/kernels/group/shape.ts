@@ -1,13 +1,13 @@
 /** What the ways to multiply by weights quantized in groups share: shape, schedule, parameters, the order of sums. */
 import type { BufferRef, FunctionBuilder } from '../../loops/builder.ts';
-import { add, and, cast, concat, constant, float, int, mul, repeat, shift, sub } from '../../loops/expr.ts';
+import { add, and, concat, mul, shift } from '../../loops/expr.ts';
 import type { Expr } from '../../loops/ir.ts';
 import { rowStride } from '../kernel.ts';
 
 export type GroupShape = {
   readonly m: number;
   readonly k: number;
-  /** 1, 2, 3, 4 or 8 */
+  /** 1, 2, 3, 4, 6 or 8 */
   readonly bits: number;
   /** Columns that share a scale of the weights, and of the activations; see `lowbit.matmul.group`. */
   readonly group: number;
@@ -23,6 +23,25 @@ export type GroupShape = {
   readonly batch: 'one' | 'many';
   readonly encoding: string;
 };
+
+export type BlockShape = Pick<GroupShape, 'm' | 'k' | 'bits' | 'to' | 'residual' | 'batch' | 'encoding'> & {
+  /** Columns that share an integer scale. */
+  readonly group: number;
+  /** Columns that share the float that scales those, and a scale of the activations; divides k. */
+  readonly block: number;
+  /** The code that is 0, where there are no minima. */
+  readonly zero: number;
+  readonly scaleCodes: 'u4' | 'u8' | 'i8';
+  /** Integer minima of groups, in units of a second float of the block. */
+  readonly zeroCodes: 'none' | 'u4' | 'u8';
+};
+
+/** What scales have besides the float of a block. */
+export interface BlockParams {
+  readonly shape: BlockShape;
+  readonly scaleCodes: BufferRef;
+  readonly zeroCodes: BufferRef | undefined;
+}
 
 export type GroupSchedule = {
   /** What multiplies: `dot4` into i32, `dot2` into i16 that are widened in time, `madd` of i16, scalar code. */
@@ -59,6 +78,8 @@ export interface GroupParams {
   readonly tableScale?: BufferRef;
   /** How many units 1 of a dot is. */
   readonly tableUnit?: number;
+  /** Where scales are integers in units of a block's. */
+  readonly blocks?: BlockParams;
   readonly out: BufferRef;
   readonly n: Expr;
 }
@@ -92,8 +113,8 @@ export const tokenStride = (shape: Pick<GroupShape, 'k' | 'to'>) => planesOf(sha
 
 type Parts = Pick<GroupShape, 'k' | 'activationGroup'>;
 
-const partsOf = ({ k, activationGroup }: Parts) => Math.ceil(k / activationGroup);
-const groupsOf = ({ k, group }: GroupShape) => Math.ceil(k / group);
+export const partsOf = ({ k, activationGroup }: Parts) => Math.ceil(k / activationGroup);
+export const groupsOf = ({ k, group }: GroupShape) => Math.ceil(k / group);
 
 /** Distance of a token's scales, and of its sums, from the next one's. */
 export const partStride = (shape: Parts) => rowStride(partsOf(shape));
@@ -105,28 +126,29 @@ export interface Place {
   readonly tokens: number;
   /** First token of the call that is meant. */
   readonly token: Expr;
-  /** Where the rows are in `group-lanes`: of group 0. */
-  readonly lane: Expr;
+  /** The first of the rows. */
+  readonly row: Expr;
 }
 
-/** Index of a row in `group-lanes`, of group 0. */
-export function laneOf(b: FunctionBuilder, shape: GroupShape, row: Expr): Expr {
-  const tile = mul(shift('right', row, 4), groupsOf(shape) * TILE);
+/** Index of a row in `group-lanes` of so many groups, of group 0. */
+function laneOf(b: FunctionBuilder, groups: number, row: Expr): Expr {
+  const tile = mul(shift('right', row, 4), groups * TILE);
   return b.let('lane', add(tile, and(row, TILE - 1)));
 }
 
-/** What belongs to group `group` of the rows, which are some of a tile or whole tiles. */
-function loadLanes(
+/** Reads what belongs to a group of a place's rows, some of a tile or whole tiles, from `group-lanes` of `groups`. */
+export function laneReader(
   b: FunctionBuilder,
-  shape: GroupShape,
-  buffer: BufferRef,
-  { rows, lane }: Place,
-  group: Expr,
-): Expr {
-  const at = b.let('at', add(lane, mul(group, TILE)));
-  if (rows <= TILE) return b.load(buffer, at, rows);
-  const tiles = Array.from({ length: rows / TILE }, (_, i) => add(at, i * groupsOf(shape) * TILE));
-  return concat(tiles.map((tile) => b.load(buffer, tile, TILE)));
+  { rows, row }: Place,
+  groups: number,
+): (buffer: BufferRef, group: Expr) => Expr {
+  const lane = laneOf(b, groups, row);
+  return (buffer, group) => {
+    const at = b.let('at', add(lane, mul(group, TILE)));
+    if (rows <= TILE) return b.load(buffer, at, rows);
+    const tiles = Array.from({ length: rows / TILE }, (_, i) => add(at, i * groups * TILE));
+    return concat(tiles.map((tile) => b.load(buffer, tile, TILE)));
+  };
 }
 
 /** Sums of a place's tokens, in registers or in memory. */
@@ -135,44 +157,15 @@ export interface Totals {
   set(token: number, value: Expr): void;
 }
 
-/** Exact dots of codes and activations over `width` columns from column `column`, for every token of the place. */
-type PartDots = (column: Expr, width: number) => readonly Expr[];
-
 /**
- * dot - excess - zero * sum, in integers, as `dot` times a `factor`: where zero is half way between two codes, twice of
- * it is an integer.
+ * Exact dots of codes and activations over `width` columns from column `column`: for every token of the place those of
+ * each plane, or the planes joined.
  */
-function subtractZero({ zero }: GroupShape, dot: Expr, excess: number, sum: Expr, zeros: Expr | undefined) {
-  const { lanes } = dot.type;
-  if (zeros !== undefined) {
-    return { dot: sub(excess === 0 ? dot : sub(dot, excess), mul(zeros, repeat(sum, lanes))), factor: 1 };
-  }
-  const factor = Number.isInteger(zero) ? 1 : 0.5;
-  const whole = factor === 1 ? dot : shift('left', dot, 1);
-  const less = add(mul(sum, zero / factor), excess / factor);
-  return { dot: less.kind === 'const' && less.value === 0 ? whole : sub(whole, repeat(less, lanes)), factor };
-}
+export type PartDots = (column: Expr, width: number) => readonly (readonly Expr[])[];
 
-/**
- * ((sum of code * q) - zero * sum) * scale from the sum of tables of +q and -q: of `bits` planes these are twice the
- * former, less (2^bits - 1) * sum. What does not depend on the row is one number of the part.
- */
-function centerTables(
-  { zero, bits }: GroupShape,
-  dot: Expr,
-  excess: number,
-  half: Expr,
-  part: { readonly sum: Expr; readonly scale: Expr },
-  zeros: Expr | undefined,
-): Expr {
-  const { lanes } = dot.type;
-  const middle = 2 ** bits - 1;
-  const offset = (factor: number) => mul(mul(cast(part.sum, 'f32'), factor), part.scale);
-  const scaled = mul(cast(dot, 'f32'), repeat(half, lanes));
-  const less = mul(half, excess);
-  if (zeros === undefined) return add(scaled, repeat(sub(offset(middle / 2 - zero), less), lanes));
-  const twice = cast(sub(constant(zeros.type, middle), shift('left', zeros, 1)), 'f32');
-  return add(sub(scaled, repeat(less, lanes)), mul(twice, repeat(offset(0.5), lanes)));
+/** The planes of a token together. */
+export function joinPlanes([high, low]: readonly Expr[]): Expr {
+  return low === undefined ? high! : add(shift('left', high!, PLANE_SHIFT), low);
 }
 
 /** The float result of some rows of a token. */
@@ -187,100 +180,4 @@ export function storeResult(
   const at = b.let('to', add(mul(token, rowStride(m)), row));
   const { lanes } = value.type;
   b.store(out, at, residual === undefined ? value : add(b.load(residual, at, lanes), value));
-}
-
-/**
- * Adds up all groups of a place, in the order that gives every kernel the same bits: in a group, the products of
- * its parts (activation groups) one after the other, then times the weights' scale to the total.
- */
-export function sumGroups(
-  b: FunctionBuilder,
-  p: GroupParams,
-  shape: GroupShape,
-  place: Place,
-  totals: Totals,
-  partDots: PartDots,
-): void {
-  const { k, group, activationGroup } = shape;
-  const tokens = Array.from({ length: place.tokens }, (_, t) => t);
-  const perGroup = Math.ceil(Math.min(group, k) / activationGroup);
-  const whole = group < k ? Math.floor(k / group) : 0;
-  const left = partsOf(shape) - whole * perGroup;
-  const lastWidth = Math.min(activationGroup, rowStride(k) - (partsOf(shape) - 1) * activationGroup);
-  const firstPart = b.let('firstPart', mul(place.token, partStride(shape)));
-
-  /** The part's product of every token: (dot - zero * sum) * scale; and for float zeros, sum * scale. */
-  const part = (index: Expr, width: number, zeros: Expr | undefined) => {
-    const dots = partDots(b.let('column', mul(index, activationGroup)), width);
-    const at = b.let('part', add(firstPart, index));
-    return tokens.map((t) => {
-      const from = add(at, t * partStride(shape));
-      const sum = b.let('sum', b.load(p.sum, from));
-      const scale = b.let('scale', b.load(p.scale, from));
-      const excess = p.excess?.(width) ?? 0;
-      let product: Expr;
-      if (p.tableScale === undefined) {
-        const { dot, factor } = subtractZero(shape, dots[t]!, excess, sum, zeros);
-        const scaled = factor === 1 ? scale : mul(scale, factor);
-        product = mul(cast(dot, 'f32'), repeat(scaled, place.rows));
-      } else {
-        const unit = mul(b.load(p.tableScale, from), p.tableUnit ?? 1);
-        const half = b.let('half', mul(unit, scale));
-        product = centerTables(shape, dots[t]!, excess, half, { sum, scale }, zeros);
-      }
-      return {
-        product: b.let('product', product),
-        offset: shape.zeros.startsWith('f') ? b.let('offset', mul(cast(sum, 'f32'), scale)) : undefined,
-      };
-    });
-  };
-
-  const oneGroup = (index: Expr, wholeParts: number, lastPart: number) => {
-    const integers =
-      shape.zeros === 'u8'
-        ? b.let('zero', cast(loadLanes(b, shape, p.zeros!, place, index), 'i32'))
-        : undefined;
-    const start = mul(index, perGroup);
-    const single = wholeParts + (lastPart > 0 ? 1 : 0) === 1;
-    let sums: readonly { readonly product: Expr; readonly offset: Expr | undefined }[];
-    if (single) {
-      sums = part(b.let('index', start), wholeParts === 1 ? activationGroup : lastPart, integers);
-    } else {
-      const held = tokens.map(() => ({
-        product: b.var('products', float(0, place.rows)),
-        offset: shape.zeros.startsWith('f') ? b.var('offsets', float(0)) : undefined,
-      }));
-      const more = (index: Expr, width: number) => {
-        for (const [t, { product, offset }] of part(index, width, integers).entries()) {
-          const { product: to, offset: offsetTo } = held[t]!;
-          b.set(to, add(to, product));
-          if (offsetTo !== undefined) b.set(offsetTo, add(offsetTo, offset!));
-        }
-      };
-      const first = b.let('first', start);
-      if (wholeParts > 0) {
-        b.for('inGroup', 0, wholeParts, 1, (i) => more(b.let('index', add(first, i)), activationGroup));
-      }
-      if (lastPart > 0) more(b.let('index', add(first, wholeParts)), lastPart);
-      sums = held;
-    }
-    // Only now: halves that stay in registers across a loop, compilers take apart lane by lane.
-    const floats = (name: string, buffer: BufferRef) =>
-      b.let(name, cast(loadLanes(b, shape, buffer, place, index), 'f32'));
-    const weightScale = floats('weightScale', p.weightScale);
-    const minima = shape.zeros.startsWith('f') ? floats('minimum', p.zeros!) : undefined;
-    for (const [t, { product, offset }] of sums.entries()) {
-      const weighted = add(totals.get(t), mul(product, weightScale));
-      totals.set(
-        t,
-        minima === undefined ? weighted : sub(weighted, mul(repeat(offset!, place.rows), minima)),
-      );
-    }
-  };
-
-  if (whole > 0) b.for('group', 0, whole, 1, (g) => oneGroup(g, perGroup, 0));
-  if (left > 0) {
-    const isWhole = lastWidth === activationGroup;
-    oneGroup(int(whole), isWhole ? left : left - 1, isWhole ? 0 : lastWidth);
-  }
 }

@@ -16,8 +16,8 @@ import {
 } from '../../loops/expr.ts';
 import type { Expr } from '../../loops/ir.ts';
 import { LINE_COLUMNS, lineOfColumn, PLANE_BYTES, SPAN, TILE_ROWS, tileBytes } from '../group/bit-planes.ts';
-import { joinPlanes } from '../group/packed.ts';
-import { type GroupParams, laneOf, planesOf, storeResult, sumGroups } from '../group/shape.ts';
+import { type GroupParams, joinPlanes, planesOf, storeResult } from '../group/shape.ts';
+import { sumGroups } from '../group/sums.ts';
 import { rowStride } from '../kernel.ts';
 import type { LutSchedule, LutShape } from './shape.ts';
 import { type Adder, adderOf } from './sums.ts';
@@ -166,11 +166,11 @@ export function writeLutTile(
     const someRows = (inTile: Expr) => {
       const row = b.let('row', add(mul(tile, TILE_ROWS), inTile));
       const start = b.let('start', add(firstByte, inTile));
-      const place = { rows: s.rows, tokens: 1, token, lane: laneOf(b, shape, row) };
+      const place = { rows: s.rows, tokens: 1, token, row };
       const total = b.var('total', float(0, s.rows));
       const totals = { get: () => total, set: (_: number, value: Expr) => b.set(total, value) };
       const product: Product = { b, p, shape, s, start, table };
-      sumGroups(b, p, shape, place, totals, (column, width) => [partDot(product, column, width)]);
+      sumGroups(b, p, shape, place, totals, (column, width) => [[partDot(product, column, width)]]);
       storeResult(b, p, shape, token, row, total);
     };
     if (s.rows === TILE_ROWS) someRows(int(0));

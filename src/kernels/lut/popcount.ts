@@ -16,8 +16,8 @@ import {
 } from '../../loops/expr.ts';
 import type { Expr } from '../../loops/ir.ts';
 import { LINE_COLUMNS, lineOfColumn, PLANE_BYTES, SPAN, TILE_ROWS, tileBytes } from '../group/bit-planes.ts';
-import { joinPlanes } from '../group/packed.ts';
-import { laneOf, planesOf, storeResult, sumGroups } from '../group/shape.ts';
+import { joinPlanes, planesOf, storeResult } from '../group/shape.ts';
+import { sumGroups } from '../group/sums.ts';
 import { ROW_PAD, rowStride } from '../kernel.ts';
 import { ACTIVATION_BITS, BIT_BYTES } from './bits.ts';
 import { inRowOrder, type LutParams } from './gemv.ts';
@@ -78,7 +78,7 @@ export function writePopcountTile(
     b.for('inTile', 0, TILE_ROWS, lanes, (inTile) => {
       const row = b.let('row', add(mul(tile, TILE_ROWS), inTile));
       const start = b.let('start', add(firstByte, inTile));
-      const place = { rows: lanes, tokens: 1, token, lane: laneOf(b, shape, row) };
+      const place = { rows: lanes, tokens: 1, token, row };
       const total = b.var('total', float(0, lanes));
       const totals = { get: () => total, set: (_: number, value: Expr) => b.set(total, value) };
       sumGroups(b, p, shape, place, totals, (column, width) => {
@@ -95,7 +95,7 @@ export function writePopcountTile(
           });
           return dot;
         });
-        return [b.let('joined', joinPlanes(dots))];
+        return [[b.let('joined', joinPlanes(dots))]];
       });
       storeResult(b, p, shape, token, row, total);
     });

@@ -2,8 +2,8 @@ import type { FunctionBuilder } from '../../loops/builder.ts';
 import { add, and, cast, float, int, mul, shift, sub } from '../../loops/expr.ts';
 import type { Expr } from '../../loops/ir.ts';
 import { lineOfColumn, PLANE_BYTES, TILE_ROWS, tileBytes } from '../group/bit-planes.ts';
-import { joinPlanes } from '../group/packed.ts';
-import { laneOf, planesOf, storeResult, sumGroups, tokenStride } from '../group/shape.ts';
+import { joinPlanes, planesOf, storeResult, tokenStride } from '../group/shape.ts';
+import { sumGroups } from '../group/sums.ts';
 import { rowStride } from '../kernel.ts';
 import type { LutParams } from './gemv.ts';
 import type { LutShape } from './shape.ts';
@@ -66,7 +66,7 @@ export function writeLutScalar(b: FunctionBuilder, p: LutParams, shape: LutShape
         const start = b.let('start', add(mul(tile, tileBytes(shape)), add(and(inTile, 48), inUnit)));
         const total = b.var('total', float(0));
         const totals = { get: () => total, set: (_: number, value: Expr) => b.set(total, value) };
-        const place = { rows: 1, tokens: 1, token, lane: laneOf(b, shape, row) };
+        const place = { rows: 1, tokens: 1, token, row };
         sumGroups(b, p, shape, place, totals, (column, width) => {
           const dots = range(planesOf(shape)).map(() => b.var('dot', int(0)));
           b.for('k', 0, width, COLUMNS, (offset) => {
@@ -90,7 +90,7 @@ export function writeLutScalar(b: FunctionBuilder, p: LutParams, shape: LutShape
               }
             }
           });
-          return [b.let('joined', joinPlanes(dots))];
+          return [[b.let('joined', joinPlanes(dots))]];
         });
         storeResult(b, p, shape, token, row, total);
       });

@@ -74,7 +74,7 @@ export class GridSearch {
     // One bit without a zero has two values, and their mean magnitude is the best for both.
     if (bits === 1 && this.#symmetric) return { scale: toF16((2 * sum) / this.#count), zero: middleCode(1) };
     const start = this.#symmetric ? this.#evenGrid(low, high) : this.#fullGrid(low, high);
-    if (bits === 8 || bits === 1 || start.scale === 0) return start;
+    if (bits === 8 || bits === 6 || bits === 1 || start.scale === 0) return start;
     this.#least = Number.POSITIVE_INFINITY;
     this.#least = this.#error(start);
     this.#best = start;

@@ -65,6 +65,15 @@ export async function readZeros(
   return (await readSmallParts(source, checkpoint)).zeros ?? missing(source, 'zeros');
 }
 
+/** Integers of groups in units of their block's scale or zero, a byte each. */
+export async function readGroupCodes(
+  source: GroupSource,
+  part: 'scaleCodes' | 'zeroCodes',
+  checkpoint: Checkpoint,
+): Promise<Uint8Array> {
+  return (await readSmallParts(source, checkpoint))[part] ?? missing(source, part);
+}
+
 export async function readOrder(source: GroupSource, checkpoint: Checkpoint): Promise<Int32Array> {
   return (await readSmallParts(source, checkpoint)).order ?? missing(source, 'order');
 }

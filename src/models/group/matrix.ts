@@ -10,10 +10,13 @@ export interface GroupMatrix {
   readonly group: number;
   /** [rows, cols], a code a byte. */
   readonly codes: Uint8Array;
-  /** [rows, groups] */
+  /** [rows, groups], or where there are scaleCodes, [rows, blocks]. */
   readonly scales: StoredFloats;
-  /** [rows, groups]; without them, `middleCode(bits)` is 0 in every group. */
+  /** [rows, groups], or where there are zeroCodes, [rows, blocks]; without them, `middleCode(bits)` is 0 in every group. */
   readonly zeros?: Uint8Array | StoredFloats;
+  /** [rows, groups]: integers, with or without a sign as `scaleCodes` and `zeroCodes` have it, a byte each. */
+  readonly scaleCodes?: Uint8Array;
+  readonly zeroCodes?: Uint8Array;
   /** [cols]: column i of the codes belongs to input order[i]. */
   readonly order?: Int32Array;
 }

@@ -6,14 +6,17 @@ import type { GroupMatrix } from './matrix.ts';
 
 /** Reads one matrix; throws `not-found` or `invalid` for tensors that are missing or of other shapes. */
 export async function readParts(
-  { tensor, bits, group, minima }: Extract<GroupSource, { readonly format: 'parts' }>,
+  { tensor, bits, group, minima, block }: Extract<GroupSource, { readonly format: 'parts' }>,
   checkpoint: Checkpoint,
 ): Promise<GroupMatrix> {
   const [rows = 0, cols = 0] = checkpoint.tensors.get(tensor)?.shape ?? [];
-  const shape = [rows, Math.ceil(cols / group)];
+  const shape = [rows, Math.ceil(cols / (block ?? group))];
   const codes = await readU8(checkpoint, tensor, [rows, cols]);
   const scales = await readFloats(checkpoint, `${tensor}_scales`, [shape]);
-  if (!minima) return { bits, rows, cols, group, codes, scales };
-  const zeros = await readFloats(checkpoint, `${tensor}_minima`, [shape]);
-  return { bits, rows, cols, group, codes, scales, zeros };
+  const found = { bits, rows, cols, group, codes, scales };
+  const zeros = minima ? { zeros: await readFloats(checkpoint, `${tensor}_minima`, [shape]) } : {};
+  if (block === undefined) return { ...found, ...zeros };
+  const ofGroups = (part: string) => readU8(checkpoint, `${tensor}_${part}`, [rows, cols / group]);
+  const zeroCodes = minima ? { zeroCodes: await ofGroups('minimumCodes') } : {};
+  return { ...found, ...zeros, scaleCodes: await ofGroups('scaleCodes'), ...zeroCodes };
 }

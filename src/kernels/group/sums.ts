@@ -1,0 +1,152 @@
+/** The order in which products of weights in groups are added, which gives every kernel the same bits. */
+import type { BufferRef, FunctionBuilder } from '../../loops/builder.ts';
+import { add, cast, constant, float, int, mul, repeat, shift, sub } from '../../loops/expr.ts';
+import type { Expr } from '../../loops/ir.ts';
+import { rowStride } from '../kernel.ts';
+import { sumBlocks } from './blocks.ts';
+import {
+  type GroupParams,
+  type GroupShape,
+  groupsOf,
+  joinPlanes,
+  laneReader,
+  type PartDots,
+  type Place,
+  partStride,
+  partsOf,
+  type Totals,
+} from './shape.ts';
+
+/**
+ * dot - excess - zero * sum, in integers, as `dot` times a `factor`: where zero is half way between two codes, twice of
+ * it is an integer.
+ */
+function subtractZero({ zero }: GroupShape, dot: Expr, excess: number, sum: Expr, zeros: Expr | undefined) {
+  const { lanes } = dot.type;
+  if (zeros !== undefined) {
+    return { dot: sub(excess === 0 ? dot : sub(dot, excess), mul(zeros, repeat(sum, lanes))), factor: 1 };
+  }
+  const factor = Number.isInteger(zero) ? 1 : 0.5;
+  const whole = factor === 1 ? dot : shift('left', dot, 1);
+  const less = add(mul(sum, zero / factor), excess / factor);
+  return { dot: less.kind === 'const' && less.value === 0 ? whole : sub(whole, repeat(less, lanes)), factor };
+}
+
+/**
+ * ((sum of code * q) - zero * sum) * scale from the sum of tables of +q and -q: of `bits` planes these are twice the
+ * former, less (2^bits - 1) * sum. What does not depend on the row is one number of the part.
+ */
+function centerTables(
+  { zero, bits }: GroupShape,
+  dot: Expr,
+  excess: number,
+  half: Expr,
+  part: { readonly sum: Expr; readonly scale: Expr },
+  zeros: Expr | undefined,
+): Expr {
+  const { lanes } = dot.type;
+  const middle = 2 ** bits - 1;
+  const offset = (factor: number) => mul(mul(cast(part.sum, 'f32'), factor), part.scale);
+  const scaled = mul(cast(dot, 'f32'), repeat(half, lanes));
+  const less = mul(half, excess);
+  if (zeros === undefined) return add(scaled, repeat(sub(offset(middle / 2 - zero), less), lanes));
+  const twice = cast(sub(constant(zeros.type, middle), shift('left', zeros, 1)), 'f32');
+  return add(sub(scaled, repeat(less, lanes)), mul(twice, repeat(offset(0.5), lanes)));
+}
+
+/**
+ * Adds up all groups of a place, in the order that gives every kernel the same bits: in a group, the products of
+ * its parts (activation groups) one after the other, then times the weights' scale to the total.
+ */
+export function sumGroups(
+  b: FunctionBuilder,
+  p: GroupParams,
+  shape: GroupShape,
+  place: Place,
+  totals: Totals,
+  partDots: PartDots,
+): void {
+  if (p.blocks !== undefined) {
+    sumBlocks(b, p, p.blocks, place, totals, partDots);
+    return;
+  }
+  const { k, group, activationGroup } = shape;
+  const tokens = Array.from({ length: place.tokens }, (_, t) => t);
+  const perGroup = Math.ceil(Math.min(group, k) / activationGroup);
+  const whole = group < k ? Math.floor(k / group) : 0;
+  const left = partsOf(shape) - whole * perGroup;
+  const lastWidth = Math.min(activationGroup, rowStride(k) - (partsOf(shape) - 1) * activationGroup);
+  const firstPart = b.let('firstPart', mul(place.token, partStride(shape)));
+  const lanes = laneReader(b, place, groupsOf(shape));
+
+  /** The part's product of every token: (dot - zero * sum) * scale; and for float zeros, sum * scale. */
+  const part = (index: Expr, width: number, zeros: Expr | undefined) => {
+    const dots = partDots(b.let('column', mul(index, activationGroup)), width).map(joinPlanes);
+    const at = b.let('part', add(firstPart, index));
+    return tokens.map((t) => {
+      const from = add(at, t * partStride(shape));
+      const sum = b.let('sum', b.load(p.sum, from));
+      const scale = b.let('scale', b.load(p.scale, from));
+      const excess = p.excess?.(width) ?? 0;
+      let product: Expr;
+      if (p.tableScale === undefined) {
+        const { dot, factor } = subtractZero(shape, dots[t]!, excess, sum, zeros);
+        const scaled = factor === 1 ? scale : mul(scale, factor);
+        product = mul(cast(dot, 'f32'), repeat(scaled, place.rows));
+      } else {
+        const unit = mul(b.load(p.tableScale, from), p.tableUnit ?? 1);
+        const half = b.let('half', mul(unit, scale));
+        product = centerTables(shape, dots[t]!, excess, half, { sum, scale }, zeros);
+      }
+      return {
+        product: b.let('product', product),
+        offset: shape.zeros.startsWith('f') ? b.let('offset', mul(cast(sum, 'f32'), scale)) : undefined,
+      };
+    });
+  };
+
+  const oneGroup = (index: Expr, wholeParts: number, lastPart: number) => {
+    const integers = shape.zeros === 'u8' ? b.let('zero', cast(lanes(p.zeros!, index), 'i32')) : undefined;
+    const start = mul(index, perGroup);
+    const single = wholeParts + (lastPart > 0 ? 1 : 0) === 1;
+    let sums: readonly { readonly product: Expr; readonly offset: Expr | undefined }[];
+    if (single) {
+      sums = part(b.let('index', start), wholeParts === 1 ? activationGroup : lastPart, integers);
+    } else {
+      const held = tokens.map(() => ({
+        product: b.var('products', float(0, place.rows)),
+        offset: shape.zeros.startsWith('f') ? b.var('offsets', float(0)) : undefined,
+      }));
+      const more = (index: Expr, width: number) => {
+        for (const [t, { product, offset }] of part(index, width, integers).entries()) {
+          const { product: to, offset: offsetTo } = held[t]!;
+          b.set(to, add(to, product));
+          if (offsetTo !== undefined) b.set(offsetTo, add(offsetTo, offset!));
+        }
+      };
+      const first = b.let('first', start);
+      if (wholeParts > 0) {
+        b.for('inGroup', 0, wholeParts, 1, (i) => more(b.let('index', add(first, i)), activationGroup));
+      }
+      if (lastPart > 0) more(b.let('index', add(first, wholeParts)), lastPart);
+      sums = held;
+    }
+    // Only now: halves that stay in registers across a loop, compilers take apart lane by lane.
+    const floats = (name: string, buffer: BufferRef) => b.let(name, cast(lanes(buffer, index), 'f32'));
+    const weightScale = floats('weightScale', p.weightScale);
+    const minima = shape.zeros.startsWith('f') ? floats('minimum', p.zeros!) : undefined;
+    for (const [t, { product, offset }] of sums.entries()) {
+      const weighted = add(totals.get(t), mul(product, weightScale));
+      totals.set(
+        t,
+        minima === undefined ? weighted : sub(weighted, mul(repeat(offset!, place.rows), minima)),
+      );
+    }
+  };
+
+  if (whole > 0) b.for('group', 0, whole, 1, (g) => oneGroup(g, perGroup, 0));
+  if (left > 0) {
+    const isWhole = lastWidth === activationGroup;
+    oneGroup(int(whole), isWhole ? left : left - 1, isWhole ? 0 : lastWidth);
+  }
+}
