@@ -35,6 +35,8 @@ export type MatmulInt8Schedule = {
   readonly tokens: number;
   /** with so many vectors of partial sums: 1, 2 or 4. */
   readonly chains: number;
+  /** Steps of several tokens written out in the innermost loop, up to 64 columns. */
+  readonly unroll: number;
   /** Whether several tokens' rows are prefetched while those before them are multiplied. */
   readonly prefetch: boolean;
 };
@@ -103,18 +105,19 @@ function writeDots({ b, k, s, q, table }: Product, row: Expr, rows: number, toke
   const { lanes } = s;
   const stride = rowStride(k);
   const chains = rows * tokens === 1 ? Math.min(s.chains, ROW_PAD / (2 * lanes)) : 1;
+  const steps = rows * tokens === 1 ? chains : s.unroll;
   const weights = b.let('weights', mul(row, stride));
   const inputs = b.let('inputs', mul(token, stride));
   const zero = constant(vector('i32', lanes), 0);
   const empty = () => Array.from({ length: rows * tokens }, () => b.var('parts', zero));
   const addUp = (from: number, to: number) => {
     const sums = Array.from({ length: rows * tokens * chains }, () => b.var('sums', zero));
-    b.for('at', from, to, 2 * lanes * chains, (at) => {
+    b.for('at', from, to, 2 * lanes * steps, (at) => {
       // The next rows follow these: every step brings its share of them.
       if (s.prefetch && tokens > 1) b.prefetch(table, add(add(weights, mul(at, rows)), rows * stride));
-      for (let c = 0; c < chains; c++) {
+      for (let step = 0; step < steps; step++) {
         const piece = (buffer: BufferRef, start: Expr, offset: number) =>
-          b.load(buffer, add(add(start, at), offset + 2 * c * lanes), 2 * lanes);
+          b.load(buffer, add(add(start, at), offset + 2 * step * lanes), 2 * lanes);
         const wide = Array.from({ length: rows }, (_, r) =>
           b.let('weight', cast(piece(table, weights, r * stride), 'i16')),
         );
@@ -122,7 +125,7 @@ function writeDots({ b, k, s, q, table }: Product, row: Expr, rows: number, toke
           const loaded = piece(q, inputs, t * stride);
           const input = rows > 1 ? b.let('input', loaded) : loaded;
           wide.forEach((weight, r) => {
-            const sum = sums[(r * tokens + t) * chains + c]!;
+            const sum = sums[(r * tokens + t) * chains + (step % chains)]!;
             b.set(sum, add(sum, madd(weight, input)));
           });
         }
@@ -181,11 +184,14 @@ function build(name: string, { m, k }: MatmulInt8Shape, s: MatmulInt8Schedule): 
 
 function defaultSchedule(_: MatmulInt8Shape, { vectorBytes, vectorRegisters }: Machine): MatmulInt8Schedule {
   const lanes = Math.max(4, vectorBytes / 4);
-  if (vectorBytes === 4) return { lanes, rows: 1, tokens: 1, chains: 1, prefetch: false };
+  if (vectorBytes === 4) return { lanes, rows: 1, tokens: 1, chains: 1, unroll: 1, prefetch: false };
   // V8 loads all operands of an iteration before it computes: there must be room for them too.
   if (vectorBytes === 16 && vectorRegisters === 16)
-    return { lanes, rows: 2, tokens: 2, chains: 4, prefetch: false };
-  return { lanes, rows: vectorRegisters === 32 ? 4 : 2, tokens: 4, chains: 4, prefetch: true };
+    return { lanes, rows: 2, tokens: 2, chains: 4, unroll: 1, prefetch: false };
+  const base = { lanes, tokens: 4, chains: 4, prefetch: true };
+  if (vectorRegisters === 32) return { ...base, rows: 4, unroll: 1 };
+  // One row at a time is one stream of memory here too: measured 10 % faster than two for 2 and for 16 tokens.
+  return { ...base, rows: 1, unroll: 4 };
 }
 
 /**
@@ -200,7 +206,12 @@ export const matmulInt8: Kernel<MatmulInt8Shape, MatmulInt8Schedule> = {
   schedules(shape, machine) {
     const base = defaultSchedule(shape, machine);
     if (machine.vectorBytes === 4) return [base];
-    const all = variations(base, { rows: [1, 2, 3, 4], tokens: [2, 4, 8], chains: [1, 2, 4] });
+    const all = variations(base, {
+      rows: [1, 2, 3, 4],
+      tokens: [2, 4, 8],
+      chains: [1, 2, 4],
+      unroll: [1, ROW_PAD / (2 * base.lanes)],
+    });
     return all.filter(({ rows, tokens }) => rows * (tokens + 1) < machine.vectorRegisters);
   },
   build,
