@@ -31,6 +31,7 @@ const SCALAR: LowbitSchedule = {
   fewTokens: 1,
   unroll: 1,
   chains: 1,
+  turns: false,
   prefetchBytes: 0,
   shiftTop: false,
 };
@@ -54,6 +55,7 @@ function gemvSchedule(multiply: VectorMultiply, { vectorBytes, dotCodeMax }: Mac
     multiply,
     rows: Math.min(TILE, vectorBytes / 2),
     ...(vectorBytes === 64 ? { unroll: 2, chains: 2, prefetchBytes: 1024 } : {}),
+    turns: multiply === 'dot2',
     shiftTop: dotCodeMax < 128,
   };
 }

@@ -143,6 +143,7 @@ const IN_PLACE_TOKENS = 2;
 
 /** Adds a step's products of one field, `field` 0 or 1 of a tile that may be shifted, to one accumulator per token. */
 type AddField = (
+  product: Product,
   tile: Expr,
   first: Expr,
   quad: number,
@@ -151,34 +152,38 @@ type AddField = (
 ) => void;
 
 /**
- * For few tokens, two accumulators each, which saves shifts: fields 0 and 2 and leading codes with codes as they are,
+ * [product][token]. For few tokens, two accumulators each, which saves shifts: fields 0 and 2 and leading codes with codes as they are,
  * fields 1 and 3 with codes times 4, where fields 2 and 3 are fields 0 and 1 of the tile shifted right by 4. With more
  * tokens registers are what is short, and every field is shifted down, for all of them, to one accumulator each.
  */
-function pairTotals(product: Product, addField: AddField): readonly Expr[] {
-  const { b, s, x, tokens, rows, walk, table } = product;
+function pairTotals(products: readonly Product[], addField: AddField): readonly (readonly Expr[])[] {
+  const { b, s, tokens, walk } = products[0]!;
   const inPlace = tokens <= IN_PLACE_TOKENS;
   const perToken = inPlace ? 2 : 1;
-  const step = (dots: readonly (readonly Expr[])[]) => (at: TileAt) => {
+  const step = (product: Product, dots: readonly (readonly Expr[])[]) => (at: TileAt) => {
     const { fields, lead } = loadTile(product, at);
-    const first = b.let('first', add(x, at.column));
-    if (lead !== undefined) addField(b.let('leading', shiftBytes(lead, 6)), first, 0, 0, dots);
+    const first = b.let('first', add(product.x, at.column));
+    if (lead !== undefined) addField(product, b.let('leading', shiftBytes(lead, 6)), first, 0, 0, dots);
     let shifted = fields;
-    for (const [field, quad] of fieldsOf(at, table !== undefined)) {
+    for (const [field, quad] of fieldsOf(at, product.table !== undefined)) {
       if (field > 0 && field % perToken === 0) shifted = b.let('shifted', shiftBytes(fields, 2 * field));
-      addField(shifted, first, quad, field % perToken, dots);
+      addField(product, shifted, first, quad, field % perToken, dots);
     }
   };
-  const totals = accumulators(product, 'totals', perToken, 'i32', rows);
+  const totals = products.map((product) => accumulators(product, 'totals', perToken, 'i32', product.rows));
   if (s.multiply === 'madd') {
-    forRowTiles(b, walk, s.unroll, step(totals));
+    products.forEach((product, i) => {
+      forRowTiles(b, walk, s.unroll, step(product, totals[i]!));
+    });
   } else {
     const addNarrow = (write: (body: (at: TileAt) => void) => void) => {
-      const dots = accumulators(product, 'dots', perToken, 'i16', 2 * rows);
-      write(step(dots));
-      dots.forEach((ofToken, t) => {
-        ofToken.forEach((dot, i) => {
-          b.set(totals[t]![i]!, add(totals[t]![i]!, addPairs(dot)));
+      products.forEach((product, part) => {
+        const dots = accumulators(product, 'dots', perToken, 'i16', 2 * product.rows);
+        write(step(product, dots));
+        dots.forEach((ofToken, t) => {
+          ofToken.forEach((dot, i) => {
+            b.set(totals[part]![t]![i]!, add(totals[part]![t]![i]!, addPairs(dot)));
+          });
         });
       });
     };
@@ -196,23 +201,24 @@ function pairTotals(product: Product, addField: AddField): readonly Expr[] {
     );
     if (last !== undefined) addNarrow((body) => body(last));
   }
-  return totals.map(([low, high]) => (high === undefined ? low! : add(low!, shift('right', high, 2))));
+  return totals.map((ofPart) =>
+    ofPart.map(([low, high]) => (high === undefined ? low! : add(low!, shift('right', high, 2)))),
+  );
 }
 
-function dot2Totals(product: Product): readonly Expr[] {
-  const { b } = product;
-  return pairTotals(product, (tile, first, quad, field, dots) => {
-    const codes = b.let('codes', and(tile, 3 << (2 * field)));
+function dot2Totals(products: readonly Product[]): readonly (readonly Expr[])[] {
+  return pairTotals(products, (product, tile, first, quad, field, dots) => {
+    const codes = product.b.let('codes', and(tile, 3 << (2 * field)));
     forTokens(product, first, quad, (four, t) => {
       const dot = dots[t]![field]!;
-      b.set(dot, add(dot, dot2(codes, four, MAX_CODE << (2 * field))));
+      product.b.set(dot, add(dot, dot2(codes, four, MAX_CODE << (2 * field))));
     });
   });
 }
 
-function maddTotals(product: Product): readonly Expr[] {
-  const { b, rows } = product;
-  return pairTotals(product, (tile, first, quad, field, dots) => {
+function maddTotals(products: readonly Product[]): readonly (readonly Expr[])[] {
+  return pairTotals(products, (product, tile, first, quad, field, dots) => {
+    const { b, rows } = product;
     const words = bitcast(tile, vector('u16', 2 * rows));
     const [even, odd] = [0, 8].map((by) => {
       const codes = and(shift('right', words, by), 3 << (2 * field));
@@ -227,7 +233,11 @@ function maddTotals(product: Product): readonly Expr[] {
   });
 }
 
-const TOTALS = { dot4: dot4Totals, dot2: dot2Totals, madd: maddTotals };
+const TOTALS = {
+  dot4: (products: readonly Product[]) => products.map(dot4Totals),
+  dot2: dot2Totals,
+  madd: maddTotals,
+};
 
 /**
  * One row of tiles by all tokens, `tokens` of them at a time, on packed codes: rows are lanes, so that
@@ -249,16 +259,21 @@ export function writeTileRow(
   const firstRow = b.let('firstRow', mul(tileRow, TILE));
   forTiles(b, p.n, tokens, (token, size) => {
     const x = b.let('x', mul(token, rowStride(k)));
-    const someRows = (inTile: Expr) => {
-      const start = b.let('start', add(firstByte, mul(inTile, 4)));
-      const totals = TOTALS[s.multiply]({ b, p, k, s, rows, start, x, tokens: size, walk, table });
-      const row = b.let('row', add(firstRow, inTile));
-      totals.forEach((total, t) => {
-        storeRows(b, p, m, add(token, t), row, total);
+    const someRows = (parts: readonly Expr[]) => {
+      const products = parts.map((inTile) => {
+        const start = b.let('start', add(firstByte, mul(inTile, 4)));
+        return { b, p, k, s, rows, start, x, tokens: size, walk, table };
+      });
+      TOTALS[s.multiply](products).forEach((totals, i) => {
+        const row = b.let('row', add(firstRow, parts[i]!));
+        totals.forEach((total, t) => {
+          storeRows(b, p, m, add(token, t), row, total);
+        });
       });
     };
-    if (rows === TILE) someRows(int(0));
-    else b.for('inTile', 0, TILE, rows, someRows);
+    const parts = Array.from({ length: TILE / rows }, (_, i) => int(i * rows));
+    if (s.turns || parts.length === 1) someRows(parts);
+    else b.for('inTile', 0, TILE, rows, (inTile) => someRows([inTile]));
   });
 }
 

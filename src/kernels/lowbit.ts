@@ -47,6 +47,11 @@ export type LowbitSchedule = {
   readonly unroll: number;
   /** `dot4` on packed codes: sets of accumulators that tiles written out take in turns, so that fewer wait. */
   readonly chains: number;
+  /**
+   * `dot2`: whether the rows of a tile, where not all of them are in registers, take turns every few tiles. So each
+   * line comes from memory while others are multiplied; else it comes all at once, and the second half waits in a cache.
+   */
+  readonly turns: boolean;
   /** How far ahead packed weights are prefetched; 0: not at all. */
   readonly prefetchBytes: number;
   /** `dot4`: shift the top field down instead of masking it in place, for machines with 7-bit codes. */

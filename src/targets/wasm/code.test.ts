@@ -4,6 +4,7 @@ import * as x from '../../loops/expr.ts';
 import type { Expr, LoopFunction } from '../../loops/ir.ts';
 import type { Machine } from '../../loops/machine.ts';
 import { emitWat } from './emit.ts';
+import { POOL_AT } from './layout.ts';
 import { WASM_MACHINES } from './machines.ts';
 import { kernelProgram } from './testing.ts';
 
@@ -124,7 +125,7 @@ describe('constants', () => {
     const consts = lines.filter((line) => line.startsWith('v128.const'));
     expect(consts).toEqual(['07070707', 'ffffffff'].map((w) => `v128.const i32x4${` 0x${w}`.repeat(4)}`));
     const text = emitWat(kernelProgram(k.build()), RELAXED, { shared: false });
-    expect(text).toContain(`(data (i32.const 4096) "${'\\03'.repeat(16)}")`);
+    expect(text).toContain(`(data (i32.const ${POOL_AT}) "${'\\03'.repeat(16)}")`);
   });
 });
 

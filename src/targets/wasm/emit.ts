@@ -13,7 +13,7 @@ import { LutraError } from '../../common/errors.ts';
 import { alignUp } from '../../common/math.ts';
 import { kindBytes, LINE, type LoopFunction, type Program } from '../../loops/ir.ts';
 import type { Machine } from '../../loops/machine.ts';
-import { threadLoop } from '../../loops/thread.ts';
+import { threadExtent, threadLoop } from '../../loops/thread.ts';
 import { barrierFunction } from './barrier.ts';
 import { type ExprEmitter, FunctionContext } from './context.ts';
 import { encodeModule } from './encode.ts';
@@ -21,6 +21,7 @@ import { BUFFERS_AT, FACTS_SECTION, type ModuleFacts, POOL_AT } from './layout.t
 import { MAX_PAGES, PAGE, type WasmFunction, type WasmLocal, type WasmModule } from './module.ts';
 import { printModule } from './print.ts';
 import { emitScalar } from './scalar.ts';
+import { writeShares } from './share.ts';
 import { emitBlock, type Surroundings } from './statements.ts';
 import { emitVector } from './vector.ts';
 
@@ -70,27 +71,35 @@ interface Place {
   readonly scratch: number;
 }
 
+function paramsOf(fn: LoopFunction, extra: readonly string[]): WasmLocal[] {
+  const i32 = (name: string): WasmLocal => ({ name, type: 'i32' });
+  return [
+    ...fn.buffers.map(({ name }) => i32(name)),
+    ...fn.scalars.map(({ name, kind }): WasmLocal => ({ name, type: kind })),
+    ...extra.map(i32),
+  ];
+}
+
+function bindScalars(ctx: FunctionContext, fn: LoopFunction): void {
+  fn.scalars.forEach(({ name }, i) => {
+    const local = fn.buffers.length + i;
+    ctx.names.set(name, { kind: 'local', local, depth: 0, mutable: false });
+  });
+}
+
 function emitFunction(
   fn: LoopFunction,
   extra: readonly string[],
   place: Place,
   around: (firstExtra: number) => Surroundings,
 ): WasmFunction {
-  const i32 = (name: string): WasmLocal => ({ name, type: 'i32' });
-  const params: WasmLocal[] = [
-    ...fn.buffers.map(({ name }) => i32(name)),
-    ...fn.scalars.map(({ name, kind }): WasmLocal => ({ name, type: kind })),
-    ...extra.map(i32),
-  ];
+  const params = paramsOf(fn, extra);
   const { relaxed, pool } = place;
   const ctx = new FunctionContext(params, EXPRESSIONS, { relaxed, addressOf: (bytes) => pool.place(bytes) });
   fn.buffers.forEach(({ name }, local) => {
     ctx.buffers.set(name, { local, offset: 0 });
   });
-  fn.scalars.forEach(({ name }, i) => {
-    const local = fn.buffers.length + i;
-    ctx.names.set(name, { kind: 'local', local, depth: 0, mutable: false });
-  });
+  bindScalars(ctx, fn);
   if (fn.locals.length > 0) {
     const local = ctx.local('scratch', 'i32');
     ctx.push('global.get', SCRATCH_GLOBAL);
@@ -105,6 +114,25 @@ function emitFunction(
   return { name: fn.name, params, locals: ctx.locals, body: ctx.body(), exported: true };
 }
 
+/** The function by which a team runs a kernel. */
+function emitRun(fn: LoopFunction, kernel: number, { relaxed, pool }: Place, team: boolean): WasmFunction {
+  const params = paramsOf(fn, ['tid', 'threads']);
+  const ctx = new FunctionContext(params, EXPRESSIONS, { relaxed, addressOf: (bytes) => pool.place(bytes) });
+  bindScalars(ctx, fn);
+  const tid = fn.buffers.length + fn.scalars.length;
+  writeShares(ctx, {
+    pushTotal: () => ctx.value(threadExtent(fn)!),
+    pushArguments: () => {
+      for (let local = 0; local < tid; local++) ctx.push('local.get', local);
+    },
+    kernel,
+    tid,
+    threads: tid + 1,
+    team,
+  });
+  return { name: `run.${fn.name}`, params, locals: ctx.locals, body: ctx.body(), exported: false };
+}
+
 /** The module as data. */
 function buildModule(program: Program, machine: Machine, { shared }: EmitOptions): WasmModule {
   // Machines whose dot products are native have relaxed SIMD: nothing else provides those.
@@ -114,18 +142,22 @@ function buildModule(program: Program, machine: Machine, { shared }: EmitOptions
   const imports = shared ? ['mark'] : [];
   const barrier = shared ? imports.length : undefined;
   const mainScratch = scratchOf(program.main);
-  const kernels = new Map<string, { fn: LoopFunction; index: number }>();
+  const runs = new Map<string, number>();
   for (const fn of program.functions) {
-    kernels.set(fn.name, { fn, index: imports.length + functions.length });
+    const kernel = imports.length + functions.length;
+    const place = { relaxed, pool, scratch: mainScratch };
     const split = threadLoop(fn) !== undefined;
     functions.push(
-      emitFunction(fn, split ? ['begin', 'end'] : [], { relaxed, pool, scratch: mainScratch }, (begin) =>
+      emitFunction(fn, split ? ['begin', 'end'] : [], place, (begin) =>
         split ? { range: { begin, end: begin + 1 } } : {},
       ),
     );
+    if (!split) continue;
+    runs.set(fn.name, imports.length + functions.length);
+    functions.push(emitRun(fn, kernel, place, shared));
   }
   const main = emitFunction(program.main, ['tid', 'threads'], { relaxed, pool, scratch: 0 }, (tid) => ({
-    team: { tid, threads: tid + 1, barrier, mark: 0, kernels },
+    team: { tid, threads: tid + 1, barrier, mark: 0, runs },
   }));
   functions.push({ ...main, name: 'main' });
   const kernelScratch = Math.max(0, ...program.functions.map(scratchOf));

@@ -109,6 +109,7 @@ function operandsOf(op: OpName): readonly Instr[] {
   const name = rest.join('.');
   const scalar = { i32, i64, f32 }[type];
   if (op === 'memory.atomic.wait32') return [i32, i32, i64];
+  if (op.endsWith('cmpxchg')) return [i32, i32, i32];
   if (op.includes('atomic')) return name.endsWith('load') ? [i32] : [i32, i32];
   if (name === 'const') return [];
   if (/load/.test(name)) return [i32];

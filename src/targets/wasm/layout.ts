@@ -6,10 +6,12 @@
  *       64  control words, each in a line of its own
  *      384  arguments of the current job, float64
  *     2560  where to note times
- *     4096  constant pool: v128 constants that loops use
+ *     4096  words of every thread, each in a line of its own
+ *    20480  constant pool: v128 constants that loops use
  *    1 MiB  scratch of thread 0, of thread 1, ...; weights; arena; caches ...
  * ```
  */
+import { LINE } from '../../loops/ir.ts';
 
 /**
  * Counts jobs; workers wait for it to change. Bit patterns wrap, as all control words do.
@@ -28,7 +30,21 @@ export const ARGUMENTS_AT = 384;
 export const MAX_ARGUMENTS = 256;
 /** [address, room for so many]: where threads note times, float64, a stretch for each; 0 where nobody asks. */
 export const TIMES_AT = 2560;
-export const POOL_AT = 4096;
+
+/** Most threads there can be. */
+const MAX_THREADS = 256;
+const THREADS_AT = 4096;
+/** From the words of one thread to those of the next. */
+export const THREAD_BYTES = LINE;
+/** Of a thread's words: what was taken of its share, the call it is of and in the last 8 bits how many parts (share.ts). */
+export const TAKEN_AT = THREADS_AT;
+/** Kernels that it has called, times 256. */
+export const CALLS_AT = THREADS_AT + 4;
+/** Waits in the barrier since looking at the generation last helped. */
+export const VAIN_AT = THREADS_AT + 8;
+/** Written to without use. */
+export const PAUSE_AT = THREADS_AT + 12;
+export const POOL_AT = THREADS_AT + MAX_THREADS * THREAD_BYTES;
 
 /**
  * Where buffers may begin. Emitted code folds index constants of less than this many bytes into the

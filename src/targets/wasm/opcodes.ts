@@ -246,6 +246,7 @@ const TABLE = {
   'i32.atomic.store': atomic(0x17),
   'i32.atomic.rmw.add': atomic(0x1e),
   'i32.atomic.rmw.sub': atomic(0x25),
+  'i32.atomic.rmw.cmpxchg': atomic(0x48),
 } as const satisfies Record<string, Opcode>;
 
 export type OpName = keyof typeof TABLE;

@@ -1,8 +1,6 @@
 /** Statements of the loop IR as WebAssembly. */
 import { LutraError } from '../../common/errors.ts';
-import { type Expr, kindBytes, LINE, type LoopFunction, type Stmt, typeBits } from '../../loops/ir.ts';
-import { threadExtent } from '../../loops/thread.ts';
-import { mapOperands } from '../../loops/walk.ts';
+import { kindBytes, LINE, type Stmt, typeBits } from '../../loops/ir.ts';
 import { pushAddress, sumOfNames } from './address.ts';
 import type { FunctionContext } from './context.ts';
 import { TIMES_AT } from './layout.ts';
@@ -13,7 +11,7 @@ type Of<K extends Stmt['kind']> = Extract<Stmt, { kind: K }>;
 export interface Surroundings {
   /** Locals with the part of the thread loop to run, in a kernel that has one. */
   readonly range?: { readonly begin: number; readonly end: number };
-  /** In `main`: its team, and the functions that it calls. */
+  /** In `main`: its team. */
   readonly team?: {
     readonly tid: number;
     readonly threads: number;
@@ -21,7 +19,8 @@ export interface Surroundings {
     readonly barrier: number | undefined;
     /** The function that notes the time. */
     readonly mark: number;
-    readonly kernels: ReadonlyMap<string, { readonly fn: LoopFunction; readonly index: number }>;
+    /** The functions that run a kernel by the whole team (share.ts), by its name. */
+    readonly runs: ReadonlyMap<string, number>;
   };
 }
 
@@ -91,56 +90,21 @@ function loop(ctx: FunctionContext, around: Surroundings, s: Of<'for'>): void {
   });
 }
 
-/** Pushes floor(total * part / threads), in 64 bits as the product may not fit. */
-function pushShare(ctx: FunctionContext, total: number, pushPart: () => void, threads: number): void {
-  ctx.push('local.get', total);
-  ctx.push('i64.extend_i32_s');
-  pushPart();
-  ctx.push('i64.extend_i32_s');
-  ctx.push('i64.mul');
-  ctx.push('local.get', threads);
-  ctx.push('i64.extend_i32_s');
-  ctx.push('i64.div_s');
-  ctx.push('i32.wrap_i64');
-}
-
 function call(ctx: FunctionContext, { team }: Surroundings, s: Of<'call'>): void {
-  const kernel = team?.kernels.get(s.fn);
-  if (team === undefined || kernel === undefined) {
+  const run = team?.runs.get(s.fn);
+  if (team === undefined || run === undefined) {
     throw new LutraError('internal', `wasm: ${s.fn} cannot be called here`);
   }
-  const extent = threadExtent(kernel.fn);
-  if (extent === undefined) throw new LutraError('internal', `wasm: ${s.fn} has no thread loop`);
   ctx.scope(() => {
-    // Scalars are used twice: as arguments and in the extent.
-    const scalars = new Map(
-      kernel.fn.scalars.map(({ name, kind }, i) => {
-        const local = ctx.bind(`${s.fn}.${name}`, { kind, lanes: 1 });
-        ctx.value(s.scalars[i]!);
-        ctx.push('local.set', local);
-        return [name, local] as const;
-      }),
-    );
-    const inCaller = (e: Expr): Expr =>
-      e.kind === 'ref' ? { ...e, name: `${s.fn}.${e.name}` } : mapOperands(e, inCaller);
-    const total = ctx.local('total', 'i32');
-    ctx.value(inCaller(extent));
-    ctx.push('local.set', total);
-
     for (const { buffer, offset } of s.buffers) {
       const rest = pushAddress(ctx, buffer, offset, LINE);
       ctx.push('i32.const', rest);
       ctx.push('i32.add');
     }
-    for (const local of scalars.values()) ctx.push('local.get', local);
-    pushShare(ctx, total, () => ctx.push('local.get', team.tid), team.threads);
-    const next = () => {
-      ctx.push('local.get', team.tid);
-      ctx.push('i32.const', 1);
-      ctx.push('i32.add');
-    };
-    pushShare(ctx, total, next, team.threads);
-    ctx.push('call', kernel.index);
+    for (const scalar of s.scalars) ctx.value(scalar);
+    ctx.push('local.get', team.tid);
+    ctx.push('local.get', team.threads);
+    ctx.push('call', run);
   });
 }
 
@@ -189,6 +153,7 @@ function statement(ctx: FunctionContext, around: Surroundings, s: Stmt): void {
     case 'barrier':
       if (around.team?.barrier === undefined) return;
       noteTime(ctx, around.team.mark);
+      ctx.push('local.get', around.team.tid);
       ctx.push('local.get', around.team.threads);
       ctx.push('call', around.team.barrier);
       noteTime(ctx, around.team.mark);
