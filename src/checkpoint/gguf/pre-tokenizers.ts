@@ -4,13 +4,21 @@
  */
 
 const CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
-const WORDS = '[^\\r\\n\\p{L}\\p{N}]?\\p{L}+';
-const REST = ' ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+';
+const BEFORE = '[^\\r\\n\\p{L}\\p{N}]?';
+const WORDS = `${BEFORE}\\p{L}+`;
+const SPACES = '\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+';
+const REST = ` ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|${SPACES}`;
 
 /** Llama 3 takes digits in threes. */
 const LLAMA3 = `${CONTRACTIONS}|${WORDS}|\\p{N}{1,3}|${REST}`;
 /** Qwen 2 takes digits one by one. */
 const QWEN2 = `${CONTRACTIONS}|${WORDS}|\\p{N}|${REST}`;
+
+/** Letters that begin a word, and those that end it: those without case do both. */
+const HEAD = '[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]';
+const TAIL = '[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]';
+/** Mistral's since NeMo begins a word at each capital behind small letters, and takes slashes with what is before. */
+const TEKKEN = `${BEFORE}${HEAD}*${TAIL}+|${BEFORE}${HEAD}+${TAIL}*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|${SPACES}`;
 
 /** The pattern by llama.cpp's name; null is GPT-2's own, which ByteLevel has built in. */
 const PATTERN_BY_NAME: ReadonlyMap<string, string | null> = new Map([
@@ -22,6 +30,7 @@ const PATTERN_BY_NAME: ReadonlyMap<string, string | null> = new Map([
   ['dbrx', LLAMA3],
   ['qwen2', QWEN2],
   ['deepseek-r1-qwen', QWEN2],
+  ['tekken', TEKKEN],
   ['gpt-2', null],
 ]);
 

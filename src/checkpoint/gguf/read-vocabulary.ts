@@ -109,7 +109,7 @@ function postProcessor(metadata: Metadata, tokens: readonly string[], byDefault:
 }
 
 /** Names whose words are in the vocabulary as they are even where merges would not make them. */
-const WHOLE_WORDS: ReadonlySet<string> = new Set(['llama-bpe', 'llama-v3', 'llama3', 'falcon3']);
+const WHOLE_WORDS: ReadonlySet<string> = new Set(['llama-bpe', 'llama-v3', 'llama3', 'falcon3', 'tekken']);
 
 function bytePairs(
   metadata: Metadata,

@@ -148,7 +148,7 @@ describe('is refused', () => {
   ];
   test.each<[string, [string, GgufValue][], RegExp]>([
     ['another kind of tokenizer', [['tokenizer.ggml.model', 'bert']], /^unsupported: .*"bert"/],
-    ['unknown words', [['tokenizer.ggml.pre', 'tekken']], /^unsupported: .*"tekken"/],
+    ['unknown words', [['tokenizer.ggml.pre', 'viking']], /^unsupported: .*"viking"/],
     ['no tokens', [['tokenizer.ggml.tokens', []]], /^invalid: .*0 tokens/],
     ['tokens that are numbers', [['tokenizer.ggml.tokens', [1, 2]]], /^invalid: .*tokens is no list/],
     ['types of other tokens', [['tokenizer.ggml.token_type', [1]]], /^invalid: .*token_type is no list of 2/],
