@@ -1,6 +1,6 @@
 /** What loading a model takes in Node and in browsers alike. */
 import { LutraError } from '../common/errors.ts';
-import { MAX_SEQUENCES } from '../targets/executable.ts';
+import { MAX_SEQUENCES, MAX_THREADS } from '../targets/executable.ts';
 import type { TextSource } from '../text/source.ts';
 
 function parseObject(text: string | undefined): Readonly<Record<string, unknown>> {
@@ -18,8 +18,8 @@ export function textOf({ path, textFiles }: Pick<TextSource, 'path' | 'textFiles
 }
 
 export function checkThreads(threads: number | undefined): void {
-  if (threads !== undefined && (!Number.isInteger(threads) || threads < 1 || threads > 256)) {
-    throw new LutraError('usage', `threads must be an integer from 1 to 256, got ${threads}`);
+  if (threads !== undefined && (!Number.isInteger(threads) || threads < 1 || threads > MAX_THREADS)) {
+    throw new LutraError('usage', `threads must be an integer from 1 to ${MAX_THREADS}, got ${threads}`);
   }
 }
 

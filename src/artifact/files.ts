@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { fileFailure, systemCode } from '../checkpoint/failure.ts';
 import { LutraError } from '../common/errors.ts';
 import { MANIFEST_FILE, STANDALONE_FILE } from './manifest.ts';
 
@@ -12,21 +13,16 @@ export interface FileFacts {
 
 /** Translates what the operating system says while writing into something a user can act on. */
 function writeFailure(cause: unknown, path: string): LutraError {
-  if (cause instanceof LutraError) return cause;
-  const code = (cause as NodeJS.ErrnoException | undefined)?.code;
-  if (code === 'ENOSPC' || code === 'EDQUOT') {
-    return new LutraError('environment', `the disk is full: cannot write ${path}`, {
+  const elsewhere = 'choose another place with -o or LUTRA_CACHE';
+  const code = systemCode(cause);
+  if (code === 'ENOENT' || code === 'ENOTDIR') {
+    // What Node says of a folder to be made on a file system that is read-only, too.
+    return new LutraError('environment', `no folder can be made for ${path}`, {
       cause,
-      hint: 'Free some space, or choose another place with -o or LUTRA_CACHE.',
+      hint: `Check its permissions, or ${elsewhere}.`,
     });
   }
-  if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS') {
-    return new LutraError('environment', `no permission to write ${path}`, {
-      cause,
-      hint: 'Choose another place with -o or LUTRA_CACHE.',
-    });
-  }
-  return new LutraError('environment', `cannot write ${path}: ${String(cause)}`, { cause });
+  return fileFailure(cause, 'writing', path, elsewhere);
 }
 
 /** SHA-256 of a file, read in chunks. */

@@ -25,8 +25,14 @@ export function systemCode(error: unknown): string | undefined {
 /**
  * The LutraError for a failed file operation; LutraErrors pass unchanged.
  * @param doing what was being done, as in "reading" or "writing"
+ * @param elsewhere how to choose another place
  */
-export function fileFailure(error: unknown, doing: string, path: string): LutraError {
+export function fileFailure(
+  error: unknown,
+  doing: string,
+  path: string,
+  elsewhere = 'choose another place',
+): LutraError {
   if (error instanceof LutraError) return error;
   const cause = { cause: error };
   switch (systemCode(error)) {
@@ -41,13 +47,13 @@ export function fileFailure(error: unknown, doing: string, path: string): LutraE
     case 'EROFS':
       return new LutraError('environment', `no permission for ${doing} ${path}`, {
         ...cause,
-        hint: 'Change its permissions or choose another place.',
+        hint: `Change its permissions or ${elsewhere}.`,
       });
     case 'ENOSPC':
     case 'EDQUOT':
       return new LutraError('environment', `the disk is full: ${doing} ${path} failed`, {
         ...cause,
-        hint: 'Free some space or choose another disk, then try again.',
+        hint: `Free some space or ${elsewhere}, then try again.`,
       });
     case 'EMFILE':
     case 'ENFILE':

@@ -1,9 +1,7 @@
 /** Parsers of option values; each names the option and what it takes when it refuses. */
 import { LutraError } from '../common/errors.ts';
 import type { CodeBits } from '../graph/ir.ts';
-import { MAX_SEQUENCES } from '../targets/executable.ts';
-
-const MAX_THREADS = 1024;
+import { MAX_SEQUENCES, MAX_THREADS } from '../targets/executable.ts';
 
 function refuse(option: string, takes: string, text: string): never {
   throw new LutraError('usage', `${option} takes ${takes}, not "${text}"`);

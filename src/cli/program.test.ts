@@ -132,7 +132,7 @@ describe('lutra', () => {
   it.each([
     [['rum'], "unknown command 'rum'", '(Did you mean run?)'],
     [['run', '--nonsense'], "unknown option '--nonsense'", 'See lutra --help'],
-    [['run', '-t', '0', 'embedded', 'hi'], '--threads takes a number of threads from 1 to 1024, not "0"', ''],
+    [['run', '-t', '0', 'embedded', 'hi'], '--threads takes a number of threads from 1 to 256, not "0"', ''],
     [['run', '-t', 'NaN', 'embedded', 'hi'], 'not "NaN"', ''],
     [['run', '-t', '1.5', 'embedded', 'hi'], 'not "1.5"', ''],
     [['run', '-n', '-3', 'embedded', 'hi'], 'not "-3"', ''],
@@ -266,6 +266,7 @@ describe('lutra run', () => {
     [['run', 'embedded', ''], {}, 2, 'the prompt is empty'],
     [['run', 'embedded'], { input: ' \n' }, 2, 'the prompt is empty'],
     [['run', 'embedded'], { inputIsTerminal: true }, 2, 'no prompt given'],
+    [['run', 'What is 4 + 106?'], {}, 2, 'there is no model "What is 4 + 106?"'],
     [
       ['run', 'embedded'],
       { input: Uint8Array.of(0x68, 0xc3, 0x28) },

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { LutraError } from '../common/errors.ts';
 import type { Io } from './io.ts';
 
@@ -12,6 +13,11 @@ export async function readPrompt(words: readonly string[], io: Io): Promise<stri
   const chunks: Uint8Array[] = [];
   for await (const chunk of io.input) chunks.push(chunk);
   return notEmpty(decodeUtf8(Buffer.concat(chunks), 'standard input').replace(/\r?\n$/, ''));
+}
+
+/** Whether a prompt was given where the model belongs: it has spaces, and no file has that name. */
+export function isPrompt(model: string): boolean {
+  return /\s/.test(model.trim()) && !existsSync(model);
 }
 
 /** Throws `invalid` naming `where` and the place of the first byte that is not UTF-8. */

@@ -1,5 +1,8 @@
 /** What every target gives the runtime: a program with its weights, ready to run. */
 
+/** The most threads that a program runs on. */
+export const MAX_THREADS = 256;
+
 /** The sizes a loaded program needs, all in bytes. */
 export interface MemoryNeeds {
   readonly arenaBytes: number;

@@ -5,6 +5,7 @@
 import { appendFile, mkdir, readFile, truncate } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { z } from 'zod';
+import { fileFailure } from '../checkpoint/failure.ts';
 import { LutraError } from '../common/errors.ts';
 import { kernelKey } from '../plan/lower.ts';
 import type { TunedSchedule } from '../plan/types.ts';
@@ -118,10 +119,13 @@ export interface RecordFile {
 
 /** Opens a file of records, or starts one; a last line that was cut short is removed. */
 export async function openRecords(path: string): Promise<RecordFile> {
-  await mkdir(dirname(path), { recursive: true });
+  const unwritable = (cause: unknown) => {
+    throw fileFailure(cause, 'writing', path, 'choose another file with --records');
+  };
+  await mkdir(dirname(path), { recursive: true }).catch(unwritable);
   const file = await readFile(path).catch((cause: NodeJS.ErrnoException) => {
     if (cause.code === 'ENOENT') return Buffer.alloc(0);
-    throw new LutraError('environment', `cannot read ${path}: ${cause.message}`, { cause });
+    throw fileFailure(cause, 'reading', path);
   });
   const records = [...parseRecords(file.toString('utf8'), path)];
   const complete = file.lastIndexOf('\n') + 1;
@@ -131,7 +135,7 @@ export async function openRecords(path: string): Promise<RecordFile> {
     records,
     async append(record) {
       records.push(record);
-      await appendFile(path, `${JSON.stringify(record)}\n`);
+      await appendFile(path, `${JSON.stringify(record)}\n`).catch(unwritable);
     },
   };
 }

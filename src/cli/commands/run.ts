@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { quote } from '../../checkpoint/failure.ts';
 import { LutraError } from '../../common/errors.ts';
 import type { ChatMessage } from '../../runtime/types.ts';
 import type { Deps } from '../deps.ts';
@@ -11,7 +12,7 @@ import {
   type ModelOptions,
 } from '../model-options.ts';
 import { createProgressBar } from '../progress.ts';
-import { readPrompt } from '../prompt.ts';
+import { isPrompt, readPrompt } from '../prompt.ts';
 import { addGenerationOptions, type GenerationFlags, generateOptions } from '../sampling.ts';
 import { speed } from '../speed.ts';
 
@@ -41,12 +42,18 @@ async function run(deps: Deps, model: string, words: readonly string[], flags: R
   if (flags.raw && flags.system !== undefined) {
     throw new LutraError('usage', '--system needs the chat template, which --raw leaves out');
   }
+  if (words.length === 0 && isPrompt(model)) {
+    throw new LutraError('usage', `there is no model ${quote(model)}`, {
+      hint: `The model comes before the prompt: lutra run embedded ${quote(model)}`,
+    });
+  }
+  const choosing = generateOptions(flags);
   const prompt = await readPrompt(words, io);
   const result = await interruptible(io, async (signal) => {
     const bar = createProgressBar(io);
     await using loaded = await loadModel(deps, model, flags, bar, signal);
     await using session = loaded.createSession();
-    const options = { ...generateOptions(flags), signal };
+    const options = { ...choosing, signal };
     const generation = flags.raw
       ? session.generate(prompt, { ...options, raw: true })
       : session.generate(conversation(prompt, flags.system), options);
