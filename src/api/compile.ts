@@ -25,6 +25,7 @@ import { hasCompiler } from '../targets/c/compile.ts';
 import { machinesFor, runnableMachines } from '../targets/c/machines.ts';
 import { chooseTuned } from '../tune/choose.ts';
 import { fetchModel } from './fetch-model.ts';
+import { idleOptions, refuseIdleRounding } from './ignored-options.ts';
 
 /** How a user asks for the elements of the KV cache. */
 export type CacheForm = 'f32' | 'f16' | 'int8';
@@ -135,7 +136,7 @@ async function digestSteps(
   steps: readonly (readonly number[])[],
   host: Host,
   options: CompileOptions,
-  onTested: (target: string) => void,
+  onTested: (candidate: string) => void,
 ): Promise<string> {
   const { path, plan, code, kernelTests } = draft;
   const runnable = { path, needs: memoryNeeds(plan), code };
@@ -149,12 +150,11 @@ async function digestSteps(
       ...(signal && { signal }),
     },
     options.onWarning,
-    { isTrusted: async () => false, passed: async () => undefined },
+    { isTrusted: async () => false, passed: async ({ machine, label = machine }) => onTested(label) },
   );
   const stop = () => executable.stop?.();
   signal?.addEventListener('abort', stop, { once: true });
   try {
-    onTested(executable.target);
     return await runSteps(executable, steps, signal);
   } finally {
     signal?.removeEventListener('abort', stop);
@@ -207,6 +207,7 @@ async function cachePath(
 export async function compile(source: string, options: CompileOptions = {}): Promise<string> {
   const { target = 'auto', encoding = 'auto', signal, onProgress } = options;
   checkTarget(target);
+  refuseIdleRounding(options);
   const folder = await fetchModel(source, options);
   const host = await detectHost();
   const native = await chooseNative(target, host, options.output !== undefined);
@@ -218,6 +219,9 @@ export async function compile(source: string, options: CompileOptions = {}): Pro
   }
   const machines = [...native, ...host.wasm.map(({ name }) => name)];
   const tuned = options.tuned ?? (await chooseTuned(machines, host.cpu, options.records));
+  if (options.records !== undefined && options.tuned === undefined && tuned.length === 0) {
+    options.onWarning?.(`${options.records} has nothing that was adopted for ${machines.join(', ')}`);
+  }
   const output =
     options.output === undefined ? await cachePath(folder, native, tuned, options) : resolve(options.output);
   if (options.output === undefined && (await isArtifact(output))) return output;
@@ -243,7 +247,8 @@ export async function compile(source: string, options: CompileOptions = {}): Pro
     onProgress: (stage, done, total) => onProgress?.({ stage, done, total }),
   });
   // Hashed and tested while it was made: the first load need not do it again.
-  const { manifest } = await openArtifact(output);
-  for (const what of verified) await rememberVerified(output, manifest, what, host.cpu);
+  const artifact = await openArtifact(output);
+  for (const what of verified) await rememberVerified(output, artifact.manifest, what, host.cpu);
+  for (const what of idleOptions(artifact, options)) options.onWarning?.(what);
   return output;
 }

@@ -28,6 +28,7 @@ import {
   weightOptions,
 } from './compile.ts';
 import { fetchModel } from './fetch-model.ts';
+import { refuseIdleRounding } from './ignored-options.ts';
 import { load } from './load.ts';
 
 export interface TuneOptions
@@ -173,6 +174,7 @@ function given<T extends object>(fields: T): { [K in keyof T]?: Exclude<T[K], un
 export async function tune(source: string, options: TuneOptions = {}): Promise<TuneResult> {
   const { target = 'auto', ops, signal, onTuning } = options;
   checkTarget(target);
+  refuseIdleRounding(options);
   const unknown = ops?.find((op) => !KERNELS.some((kernel) => kernel.op === op));
   if (unknown !== undefined) {
     throw new LutraError('usage', `no operator is called ${unknown}`, {

@@ -5,7 +5,7 @@ import { LutraError } from '../common/errors.ts';
 import type { Checkpoint, TensorInfo } from './checkpoint.ts';
 import { fileFailure, malformed, quote, systemCode } from './failure.ts';
 import { chooseGguf, ggufShards, isGguf } from './gguf/choose.ts';
-import { type GgufOptions, openGguf } from './gguf/open.ts';
+import { type GgufOptions, noI2s, openGguf } from './gguf/open.ts';
 import { parseObject } from './json.ts';
 import { type SafetensorsEntry, storedDType } from './safetensors.ts';
 import { openShard, type Shard } from './shard.ts';
@@ -51,6 +51,7 @@ export async function openModelFiles(files: ModelFiles, options: GgufOptions = {
   if (gguf !== undefined) {
     return openGguf(join(files.path, gguf), ggufShards(gguf), (name) => files.open(name), options);
   }
+  if (options.i2sOrder !== undefined) throw noI2s(files.path);
   const textFiles = await readTextFiles(files);
   const configText = textFiles.get('config.json');
   if (configText === undefined) throw noConfig(files.path);

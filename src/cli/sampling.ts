@@ -1,4 +1,5 @@
 import { type Command, Option } from 'commander';
+import { LutraError } from '../common/errors.ts';
 import type { GenerateOptions } from '../runtime/types.ts';
 import { collect, decimal, pick, positiveInteger, wholeNumber } from './arguments.ts';
 
@@ -37,6 +38,17 @@ export function addGenerationOptions(command: Command): Command {
 
 /** The library's options out of a command's, which hold others besides. */
 export function generateOptions(flags: GenerationFlags): GenerateOptions {
+  const drawing = { topK: '--top-k', topP: '--top-p', minP: '--min-p', seed: '--seed' } as const;
+  const idle = (Object.keys(drawing) as (keyof typeof drawing)[]).find((key) => flags[key] !== undefined);
+  if (flags.temperature === 0 && idle !== undefined) {
+    throw new LutraError(
+      'usage',
+      `--temperature 0 always takes the likeliest token: ${drawing[idle]} means nothing`,
+      {
+        hint: `Leave out one of the two.`,
+      },
+    );
+  }
   return pick(flags, [
     'maxTokens',
     'temperature',

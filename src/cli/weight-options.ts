@@ -1,8 +1,9 @@
 import { type Command, Option } from 'commander';
 import type { CacheForm } from '../api/compile.ts';
+import { refuseIdleRounding } from '../api/ignored-options.ts';
 import type { WeightOptions } from '../models/quantization.ts';
 import { HEAD_FORMS, type HeadForm } from '../passes/pass.ts';
-import { groupSize, weightBits } from './arguments.ts';
+import { groupSize, pick, weightBits } from './arguments.ts';
 
 /** What a model is made into: as its files have it, or smaller. */
 export interface FormFlags extends WeightOptions {
@@ -11,7 +12,13 @@ export interface FormFlags extends WeightOptions {
 }
 
 /** The fields of `FormFlags`. */
-export const FORM_FLAGS = ['head', 'cache', 'bits', 'group', 'symmetric', 'activations'] as const;
+const FORM_FLAGS = ['head', 'cache', 'bits', 'group', 'symmetric', 'activations'] as const;
+
+/** Those of the flags that were given. Throws `usage` for some that would change nothing. */
+export function formOptions(flags: FormFlags): Partial<FormFlags> {
+  refuseIdleRounding(flags);
+  return pick(flags, FORM_FLAGS);
+}
 
 /** The options of commands that compile a checkpoint into a form of the user's choice. */
 export function addFormOptions(command: Command): Command {

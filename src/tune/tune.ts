@@ -57,10 +57,10 @@ const WORTHWHILE = 0.98;
 /** Of other variants, those are measured again that are not this much slower than the best. */
 const NEAR = 1.05;
 
-function trialOf(task: TuneTask, host: string, job: MeasureJob, result: MeasureResult): Trial {
+function trialOf(host: string, job: MeasureJob, result: MeasureResult): Trial {
   const { before: _, ...candidate } = job.candidate;
   const { machine, threads } = job;
-  const on = { host, tokens: [...task.tokens], ...(threads > 1 && { threads }) };
+  const on = { host, tokens: job.tokens, ...(threads > 1 && { threads }) };
   const base = { kind: 'trial', ...candidate, machine, ...on } as const;
   if (result.outcome !== 'ok') return { ...base, ...result };
   const { outcome, seconds, againstSeconds, ratio, ratios } = result;
@@ -133,14 +133,15 @@ async function tuneKernel(
       candidate: contenderOf(task, index, grain),
       against: contenderOf(task, grain > 1 ? index : 0),
       test,
-      tokens: [...tokens],
+      // By the clock, one number of tokens has to do.
+      tokens: grain > 1 ? tokens.slice(0, 1) : [...tokens],
       position,
       threads: grain > 1 ? context.threads : 1,
       turns,
       turnSeconds: TURN_SECONDS,
     };
     const result = await context.run(job, limits.secondsPerTrial, signal);
-    await context.records.append(trialOf(task, context.host, job, result));
+    await context.records.append(trialOf(context.host, job, result));
     return result.outcome === 'ok' ? result.ratio : undefined;
   };
   /** The best found for a variant, with the way of splitting its work that is fastest on all threads. */

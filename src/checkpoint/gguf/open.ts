@@ -105,6 +105,13 @@ interface Presented {
   read(): Promise<Uint8Array>;
 }
 
+/** For an order that is asked for where nothing has it. */
+export function noI2s(path: string): LutraError {
+  return new LutraError('usage', `${path} has no weights in I2_S, whose order was given`, {
+    hint: 'Leave out the order: it is told from the weights where they tell.',
+  });
+}
+
 async function presentModel(
   path: string,
   metadata: Metadata,
@@ -187,6 +194,9 @@ class Presenter {
     this.#metadata = metadata;
     this.#places = places;
     this.#asked = options.i2sOrder;
+    if (this.#asked !== undefined && ![...places.values()].some(({ tensor }) => tensor.type === 'I2_S')) {
+      throw noI2s(path);
+    }
     this.#architecture = architectureOf(metadata, path);
   }
 

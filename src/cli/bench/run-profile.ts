@@ -1,8 +1,8 @@
 import { writeFile } from 'node:fs/promises';
-import { isArtifact, openArtifact } from '../../artifact/open.ts';
+import { artifactOf } from '../../api/artifact-of.ts';
+import { fileFailure } from '../../checkpoint/failure.ts';
 import { LutraError } from '../../common/errors.ts';
 import { randomUniform } from '../../common/random.ts';
-import { compile } from '../../index.ts';
 import { stepTraffic } from '../../plan/traffic.ts';
 import { startArtifact } from '../../runtime/load.ts';
 import { StepScheduler } from '../../runtime/scheduler.ts';
@@ -47,10 +47,7 @@ export async function runProfile(
   hooks: Pick<LoadOptions, 'onProgress' | 'onWarning'> = {},
 ): Promise<ProfileReport> {
   const { source, batch, promptTokens, newTokens, trace } = request;
-  const path = (await isArtifact(source))
-    ? source
-    : await compile(source, { ...pick(request, ['target', 'context']), ...hooks });
-  const artifact = await openArtifact(path);
+  const artifact = await artifactOf(source, { ...pick(request, ['target', 'context']), ...hooks });
   const { manifest, plan } = artifact;
   const { vocab } = manifest.needs;
   if (promptTokens + newTokens > manifest.context) {
@@ -116,7 +113,9 @@ export async function runProfile(
       await Promise.all(decode);
     }
     const facts = { model: manifest.name, target };
-    await writeFile(trace, JSON.stringify(traceOf(facts, timed)));
+    await writeFile(trace, JSON.stringify(traceOf(facts, timed))).catch((error: unknown) => {
+      throw fileFailure(error, 'writing', trace);
+    });
     const phases = (['prefill', 'decode'] as const)
       .map((phase) => profilePhase(phase, timed))
       .filter(({ steps }) => steps > 0);

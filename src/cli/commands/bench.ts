@@ -17,13 +17,15 @@ interface BenchFlags {
   readonly new: number;
   readonly threads?: readonly number[];
   readonly batch: readonly number[];
-  readonly repetitions: number;
+  readonly repetitions?: number;
   readonly target?: string;
   readonly context?: number;
   readonly hugePages?: true;
   readonly profile?: string | true;
   readonly json?: true;
 }
+
+const REPETITIONS = 5;
 
 /** Where the trace goes when `--profile` names no file. */
 const TRACE_FILE = 'lutra-trace.json';
@@ -66,7 +68,7 @@ export function addBenchCommand(program: Command, deps: Deps): void {
   option('-n, --new <n>', 'tokens generated one by one; 0 leaves the test out', wholeNumber('--new'), 64);
   option('-t, --threads <list>', 'thread counts, as in 1,2', threadCounts('--threads'));
   option('-b, --batch <list>', 'sequences at once, as in 1,4,16', batchSizes('--batch'), [1]);
-  option('-r, --repetitions <n>', 'runs of each test', positiveInteger('--repetitions'), 5);
+  option('-r, --repetitions <n>', `runs of each test (${REPETITIONS})`, positiveInteger('--repetitions'));
   addHugePagesOption(addContextOption(addTargetOption(command)))
     .option(
       '--profile [file]',
@@ -93,6 +95,9 @@ async function profile(deps: Deps, model: string, flags: BenchFlags, file: strin
     throw new LutraError('usage', '--profile looks at one number of threads and of sequences', {
       hint: 'Give a single number with -t, and with -b.',
     });
+  }
+  if (flags.repetitions !== undefined) {
+    throw new LutraError('usage', '--profile takes one run apart: --repetitions means nothing for it');
   }
   const bar = createProgressBar(deps.io);
   const [threads] = flags.threads ?? [];
@@ -133,7 +138,7 @@ async function measureAll(
         batch,
         promptTokens: flags.prompt,
         newTokens: flags.new,
-        repetitions: flags.repetitions,
+        repetitions: flags.repetitions ?? REPETITIONS,
       };
       measured.push({ batch, one: await deps.bench.measure(request, hooks) });
     }

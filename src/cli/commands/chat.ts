@@ -32,6 +32,7 @@ export function addChatCommand(program: Command, deps: Deps): void {
 }
 
 async function runChat(deps: Deps, model: string, flags: ChatFlags): Promise<void> {
+  const choosing = generateOptions(flags);
   await interruptible(deps.io, async (signal) => {
     await using loaded = await loadModel(deps, model, flags, createProgressBar(deps.io), signal);
     if (deps.io.inputIsTerminal) {
@@ -42,6 +43,6 @@ async function runChat(deps: Deps, model: string, flags: ChatFlags): Promise<voi
     const ended = new Promise<never>((_, reject) => {
       signal.addEventListener('abort', () => reject(new LutraError('cancelled', 'cancelled')));
     });
-    await Promise.race([chat(terminal, loaded, { ...generateOptions(flags), signal }, flags.system), ended]);
+    await Promise.race([chat(terminal, loaded, { ...choosing, signal }, flags.system), ended]);
   });
 }

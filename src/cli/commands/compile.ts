@@ -10,7 +10,7 @@ import { interruptible } from '../io.ts';
 import { addModelOptions, MODEL_HELP, type ModelOptions } from '../model-options.ts';
 import { createProgressBar } from '../progress.ts';
 import { byteSize } from '../render.ts';
-import { addFormOptions, FORM_FLAGS, type FormFlags } from '../weight-options.ts';
+import { addFormOptions, type FormFlags, formOptions } from '../weight-options.ts';
 
 interface CompileFlags extends ModelOptions, FormFlags {
   readonly output: string;
@@ -62,16 +62,8 @@ async function compileForDevice(deps: Deps, model: string, flags: CompileFlags):
   const bar = createProgressBar(io);
   const made = await interruptible(io, (signal) =>
     deps.standalone(modelSource(model), {
-      ...pick(flags, [
-        'output',
-        'threads',
-        'context',
-        'encoding',
-        'family',
-        'arch',
-        'records',
-        ...FORM_FLAGS,
-      ]),
+      ...pick(flags, ['output', 'threads', 'context', 'encoding', 'family', 'arch', 'records']),
+      ...formOptions(flags),
       signal,
       onProgress: bar.update,
       onWarning: bar.warn,
@@ -100,16 +92,8 @@ async function compileModel(deps: Deps, model: string, flags: CompileFlags): Pro
   const bar = createProgressBar(io);
   const path = await interruptible(io, (signal) =>
     deps.compile(modelSource(model), {
-      ...pick(flags, [
-        'output',
-        'target',
-        'threads',
-        'context',
-        'encoding',
-        'family',
-        'records',
-        ...FORM_FLAGS,
-      ]),
+      ...pick(flags, ['output', 'target', 'threads', 'context', 'encoding', 'family', 'records']),
+      ...formOptions(flags),
       signal,
       onProgress: bar.update,
       onWarning: bar.warn,

@@ -67,6 +67,11 @@ async function inspect(deps: Deps, model: string, flags: InspectFlags): Promise<
   if (flags.stage !== 'graph' && (flags.format !== 'text' || flags.imported)) {
     throw new LutraError('usage', '--format and --imported are for --stage graph');
   }
+  if (flags.target !== undefined && (flags.stage === 'graph' || flags.stage === 'plan')) {
+    throw new LutraError('usage', `--target means nothing for --stage ${flags.stage}`, {
+      hint: 'Graph and plan are the same for every target; --stage loops and code differ.',
+    });
+  }
   const subject = await openSubject(deps, modelSource(model), flags);
   const { info, plan } = subject;
   if (flags.stage === 'summary') {
@@ -107,6 +112,11 @@ async function openSubject(deps: Deps, source: string, flags: InspectFlags): Pro
   if (remote !== undefined) return planned(remote.checkpoint, flags, remote.downloadBytes);
   const folder = await resolveModel(source);
   if (await isArtifact(folder)) {
+    if (flags.context !== undefined) {
+      throw new LutraError('usage', `${folder} is compiled: its context is fixed`, {
+        hint: 'Inspect the checkpoint it was made from.',
+      });
+    }
     const artifact = await openArtifact(folder);
     return { info: artifact.manifest.model as unknown as ModelInfo, plan: artifact.plan, artifact };
   }

@@ -1,5 +1,6 @@
 import { writeFile } from 'node:fs/promises';
 import type { Command } from 'commander';
+import { fileFailure } from '../../checkpoint/failure.ts';
 import { modelSource } from '../../checkpoint/resolve.ts';
 import { LutraError } from '../../common/errors.ts';
 import { recordsPath } from '../../tune/host.ts';
@@ -11,7 +12,7 @@ import type { Deps } from '../deps.ts';
 import { interruptible } from '../io.ts';
 import { addModelOptions, MODEL_HELP, type ModelOptions } from '../model-options.ts';
 import { createProgressBar } from '../progress.ts';
-import { addFormOptions, FORM_FLAGS, type FormFlags } from '../weight-options.ts';
+import { addFormOptions, type FormFlags, formOptions } from '../weight-options.ts';
 
 interface TuneFlags extends ModelOptions, FormFlags {
   readonly trials?: number;
@@ -22,7 +23,10 @@ interface TuneFlags extends ModelOptions, FormFlags {
   readonly records?: string;
   readonly report?: string;
   readonly json?: true;
+  readonly verbose?: true;
 }
+
+const kebab = (name: string) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 
 /** `lutra tune MODEL`: measures schedules and adopts what makes the model faster; `--report` draws the search. */
 export function addTuneCommand(program: Command, deps: Deps): void {
@@ -44,13 +48,24 @@ export function addTuneCommand(program: Command, deps: Deps): void {
     );
 }
 
-async function report({ io }: Deps, output: string, { records, target }: TuneFlags): Promise<void> {
+async function report({ io }: Deps, output: string, flags: TuneFlags): Promise<void> {
+  const { records, target, report: _, verbose: __, ...others } = flags;
+  const [idle] = Object.keys(others);
+  if (idle !== undefined) {
+    throw new LutraError(
+      'usage',
+      `--report draws what was recorded, for which --${kebab(idle)} means nothing`,
+      {
+        hint: 'With --report give --records and --target, or nothing.',
+      },
+    );
+  }
   const known = await readRecords(records ?? recordsPath());
   const machine = target ?? known.at(-1)?.machine;
   if (machine === undefined) throw new LutraError('usage', 'there are no trials to draw yet');
   const svg = drawSearch(known, machine);
-  await writeFile(output, svg).catch((cause: Error) => {
-    throw new LutraError('environment', `cannot write ${output}: ${cause.message}`, { cause });
+  await writeFile(output, svg).catch((error: unknown) => {
+    throw fileFailure(error, 'writing', output);
   });
   io.out(`${output}: the searches on ${machine}\n`);
 }
@@ -74,7 +89,8 @@ async function tuneModel(deps: Deps, model: string, flags: TuneFlags): Promise<v
   };
   const result = await interruptible(io, (signal) =>
     deps.tune(modelSource(model), {
-      ...pick(flags, ['target', 'threads', 'context', 'records', ...FORM_FLAGS]),
+      ...pick(flags, ['target', 'threads', 'context', 'records']),
+      ...formOptions(flags),
       ...(ops === undefined ? {} : { ops: ops.split(',').map((op) => op.trim()) }),
       limits,
       signal,
@@ -88,6 +104,10 @@ async function tuneModel(deps: Deps, model: string, flags: TuneFlags): Promise<v
     return;
   }
   const { machine, kernels, choices, check, records } = result;
+  if (kernels === 0) {
+    io.out(`${machine}: nothing to tune, no kernel of the model has more than one schedule\n`);
+    return;
+  }
   io.out(`${machine}: ${choices.length} of ${kernels} kernels have a faster schedule than their default\n`);
   for (const { op, shape, schedule } of choices) {
     io.out(`  ${op} ${JSON.stringify(shape)}: ${JSON.stringify(schedule)}\n`);
