@@ -51,7 +51,8 @@ export class Sequence {
   ): Promise<Float32Array> {
     this.#check(tokens);
     const step = logits === 'all' ? ALL_LOGITS_STEP : PREFILL_STEP;
-    const all = logits === 'all' ? new Float32Array(tokens.length * this.#vocab) : undefined;
+    const inSteps = logits === 'all' && tokens.length > step;
+    const all = inSteps ? new Float32Array(tokens.length * this.#vocab) : undefined;
     let last: Float32Array = new Float32Array(0);
     for (let at = 0; at < tokens.length; at += step) {
       if (signal?.aborted) throw new LutraError('cancelled', 'cancelled');
