@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /** The words of the public API. */
 
 export interface ChatMessage {
