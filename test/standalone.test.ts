@@ -1,16 +1,19 @@
 /** Models for devices without Node: built with CMake, run, and compared with what lutra itself computes. */
 import { execFile } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { compile } from '../src/api/compile.ts';
 import { load } from '../src/api/load.ts';
 import { compileStandalone } from '../src/api/standalone.ts';
 import type { Standalone } from '../src/artifact/standalone.ts';
+import { kernelFor } from '../src/kernels/registry.ts';
 import { findCompilers } from '../src/targets/c/compile.ts';
 import { ARM_HINT, armCompilers, emulator } from '../src/targets/c/cross-testing.ts';
 import { EXACT_FLAGS } from '../src/targets/c/emit.ts';
+import { machineNamed } from '../src/tune/kernels.ts';
 
 const run = promisify(execFile);
 const MODEL = 'models/tiny-bitnet';
@@ -75,6 +78,52 @@ async function answers(
   }
   return found;
 }
+
+describe('what is made for another architecture', () => {
+  it('takes nothing that was tuned here: neither encodings nor schedules', async () => {
+    const shape = { m: 512, k: 256, residual: false, encoding: 't5b' };
+    const choices = ['one', 'many'].flatMap((batch) =>
+      ['c:avx2', 'c:avx512vnni', 'c:scalar'].map((machine) => {
+        const own = { ...shape, batch };
+        const { defaultSchedule } = kernelFor('lowbit.matmul', 'mad');
+        const schedule = defaultSchedule(own, machineNamed(machine));
+        return { op: 'lowbit.matmul', family: 'mad', shape: own, machine, schedule };
+      }),
+    );
+    const records = join(scratch, 'records.jsonl');
+    const speed = { default: 1, tuned: 2 };
+    const lines = ['c:avx2', 'c:avx512vnni', 'c:scalar'].map((machine) =>
+      JSON.stringify({
+        ...{ kind: 'adoption', host: 'x', model: 'm', machine, decode: speed, prefill: speed, adopted: true },
+        choices: choices.filter((choice) => choice.machine === machine),
+      }),
+    );
+    writeFileSync(records, `${lines.join('\n')}\n`);
+    const foreign = process.arch === 'arm64' ? 'x64' : 'arm64';
+    const made = [];
+    for (const more of [{}, { records }]) {
+      const output = join(scratch, `foreign-${made.length}`);
+      const { path } = await compileStandalone(MODEL, { output, arch: foreign, context: 64, ...more });
+      const record = JSON.parse(readFileSync(join(path, 'standalone.json'), 'utf8'));
+      made.push(record.files['weights.bin'].sha256);
+    }
+    expect(made[1]).toBe(made[0]);
+  });
+
+  it('has no exact head, from a checkpoint or from a compiled model', async () => {
+    const refused = {
+      code: 'unsupported',
+      message: expect.stringContaining('no exact head'),
+      hint: expect.any(String),
+    };
+    const output = join(scratch, 'exact');
+    await expect(compileStandalone(MODEL, { output, head: 'exact' })).rejects.toMatchObject(refused);
+    const compiled = join(scratch, 'compiled-exact');
+    await compile(MODEL, { output: compiled, target: 'wasm', head: 'exact', context: 64 });
+    await expect(compileStandalone(compiled, { output })).rejects.toMatchObject(refused);
+    expect(existsSync(output)).toBe(false);
+  });
+});
 
 const wanted = () => expected.map(({ answer }) => answer);
 

@@ -10,7 +10,8 @@ import { artifactOf } from './artifact-of.ts';
 import type { CompileOptions } from './compile.ts';
 import { textOf } from './loading.ts';
 
-export interface StandaloneCompileOptions extends Omit<CompileOptions, 'output' | 'target' | 'extend'> {
+export interface StandaloneCompileOptions
+  extends Omit<CompileOptions, 'output' | 'target' | 'extend' | 'arch'> {
   /** The folder to write. */
   readonly output: string;
   /** `arm64`, `aarch64`, `x64`, `x86_64`, a triple that begins with one of them, or `any`. Default: this machine's. */
@@ -43,6 +44,16 @@ function endTokens(artifact: Artifact): readonly number[] {
   return [...createTokenizer(textOf(artifact)).eos].sort((a, b) => a - b);
 }
 
+function noScan(): LutraError {
+  return new LutraError(
+    'unsupported',
+    'a standalone project has no exact head: it always reads the whole one',
+    {
+      hint: 'Choose --head stored, whose output is the same, or int8, int6 or int4, which read fewer bytes.',
+    },
+  );
+}
+
 /**
  * Compiles a model (or takes a compiled one) and writes it as a C project for a device without Node: library,
  * command, weights, CMakeLists.txt. Throws what `compile` throws.
@@ -53,7 +64,9 @@ export async function compileStandalone(
 ): Promise<Standalone> {
   const { output, arch: asked = process.arch, ...rest } = options;
   const arch = options.arch === undefined && !ARCHITECTURES.has(asked) ? 'any' : parseArch(asked);
-  const artifact = await artifactOf(source, rest);
+  if (options.head === 'exact') throw noScan();
+  const artifact = await artifactOf(source, { ...rest, arch });
+  if (artifact.plan.scans) throw noScan();
   const machines = machinesFor(arch).map(({ name }) => name);
   const { tuned = await chooseTuned(machines, await detectCpu(), options.records) } = options;
   return writeStandalone(artifact, {

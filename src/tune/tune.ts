@@ -100,7 +100,7 @@ function contenderOf({ choices, variants }: TuneTask, index: number, grain = 1):
 function splitsOf(task: TuneTask, index: number, threads: number): readonly number[] {
   const { op, family, shape, schedule } = contenderOf(task, index);
   const { machine } = task.variants[0]!.subject;
-  // Threads of WebAssembly take fixed shares, and a head has parts enough whatever their size.
+  // The tuner's teams are of native threads, and a head has parts enough whatever their size.
   if (threads === 1 || !machine.startsWith('c:') || !op.startsWith('lowbit.')) return [];
   return grains(buildScheduled({ op, family, shape }, 'kernel', schedule), shape, threads);
 }
