@@ -72,7 +72,7 @@ export async function defaults({ quick, models, log, figure }) {
       if (seen.has(key)) continue;
       seen.add(key);
       const from = records.records.length;
-      const [found] = await tuneKernels([task], { host: name, records, limits, run });
+      const [found] = await tuneKernels([task], { host: name, threads: 1, records, limits, run });
       const best = found.best.reduce((a, b) => (b.ratio < a.ratio ? b : a));
       const { subject } = task.variants[best.variant];
       const { schedule } = task.choices[best.choice];
