@@ -6,10 +6,11 @@
  *   node bench/tables.mjs                              from a matrix that stays in the cache, and from memory
  *   node bench/tables.mjs --target wasm:baseline
  *   node bench/tables.mjs --schedules exact            all schedules of `lut`, best first
- *
- * Seconds are those the processor spent, less those of a call that does nothing, the least of several rounds in which
- * contenders take turns.
+ *   node bench/tables.mjs --errors                     what tables of bytes cost, of random and of trained weights
+ *   node bench/tables.mjs --docs, --errors --docs      writes the table into docs/benchmarks.md, too
  */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { groupLut } from '../dist/kernels/group-lut.js';
 import { groupMatmul } from '../dist/kernels/group-matmul.js';
@@ -18,6 +19,8 @@ import { lutTables } from '../dist/kernels/lut/tables.js';
 import { runnableMachines } from '../dist/targets/c/machines.js';
 import { detectCpu } from '../dist/targets/cpu.js';
 import { machineNamed } from '../dist/tune/kernels.js';
+import { fillSection } from './lib/report.mjs';
+import { tableErrors } from './lib/table-errors.mjs';
 import { measure } from './lib/tables.mjs';
 
 const { values: options } = parseArgs({
@@ -26,14 +29,16 @@ const { values: options } = parseArgs({
     schedules: { type: 'string' },
     bits: { type: 'string', default: '1,2,3,4' },
     m: { type: 'string', default: '4096,65536' },
-    rounds: { type: 'string', default: '15' },
+    rounds: { type: 'string' },
+    errors: { type: 'boolean', default: false },
+    docs: { type: 'boolean', default: false },
     to: { type: 'string', default: 'int8' },
   },
 });
 
 const K = 4096;
 const GROUP = 128;
-const ROUNDS = Number(options.rounds);
+const ROUNDS = options.rounds === undefined ? undefined : Number(options.rounds);
 
 const machine = machineNamed(options.target ?? runnableMachines(await detectCpu())[0].name);
 
@@ -58,8 +63,11 @@ const mad = (m, bits, change = {}) => {
   };
 };
 
+/** Tables of bytes are of activations that fit them. */
+const activationsFor = (tables) => (tables === 'int8' || tables === 'fast' ? 'sums' : options.to);
+
 const lut = (m, bits, tables, change = {}) => {
-  const shape = shapeOf(m, bits, { encoding: 'bit-planes', tables });
+  const shape = shapeOf(m, bits, { encoding: 'bit-planes', tables, to: activationsFor(tables) });
   return {
     name: `lut ${tables}`,
     kernel: groupLut,
@@ -78,19 +86,14 @@ const popcount = (m, bits) => {
   };
 };
 
-const build = (tables, vector) => {
-  const shape = { k: K, activationGroup: GROUP, to: options.to, tables };
-  return {
-    name: `tables ${tables}${vector ? '' : ', one by one'}`,
-    kernel: lutTables,
-    shape,
-    schedule: { ...lutTables.defaultSchedule(shape, machine), vector },
-  };
+const build = (tables) => {
+  const shape = { k: K, activationGroup: GROUP, to: activationsFor(tables), tables };
+  return { kernel: lutTables, shape, schedule: lutTables.defaultSchedule(shape, machine) };
 };
 
 const extent = ({ kernel, shape }) => {
-  if (kernel === lutTables)
-    return shape.tables === 'exact' ? ((shape.to === 'int16' ? 2 : 1) * K) / 64 : K / GROUP;
+  if (kernel === lutTables && (shape.tables === 'int8' || shape.tables === 'fast')) return K / GROUP;
+  if (kernel === lutTables) return ((shape.to === 'int16' ? 2 : 1) * K) / 64;
   return shape.m / (kernel === groupMatmul ? 16 : 64);
 };
 
@@ -101,17 +104,26 @@ const measureAll = (contenders) =>
     ROUNDS,
   );
 
-const print = (name, seconds, work, note = '') => {
-  const rate = work === 0 ? '' : `${(work / seconds / 1e9).toFixed(1)} G weights/s`;
-  console.log(
-    `  ${name.padEnd(44)}${(seconds * 1e6).toFixed(1).padStart(10)} us${rate.padStart(22)}  ${note}`.trimEnd(),
-  );
+const print = (name, seconds, work, note) => {
+  const rate = `${(work / seconds / 1e9).toFixed(1)} G weights/s`;
+  const time = `${(seconds * 1e6).toFixed(1)} us`;
+  console.log(`  ${name.padEnd(80)}${time.padStart(12)}${rate.padStart(22)}  ${note}`.trimEnd());
 };
 
-console.log(`${machine.name}, one thread, activations ${options.to}`);
-const bitsAsked = options.bits.split(',').map(Number);
-if (options.schedules !== undefined) {
-  for (const m of options.m.split(',').map(Number)) {
+/** Writes a section of docs/benchmarks.md, where that is asked for. */
+function document(section, text) {
+  if (!options.docs) return;
+  const page = fileURLToPath(new URL('../docs/benchmarks.md', import.meta.url));
+  writeFileSync(page, fillSection(readFileSync(page, 'utf8'), section, text));
+}
+
+const markdown = ([head, ...rows]) => {
+  const line = head.map((_, i) => (i === 0 ? '---' : '---:'));
+  return [head, line, ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+};
+
+async function printSchedules(sizes, bitsAsked) {
+  for (const m of sizes) {
     for (const bits of bitsAsked) {
       const { shape } = lut(m, bits, options.schedules);
       const contenders = groupLut
@@ -121,31 +133,68 @@ if (options.schedules !== undefined) {
       console.log(`${m} x ${K}, ${bits} bits`);
       for (const i of [...seconds.keys()].sort((a, b) => seconds[a] - seconds[b])) {
         const { lanes, rows, columns, sums, prefetchBytes } = contenders[i].schedule;
-        print(
-          JSON.stringify({ lanes, rows, columns, sums, prefetchBytes }),
-          seconds[i],
-          m * K,
-          i === 0 ? 'default' : '',
-        );
+        const name = JSON.stringify({ lanes, rows, columns, sums, prefetchBytes });
+        print(name, seconds[i], m * K, i === 0 ? 'default' : '');
       }
     }
   }
-} else {
-  for (const m of options.m.split(',').map(Number)) {
-    for (const bits of bitsAsked) {
-      const contenders = [
-        mad(m, bits),
-        ...['exact', 'int8', 'fast'].map((tables) => lut(m, bits, tables)),
-        popcount(m, bits),
-      ];
-      const seconds = await measureAll(contenders);
-      console.log(`${m} x ${K}, ${bits} bit${bits > 1 ? 's' : ''}`);
-      for (const [i, { name }] of contenders.entries()) {
-        print(name, seconds[i], m * K, i === 0 ? '' : `${(seconds[0] / seconds[i]).toFixed(2)} of mad`);
-      }
+}
+
+/** A table of all families of one size: us and G weights/s for each width, and how time grows with it. */
+async function families(m, bitsAsked) {
+  const rows = [
+    '`mad`',
+    '`lut` (the same bits)',
+    '`lut-int8`',
+    '`lut-fast`',
+    '`popcount` (the same bits)',
+  ].map((name) => ({ name, cells: [], seconds: [] }));
+  for (const bits of bitsAsked) {
+    const found = await measureAll([
+      mad(m, bits),
+      ...['exact', 'int8', 'fast'].map((tables) => lut(m, bits, tables)),
+      popcount(m, bits),
+    ]);
+    for (const [i, seconds] of found.entries()) {
+      rows[i].seconds.push(seconds);
+      rows[i].cells.push(`${(seconds * 1e6).toFixed(0)}, ${((m * K) / seconds / 1e9).toFixed(0)}`);
     }
   }
-  const builds = ['exact', 'int8'].flatMap((tables) => [build(tables, false), build(tables, true)]);
+  const widths = bitsAsked.map((bits) => `${bits} bit${bits > 1 ? 's' : ''}`);
+  const growth = ({ seconds }) => seconds.map((s) => (s / seconds[0]).toFixed(1)).join(' : ');
+  return [
+    [`${m} x ${K}; us, G weights/s`, ...widths, `as ${bitsAsked.join(' : ')}`],
+    ...rows.map((row) => [row.name, ...row.cells, growth(row)]),
+  ];
+}
+
+async function printFamilies(sizes, bitsAsked) {
+  const tables = [];
+  for (const m of sizes) {
+    tables.push(markdown(await families(m, bitsAsked)));
+    console.log(`${tables.at(-1)}\n`);
+  }
+  const forms = ['exact', 'int8', 'bits'];
+  const builds = forms.map(build);
   const seconds = await measureAll(builds);
-  for (const [i, { name }] of builds.entries()) print(name, seconds[i], 0);
+  const making = forms.map((form, i) => `${form} ${(seconds[i] * 1e6).toFixed(1)} us`).join(', ');
+  const note = `Making tables of ${K} columns for a token: ${making}.`;
+  console.log(note);
+  const command = `On ${machine.name}, one thread, by \`node bench/tables.mjs --docs\`; the least time of a call of 100:`;
+  document('tables', [command, ...tables, note].join('\n\n'));
+}
+
+async function printErrors() {
+  const table = markdown(await tableErrors(machine, (done) => console.error(done)));
+  console.log(table);
+  const command = `By \`node bench/tables.mjs --errors --docs\` (the same bits on every target), of 1, 2, 3 and 4 bits:`;
+  document('table-errors', `${command}\n\n${table}`);
+}
+
+const [sizes, bitsAsked] = [options.m, options.bits].map((list) => list.split(',').map(Number));
+if (options.errors) await printErrors();
+else {
+  console.log(`${machine.name}, one thread, activations ${options.to}\n`);
+  if (options.schedules !== undefined) await printSchedules(sizes, bitsAsked);
+  else await printFamilies(sizes, bitsAsked);
 }

@@ -4,8 +4,8 @@ import { kindBytes } from '../../dist/loops/ir.js';
 import { legalize } from '../../dist/loops/legalize.js';
 import { compileKernels } from '../../dist/tune/kernels.js';
 
-/** Seconds a measurement takes at least. */
-const SHORTEST = 0.008;
+/** Of how many calls the least time counts: of so many, some are not disturbed. */
+const CALLS = 100;
 
 /** Bytes of each buffer, by name. */
 function sizes({ shape }) {
@@ -14,7 +14,7 @@ function sizes({ shape }) {
   return {
     q: planes * k,
     tables: shape.tables === undefined ? 0 : tableBytes(shape),
-    tableScale: 256,
+    tableBias: 256,
     scale: 256,
     sum: 256,
     weight: (m * k * bits) / 8,
@@ -34,20 +34,16 @@ function fill(bytes, elem, name) {
   for (let i = 0; i < values.length; i++) {
     if (elem === 'f32') values[i] = random() / 2 ** 23 - 1;
     else if (elem === 'f16') values[i] = 0x3800 + (random() % 512);
-    else values[i] = name === 'tables' ? random() % 32 : random() % 251;
+    else if (name === 'tables') values[i] = random() % 32;
+    else values[i] = random() % 251;
   }
 }
 
-const cpuSeconds = () => {
-  const { user, system } = process.cpuUsage();
-  return (user + system) / 1e6;
-};
-
 /**
- * Least seconds of each contender, `{kernel, shape, schedule, extent}`, in `rounds` rounds in which they take turns, less
- * those of a call that does nothing; all are fed by the same memory.
+ * Least seconds of a call of each contender, `{kernel, shape, schedule, extent}`, by the clock, in `rounds` rounds in which
+ * they take turns, less those of a call that does nothing; all are fed by the same memory.
  */
-export async function measure(machine, contenders, rounds) {
+export async function measure(machine, contenders, rounds = CALLS) {
   const functions = contenders.map(({ kernel, shape, schedule }, i) =>
     legalize(kernel.build(`kernel${i}`, shape, schedule), machine),
   );
@@ -69,15 +65,9 @@ export async function measure(machine, contenders, rounds) {
         [best, contenders[i].extent],
         [idle, 0],
       ]) {
-        const from = cpuSeconds();
-        let calls = 0;
-        let spent = 0;
-        while (spent < SHORTEST) {
-          await compiled.run(fn.name, buffers, scalars, end);
-          calls++;
-          spent = cpuSeconds() - from;
-        }
-        least[i] = Math.min(least[i], spent / calls);
+        const from = performance.now();
+        await compiled.run(fn.name, buffers, scalars, end);
+        least[i] = Math.min(least[i], (performance.now() - from) / 1000);
       }
     }
   }

@@ -24,6 +24,7 @@ import { rememberVerified } from '../runtime/verified.ts';
 import { hasCompiler } from '../targets/c/compile.ts';
 import { type Arch, machinesFor, runnableMachines } from '../targets/c/machines.ts';
 import { chooseTuned } from '../tune/choose.ts';
+import { type ActivationOptions, needByteSums } from './activations.ts';
 import { fetchModel } from './fetch-model.ts';
 import { idleOptions, refuseIdleRounding } from './ignored-options.ts';
 
@@ -34,7 +35,7 @@ export function cacheElement(form: CacheForm = 'f32'): CacheElem {
   return form === 'int8' ? 'i8' : form;
 }
 
-export interface CompileOptions extends WeightOptions {
+export interface CompileOptions extends Omit<WeightOptions, 'byteSums'> {
   /** Folder to write; default: a place in the cache, reused when nothing changed. */
   readonly output?: string;
   /** `auto` (default): native code where a C compiler is found, and WebAssembly. */
@@ -58,8 +59,9 @@ export interface CompileOptions extends WeightOptions {
   readonly encoding?: 'auto' | TernaryEncoding;
   /**
    * How weights in groups, of 1 to 4 bits, are multiplied: `mad` by multiplying, `lut` by looking up sums of 4
-   * activations, with the same results; `lut-int8` looks them up rounded to 8 bits (normalized mean squared error of
-   * a product about 6e-5, at most 1e-4 of trained weights), `lut-fast` adds these by averages too (about 1e-3, 2.3e-3).
+   * activations, with the same results; `lut-int8` looks them up in 8 bits, to which activations are rounded so that
+   * sums fit (normalized mean squared error of a product up to 6e-5), `lut-fast` adds these by averages too (1e-3).
+   * There, `activations` are what that is rounded from: `f32` (default), `f16` or `int8`.
    * `popcount` counts bits, with the results of `mad` and slower. `auto` (default) is `lut` where that was
    * measured to be faster: for 1 bit on processors without a dot product of 4 bytes, for 2 bits without one of 2 either.
    */
@@ -164,9 +166,11 @@ async function digestSteps(
   }
 }
 
-/** Those of the options that say what to make of weights, as far as they are given. */
-export function weightOptions({ bits, group, symmetric, activations }: WeightOptions): WeightOptions {
+/** Those of the options that say what to make of weights, as far as they are given; throws `usage` where they clash. */
+export function weightOptions(options: Omit<WeightOptions, 'byteSums'> & ActivationOptions): WeightOptions {
+  const { bits, group, symmetric, activations } = options;
   return {
+    ...(needByteSums(options) ? { byteSums: true } : {}),
     ...(bits === undefined ? {} : { bits }),
     ...(group === undefined ? {} : { group }),
     ...(symmetric === undefined ? {} : { symmetric }),
@@ -212,6 +216,7 @@ export async function compile(source: string, options: CompileOptions = {}): Pro
   const { target = 'auto', encoding = 'auto', signal, onProgress } = options;
   checkTarget(target);
   refuseIdleRounding(options);
+  const weights = weightOptions(options);
   const folder = await fetchModel(source, options);
   const host = await detectHost();
   const native = await chooseNative(target, host, options.output !== undefined);
@@ -253,7 +258,7 @@ export async function compile(source: string, options: CompileOptions = {}): Pro
     reencode: reencodable(tuned, first, options),
     cacheElem: cacheElement(options.cache),
     head: options.head ?? 'stored',
-    weights: weightOptions(options),
+    weights,
     ternary: (info) => {
       if (encoding !== 'auto') return encoding;
       return foreign === undefined ? chooseTernary(native, host, info) : 'i2';

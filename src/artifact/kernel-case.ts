@@ -149,7 +149,7 @@ function sizesOf(use: KernelUse, extent: Extent): Readonly<Record<string, number
       const tables = tableBytes(use.shape as unknown as TablesShape);
       const parts = pad(Math.ceil(k / number('activationGroup')));
       const planes = use.shape.to === 'int16' ? 2 : 1;
-      return { q: planes * rows(k), tables: n * tables, tableScale: n * parts };
+      return { q: planes * rows(k), tables: n * tables, tableBias: n * parts };
     }
     case 'lowbit.matmul.group': {
       const m = number('m');
@@ -159,7 +159,7 @@ function sizesOf(use: KernelUse, extent: Extent): Readonly<Record<string, number
       const lut = use.shape.tables !== undefined;
       return {
         tables: lut ? n * tableBytes(use.shape as unknown as TablesShape) : 0,
-        tableScale: parts,
+        tableBias: parts,
         q: (use.shape.to === 'int16' ? 2 : 1) * rows(k),
         scale: parts,
         sum: parts,

@@ -1,6 +1,12 @@
 /** What `lutra inspect` writes for people. */
 import { printFunction } from '../loops/print.ts';
-import type { MixedQuantization, ModelInfo, ParameterCounts, Quantization } from '../models/info.ts';
+import type {
+  ActivationForm,
+  MixedQuantization,
+  ModelInfo,
+  ParameterCounts,
+  Quantization,
+} from '../models/info.ts';
 import { bitsOfWeight } from '../models/summary.ts';
 import type { Plan } from '../plan/types.ts';
 import type { Costs } from './costs.ts';
@@ -52,18 +58,21 @@ function weightsText(quantization: Quantization): string {
     case 'mixed':
       return mixedText(quantization);
     case 'groups': {
-      const { format, bits, group, symmetric, activations } = quantization;
+      const { format, bits, group, symmetric } = quantization;
       const columns =
         typeof group === 'number' ? `groups of ${group}` : `whole ${group === 'row' ? 'rows' : 'matrices'}`;
       const zeros = symmetric ? 'symmetric' : 'with zero points';
-      if (format === 'absmean') return `ternary in ${columns} (absmean); activations ${activations}`;
-      return `${bits} bits in ${columns}, ${zeros} (${format}); activations ${activations}`;
+      if (format === 'absmean') return `ternary in ${columns} (absmean); ${activationsText(quantization)}`;
+      return `${bits} bits in ${columns}, ${zeros} (${format}); ${activationsText(quantization)}`;
     }
   }
 }
 
+const activationsText = ({ activations, byteSums = false }: ActivationForm) =>
+  `activations ${activations}${byteSums ? ' in tables of bytes' : ''}`;
+
 /** How many matrices have which codes. */
-function mixedText({ matrices, activations }: MixedQuantization): string {
+function mixedText({ matrices, ...activations }: MixedQuantization): string {
   const counts = new Map<string, number>();
   for (const codes of Object.values(matrices)) {
     const { bits, group, block, zero } = codes;
@@ -74,7 +83,7 @@ function mixedText({ matrices, activations }: MixedQuantization): string {
     counts.set(kind, (counts.get(kind) ?? 0) + 1);
   }
   const kinds = Array.from(counts, ([kind, number]) => `${number} matrices of ${kind}`);
-  return `${kinds.join(', ')}; activations ${activations}`;
+  return `${kinds.join(', ')}; ${activationsText(activations)}`;
 }
 
 function diskText({ compiledBytes, checkpointBytes, downloadBytes }: Costs): string {

@@ -6,7 +6,7 @@ import { HEAD_FORMS, type HeadForm } from '../passes/pass.ts';
 import { groupSize, pick, weightBits } from './arguments.ts';
 
 /** What a model is made into: as its files have it, or smaller. */
-export interface FormFlags extends WeightOptions {
+export interface FormFlags extends Omit<WeightOptions, 'byteSums'> {
   readonly head?: HeadForm;
   readonly cache?: CacheForm;
 }
@@ -49,7 +49,7 @@ export function addFormOptions(command: Command): Command {
     .addOption(
       new Option(
         '--activations <type>',
-        'in front of weights in groups: int16 (default, finer than f16) or int8 (faster, not lossless)',
-      ).choices(['int8', 'int16']),
+        'in front of weights in groups: int16 (default, finer than f16) or int8 (faster, not lossless); for the tables of lut-int8 and lut-fast: f32 (default there), f16 or int8',
+      ).choices(['int8', 'int16', 'f32', 'f16']),
     );
 }

@@ -53,11 +53,11 @@ function others({ op, family, shape }: Use): readonly Alternative[] {
   ].filter((other) => other.family !== family);
 }
 
-/** Lookups of one token need its tables first; with exact ones, several tokens are multiplied. */
+/** Lookups of one token need its tables first; several tokens are multiplied, but by means (`fast`). */
 function withTables(use: Use): Alternative {
   const { batch, k, activationGroup, to, tables } = use.shape;
   if (use.op !== 'lowbit.matmul.group' || use.family === 'mad') return use;
-  if (batch === 'many' && (tables === 'exact' || tables === 'bits')) return use;
+  if (batch === 'many' && tables !== 'fast') return use;
   const shape = { k: k!, activationGroup: activationGroup!, to: to!, tables: tables! };
   return { ...use, before: { op: 'lut.tables', family: 'default', shape } };
 }

@@ -1,5 +1,6 @@
 import { LutraError } from '../common/errors.ts';
 import { FunctionBuilder } from '../loops/builder.ts';
+import type { Expr } from '../loops/ir.ts';
 import type { Machine } from '../loops/machine.ts';
 import { SPAN, TILE_ROWS } from './group/bit-planes.ts';
 import { writeGemm } from './group/gemm.ts';
@@ -8,10 +9,11 @@ import { groupMatmul } from './group-matmul.ts';
 import { defaultFirst, type Kernel, rowStride } from './kernel.ts';
 import { type LutParams, writeLutTile } from './lut/gemv.ts';
 import { writeLutScalar } from './lut/scalar.ts';
-import { type LutSchedule, type LutShape, tablesExcess, tablesUnit } from './lut/shape.ts';
+import { type LutSchedule, type LutShape, tablesExcess } from './lut/shape.ts';
+import { isBytes } from './lut/tables.ts';
 
 /** Whether there are enough tokens for codes to be unpacked. */
-const multiplies = ({ batch, tables }: LutShape) => batch === 'many' && tables === 'exact';
+const multiplies = ({ batch, tables }: LutShape) => batch === 'many' && tables !== 'fast';
 
 function defaultSchedule(shape: LutShape, machine: Machine): LutSchedule {
   const { vectorBytes } = machine;
@@ -19,7 +21,7 @@ function defaultSchedule(shape: LutShape, machine: Machine): LutSchedule {
   // More than a register: tables are loaded once for them all.
   const lanes = scalar ? 16 : Math.min(TILE_ROWS, 2 * vectorBytes);
   const base: LutSchedule = {
-    method: scalar && shape.tables === 'exact' ? 'scalar' : 'lookup',
+    method: scalar && (shape.tables === 'exact' || multiplies(shape)) ? 'scalar' : 'lookup',
     lanes,
     rows: scalar ? lanes : TILE_ROWS,
     columns: SPAN,
@@ -64,7 +66,8 @@ function schedules(shape: LutShape, machine: Machine): readonly LutSchedule[] {
 }
 
 /** Throws `unsupported` for what kernels that read `bit-planes` cannot compute. */
-export function checkPlanes(family: string, { bits, k, group, activationGroup, encoding }: LutShape): void {
+export function checkPlanes(family: string, shape: LutShape): void {
+  const { bits, k, group, activationGroup, encoding, tables, to } = shape;
   const fail = (what: string, hint: string): never => {
     throw new LutraError('unsupported', `lowbit.matmul.group ${family} cannot ${what}`, { hint });
   };
@@ -76,11 +79,14 @@ export function checkPlanes(family: string, { bits, k, group, activationGroup, e
   if (group < k && group % activationGroup !== 0) {
     fail(`take weights in groups of ${group}`, `It takes multiples of ${activationGroup}.`);
   }
+  if (isBytes(tables) && to !== 'sums') {
+    fail(`look up activations of ${to} in tables of bytes`, 'Quantize them to sums.');
+  }
 }
 
 /**
  * The product of `groupMatmul` by lookups: bits of weights, 4 columns at a time, index tables of sums of activations
- * (T-MAC, https://arxiv.org/abs/2407.00088). With `exact` tables its bits are those of family `mad`.
+ * (T-MAC, https://arxiv.org/abs/2407.00088). Its bits are those of family `mad`, but of `fast` tables.
  */
 export const groupLut: Kernel<LutShape, LutSchedule> = {
   op: 'lowbit.matmul.group',
@@ -92,7 +98,7 @@ export const groupLut: Kernel<LutShape, LutSchedule> = {
     checkPlanes('lut', shape);
     const b = new FunctionBuilder(name);
     const tables = b.buffer('tables', 'i8', 'read');
-    const tableScale = shape.tables === 'exact' ? undefined : b.buffer('tableScale', 'f32', 'read');
+    const tableBias = isBytes(shape.tables) ? b.buffer('tableBias', 'i32', 'read') : undefined;
     const p: LutParams = { ...groupParams(b, shape), tables };
     const { method, multiply, dotRows, tokens, rowBlock, unroll } = schedule;
     if (method === 'scalar') writeLutScalar(b, p, shape);
@@ -100,9 +106,8 @@ export const groupLut: Kernel<LutShape, LutSchedule> = {
       const unused = { few: 0, fewTokens: 1, prefetchBytes: 0, inPlace: false };
       writeGemm(b, p, shape, { multiply, rows: dotRows, tokens, rowBlock, unroll, ...unused });
     } else {
-      const excess = (width: number) => tablesExcess(shape, width);
-      const rounded = tableScale && { tableScale, tableUnit: tablesUnit(shape) };
-      const sums: LutParams = { ...p, excess, ...rounded };
+      const excess = (width: number, part: Expr) => tablesExcess(b, shape, tableBias, width, part);
+      const sums: LutParams = { ...p, excess };
       b.thread('tile', rowStride(shape.m) / TILE_ROWS, (tile) =>
         writeLutTile(b, sums, shape, schedule, tile),
       );

@@ -93,9 +93,9 @@ reduction has a fixed order (a fixed number of partial sums, attention in chunks
                                                    q i8 r, scale f32 r, sum i32 r, weight u8 r, weightScale f16 r,
                                                    (residual f32 r,) scaleCodes u8|i8 r, (zeros f16 r, zeroCodes u8 r,)
                                                    out f32 w [n, pad(m)]; n      all of weights but the codes as group-lanes
-  lut.tables     {k, activationGroup, to, tables: 'exact'|'int8'|'fast'}
-                                                   q i8 r, tables i8 w, (tableScale f32 w [n, pad(a)]); n
-  lowbit.matmul.group, lut {as above, tables}      tables i8 r, (tableScale f32 r,) then as above
+  lut.tables     {k, activationGroup, to, tables: 'exact'|'int8'|'fast'|'bits'}
+                                                   q i8 r, tables i8 w, (tableBias i32 w [n, pad(a)]); n
+  lowbit.matmul.group, lut {as above, tables}      tables i8 r, (tableBias i32 r,) then as above
   rope.store     {heads, kvHeads, headDim, context, style, cacheElem}
                                                    qkv f32 r [n, pad((heads+2kvHeads)*headDim)], table f32 r [positions, headDim],
                                                    qOut f32 w [n, pad(heads*headDim)], keys w, (keyScales f32 w,)

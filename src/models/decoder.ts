@@ -12,13 +12,20 @@ import type { Checkpoint } from '../checkpoint/checkpoint.ts';
 import { LutraError } from '../common/errors.ts';
 import { narrowFloats, widenHalves } from '../common/halves.ts';
 import { GraphBuilder } from '../graph/builder.ts';
-import type { CodeBits, Graph, GroupSource, WeightSource } from '../graph/ir.ts';
+import type { Attrs, CodeBits, Graph, GroupSource, WeightSource } from '../graph/ir.ts';
 import { tensor } from '../graph/types.ts';
 import type { DecoderConfig } from './config.ts';
 import { absMeanScaleType } from './group/absmean.ts';
 import { scalesDType } from './group/gptq.ts';
 import { groupCount, middleCode } from './group/matrix.ts';
-import type { GroupQuantization, MatrixCodes, ModelInfo, ParameterCounts, Quantization } from './info.ts';
+import type {
+  ActivationForm,
+  GroupQuantization,
+  MatrixCodes,
+  ModelInfo,
+  ParameterCounts,
+  Quantization,
+} from './info.ts';
 import type { Rope } from './rope-config.ts';
 import { demandTensor, FLOAT_DTYPES, type StoredFloats } from './tensors.ts';
 
@@ -57,6 +64,16 @@ export interface ImportedModel {
  */
 function chooseActivationGroup(group: number, cols: number): number {
   return [128, 64, 32].find((size) => group >= cols || group % size === 0) ?? 16;
+}
+
+/** How activations are quantized, and what the product with them has to know of that. */
+function activationAttrs({ activations, byteSums = false }: ActivationForm): {
+  readonly rounding: Attrs;
+  readonly sums: Attrs;
+} {
+  if (!byteSums) return { rounding: { to: activations }, sums: {} };
+  const from: Attrs = activations === 'f32' ? {} : { from: activations };
+  return { rounding: { to: 'sums', ...from }, sums: { byteSums } };
 }
 
 /** Writes the parts of the graph, taking each tensor from the checkpoint only after a look at its header. */
@@ -244,7 +261,7 @@ class DecoderWriter {
     quantization: GroupQuantization,
   ): string {
     const g = this.#g;
-    const { bits, symmetric, activations } = quantization;
+    const { bits, symmetric } = quantization;
     this.#counts.projections += rows * cols;
     const group = typeof quantization.group === 'number' ? quantization.group : cols;
     const groups = groupCount(cols, group);
@@ -256,13 +273,10 @@ class DecoderWriter {
       ? []
       : [g.constant(`${name}.zeros`, tensor('u8', rows, groups), { kind: 'zeros', of })];
     const activationGroup = chooseActivationGroup(group, cols);
-    const quantized = g.opAll(
-      'quantize.group',
-      [x, ...this.#order(x, of, cols, name)],
-      { group: activationGroup, to: activations },
-      `${name}.in`,
-    );
-    const attrs = { group, activationGroup, zero: symmetric ? middleCode(bits) : 0 };
+    const input = [x, ...this.#order(x, of, cols, name)];
+    const { rounding, sums } = activationAttrs(quantization);
+    const quantized = g.opAll('quantize.group', input, { group: activationGroup, ...rounding }, `${name}.in`);
+    const attrs = { group, activationGroup, zero: symmetric ? middleCode(bits) : 0, ...sums };
     return g.op('lowbit.matmul.group', [...quantized, weight, scales, ...zeros], attrs, name);
   }
 
@@ -273,11 +287,12 @@ class DecoderWriter {
     cols: number,
     name: string,
     codes: MatrixCodes,
-    to: 'int8' | 'int16',
+    form: ActivationForm,
   ): string {
     const g = this.#g;
     const { bits, group, zero, block } = codes;
-    if (block !== undefined) return this.#blocksLinear(x, stored, rows, cols, name, { ...codes, block }, to);
+    if (block !== undefined)
+      return this.#blocksLinear(x, stored, rows, cols, name, { ...codes, block }, form);
     const minima = zero === undefined;
     const source = `${stored}.weight`;
     const shape = [rows, groupCount(cols, group)] as const;
@@ -293,8 +308,9 @@ class DecoderWriter {
       constants.push(g.constant(`${name}.zeros`, tensor('f32', ...shape), { kind: 'zeros', of }));
     }
     const activationGroup = chooseActivationGroup(group, cols);
-    const quantized = g.opAll('quantize.group', [x], { group: activationGroup, to }, `${name}.in`);
-    const attrs = { group, activationGroup, zero: zero ?? 0 };
+    const { rounding, sums } = activationAttrs(form);
+    const quantized = g.opAll('quantize.group', [x], { group: activationGroup, ...rounding }, `${name}.in`);
+    const attrs = { group, activationGroup, zero: zero ?? 0, ...sums };
     return g.op('lowbit.matmul.group', [...quantized, ...constants], attrs, name);
   }
 
@@ -305,7 +321,7 @@ class DecoderWriter {
     cols: number,
     name: string,
     { bits, group, block, scaleCodes = 'u8', zero }: MatrixCodes & { readonly block: number },
-    to: 'int8' | 'int16',
+    { activations }: ActivationForm,
   ): string {
     const g = this.#g;
     const minima = zero === undefined;
@@ -328,6 +344,8 @@ class DecoderWriter {
     const weight = g.constant(`${name}.weight`, tensor(`u${bits}`, rows, cols), { kind: 'codes', of });
     const constants = [weight, floats('scales', 'scales', 'weightScale'), codes('scaleCodes', 'scaleCodes')];
     if (minima) constants.push(floats('zeros', 'minima', 'zeros'), codes('zeroCodes', 'minimumCodes'));
+    // There are no tables for blocks: what would be floats there is int16.
+    const to = activations === 'int8' ? 'int8' : 'int16';
     const quantized = g.opAll('quantize.blocks', [x], { group, block, to }, `${name}.in`);
     return g.op(
       'lowbit.matmul.blocks',
@@ -351,7 +369,7 @@ class DecoderWriter {
     if (quantization.form === 'mixed') {
       const codes = quantization.matrices[`${stored}.weight`];
       if (codes === undefined) return this.#floatLinear(x, stored, rows, cols, name);
-      return this.#partsLinear(x, stored, rows, cols, name, codes, quantization.activations);
+      return this.#partsLinear(x, stored, rows, cols, name, codes, quantization);
     }
     const [trits, scales] = this.#ternary(stored, rows, cols, quantization);
     this.#counts.ternary += rows * cols;

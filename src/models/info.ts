@@ -46,7 +46,14 @@ export type Quantization =
   /** Codes of some matrices, each of a form of its own, and floats. */
   | MixedQuantization;
 
-export interface GroupQuantization {
+/** What activations are rounded to, group by group, in front of weights in groups. */
+export interface ActivationForm {
+  readonly activations: 'int8' | 'int16' | 'f32' | 'f16';
+  /** Whether these are rounded so that sums of 4 fit a byte (`quantize.group` to sums); floats always are. */
+  readonly byteSums?: boolean;
+}
+
+export interface GroupQuantization extends ActivationForm {
   readonly form: 'groups';
   /** What makes the codes: see `GroupSource`. */
   readonly format: Exclude<GroupSource['format'], 'parts'>;
@@ -58,15 +65,12 @@ export interface GroupQuantization {
   /** GPTQ: how zeros are stored, and whether columns are sorted by what they matter (`desc_act`). */
   readonly zeros?: 'v1' | 'v2';
   readonly ordered?: boolean;
-  /** What activations are rounded to, group by group. */
-  readonly activations: 'int8' | 'int16';
 }
 
-export interface MixedQuantization {
+export interface MixedQuantization extends ActivationForm {
   readonly form: 'mixed';
   /** By the name of the tensor; the others are floats. */
   readonly matrices: Readonly<Record<string, MatrixCodes>>;
-  readonly activations: 'int8' | 'int16';
 }
 
 export interface MatrixCodes {

@@ -3,7 +3,7 @@ import type { Checkpoint } from '../checkpoint/checkpoint.ts';
 import { parseObject } from '../checkpoint/json.ts';
 import { LutraError } from '../common/errors.ts';
 import type { CodeBits } from '../graph/ir.ts';
-import type { GroupQuantization, Quantization } from './info.ts';
+import type { ActivationForm, GroupQuantization, Quantization } from './info.ts';
 import { parseConfig, refuse } from './parse-config.ts';
 
 const quantizationSchema = z.looseObject({
@@ -24,12 +24,20 @@ export interface WeightOptions {
   readonly group?: number | 'row';
   /** Whether the middle code is 0 in every group, or each group has a zero of its own (default). */
   readonly symmetric?: boolean;
-  /** What activations are rounded to in front of weights in groups; default `ACTIVATIONS`. */
-  readonly activations?: 'int8' | 'int16';
+  /**
+   * What activations are rounded to in front of weights in groups: `int16` (default) or `int8`. With `byteSums`, what
+   * they are rounded from: `f32` (default), `f16` or `int8`.
+   */
+  readonly activations?: ActivationForm['activations'];
+  /** Whether sums of 4 adjacent activations are to fit a byte, as tables of bytes need it. */
+  readonly byteSums?: boolean;
 }
 
-/** 15 bits, which is finer than f16: results are those of float activations but for their last bits. */
-const ACTIVATIONS = 'int16';
+/** By default 15 bits, which is finer than f16: results are those of float activations but for their last bits. */
+function activationForm({ byteSums = false, activations }: WeightOptions): ActivationForm {
+  return byteSums ? { activations: activations ?? 'f32', byteSums } : { activations: activations ?? 'int16' };
+}
+
 const GROUP = 128;
 
 const QUANTIZE_CONFIG = 'quantize_config.json';
@@ -39,7 +47,7 @@ function readRounding({
   bits,
   group = bits === 'ternary' ? 'tensor' : GROUP,
   symmetric = bits === 'ternary',
-  activations = ACTIVATIONS,
+  ...more
 }: Omit<WeightOptions, 'group'> & { readonly group?: GroupQuantization['group'] }): Quantization {
   if (bits === undefined) return { form: 'float' };
   if (bits !== 'ternary' && ![1, 2, 3, 4, 8].includes(bits)) {
@@ -51,7 +59,7 @@ function readRounding({
   if (typeof group === 'number' && (!Number.isInteger(group) || group < 32 || group % 32 !== 0)) {
     throw new LutraError('usage', `a group must be a multiple of 32 columns, or row, not ${group}`);
   }
-  const common = { form: 'groups' as const, group, symmetric, activations };
+  const common = { form: 'groups' as const, group, symmetric, ...activationForm(more) };
   return bits === 'ternary'
     ? { ...common, format: 'absmean', bits: 2 }
     : { ...common, format: 'round', bits };
@@ -87,11 +95,7 @@ const codesSchema = z.looseObject({
 });
 
 /** What GPTQ or AWQ say of their codes. */
-function readCodes(
-  checkpoint: Checkpoint,
-  method: 'gptq' | 'awq',
-  { activations = ACTIVATIONS }: WeightOptions,
-): Quantization {
+function readCodes(checkpoint: Checkpoint, method: 'gptq' | 'awq', options: WeightOptions): Quantization {
   const where = `${checkpoint.path}/config.json: quantization_config`;
   const config = parseConfig(codesSchema, quantizationConfig(checkpoint), where);
   const found = config.bits ?? config.w_bit ?? 4;
@@ -106,7 +110,7 @@ function readCodes(
     refuse(where, 'bits that differ from layer to layer (dynamic)', 'the same bits everywhere');
   }
   const group = size === -1 ? ('row' as const) : size;
-  const common = { form: 'groups' as const, bits, group, activations };
+  const common = { form: 'groups' as const, bits, group, ...activationForm(options) };
   if (method === 'awq') {
     const version = (config.version ?? 'gemm').toLowerCase();
     if (version !== 'gemm') refuse(where, `AWQ of version ${version}`, 'gemm');
@@ -140,10 +144,10 @@ const mixedSchema = z.looseObject({
 });
 
 /** What a checkpoint in parts, such as one of GGUF, says of each matrix. */
-function readMixed(checkpoint: Checkpoint, { activations = ACTIVATIONS }: WeightOptions): Quantization {
+function readMixed(checkpoint: Checkpoint, options: WeightOptions): Quantization {
   const where = `${checkpoint.path}: quantization_config`;
   const { matrices } = parseConfig(mixedSchema, quantizationConfig(checkpoint), where);
-  return { form: 'mixed', matrices, activations };
+  return { form: 'mixed', matrices, ...activationForm(options) };
 }
 
 /**

@@ -6,7 +6,7 @@ import { partsSize } from '../kernels/attention/parts.ts';
 import { type CachePart, cacheParts } from '../kernels/cache.ts';
 import type { BlockShape, GroupShape } from '../kernels/group/shape.ts';
 import { ROW_PAD } from '../kernels/kernel.ts';
-import { tableBytes } from '../kernels/lut/tables.ts';
+import { isBytes, tableBytes } from '../kernels/lut/tables.ts';
 import type { PlanOptions, ShapeValue } from './types.ts';
 
 /** Where a kernel's buffer comes from. */
@@ -157,7 +157,8 @@ type GroupSteps = (
 ) => readonly Step[];
 
 /** How `quantize.group` writes integers, by their dtype. */
-const ACTIVATIONS: Readonly<Record<string, GroupShape['to']>> = { i8: 'int8', i16: 'int16' };
+const activationsOf = (node: Node, dtype: string): GroupShape['to'] =>
+  dtype === 'i16' ? 'int16' : node.attrs.byteSums === true ? 'sums' : 'int8';
 
 const multiplySteps: GroupSteps = (node, context, shape) => {
   const kernel = (batch: string) => plain('lowbit.matmul.group', { ...shape, batch }, 'mad');
@@ -169,17 +170,16 @@ const lookupSteps: GroupSteps = (node, context, shape, q, weight) => {
   const { k, activationGroup, to } = shape;
   const { tablesOf = {} } = context.options;
   const tables = tablesOf[weight] ?? context.options.tables ?? 'exact';
-  const exact = tables === 'exact' || tables === 'bits';
   const out = node.outputs[0]!;
   const [rows] = out.type.shape;
   const form = { k, activationGroup, to, tables };
-  const define = (name: string, dtype: 'i8' | 'f32', width: number) => ({
+  const define = (name: string, dtype: 'i8' | 'i32', width: number) => ({
     name: `${out.name}.${name}`,
     type: { dtype, shape: [rows!, width] },
   });
   const defines = [
     define('tables', 'i8', tableBytes(form)),
-    ...(exact ? [] : [define('tableScale', 'f32', Math.ceil(k / activationGroup))]),
+    ...(isBytes(tables) ? [define('tableBias', 'i32', Math.ceil(k / activationGroup))] : []),
   ];
   const values = defines.map(({ name }): Operand => ({ kind: 'value', name }));
   const family = tables === 'bits' ? 'popcount' : 'lut';
@@ -192,7 +192,7 @@ const lookupSteps: GroupSteps = (node, context, shape, q, weight) => {
       operands: [{ kind: 'value', name: q }, ...values],
       scalars: ['n'],
       defines,
-      alone: exact,
+      alone: tables !== 'fast',
     },
     { ...product, operands: [...values, ...product.operands] },
   ];
@@ -217,7 +217,7 @@ function groupMatmul(residual: boolean): Lowering {
       zero: Number(attr(node, 'zero')),
       zeros: (zeros?.type.dtype ?? 'none') as GroupShape['zeros'],
       scales: scales.type.dtype as GroupShape['scales'],
-      to: ACTIVATIONS[typeOf(q, context).dtype]!,
+      to: activationsOf(node, typeOf(q, context).dtype),
       residual,
       encoding: weight.encoding!,
     };
@@ -246,7 +246,7 @@ function blockMatmul(residual: boolean): Lowering {
       zero: Number(attr(node, 'zero')),
       scaleCodes: scaleCodes.type.dtype as BlockShape['scaleCodes'],
       zeroCodes: (zeroCodes?.type.dtype ?? 'none') as BlockShape['zeroCodes'],
-      to: ACTIVATIONS[typeOf(node.inputs[0]!, context).dtype]!,
+      to: typeOf(node.inputs[0]!, context).dtype === 'i16' ? 'int16' : 'int8',
       residual,
       encoding: weight.encoding!,
     };

@@ -16,8 +16,8 @@ export type GroupShape = {
   readonly zero: number;
   readonly zeros: 'none' | 'u8' | 'f16' | 'f32';
   readonly scales: 'f16' | 'f32';
-  /** Activations; `int16` are two planes of i8, see `splitActivation`. */
-  readonly to: 'int8' | 'int16';
+  /** Activations, as `quantize.group` writes them: `int16` are two planes of i8. */
+  readonly to: 'int8' | 'int16' | 'sums';
   readonly residual: boolean;
   /** `one`: a matrix-vector product, good for n = 1 (right for any n); `many`: a matrix product. */
   readonly batch: 'one' | 'many';
@@ -72,12 +72,11 @@ export interface GroupParams {
   readonly weightScale: BufferRef;
   readonly residual: BufferRef | undefined;
   readonly zeros: BufferRef | undefined;
-  /** What dots of a part of so many columns have added to what they are; default 0. */
-  readonly excess?: (width: number) => number;
-  /** Where dots are those of rounded tables: what half a unit of them is, for each part. See `lut/tables.ts`. */
-  readonly tableScale?: BufferRef;
-  /** How many units 1 of a dot is. */
-  readonly tableUnit?: number;
+  /**
+   * What dots of a part of so many columns have added to what they are, an i32; `part` indexes what is stored for the
+   * parts of all tokens. Default 0.
+   */
+  readonly excess?: (width: number, part: Expr) => Expr;
   /** Where scales are integers in units of a block's. */
   readonly blocks?: BlockParams;
   readonly out: BufferRef;
@@ -103,7 +102,7 @@ export const TILE = 16;
 export const columnBytes = (bits: number) => 2 * bits;
 
 /** Planes of i8 that activations are in. */
-export const planesOf = ({ to }: Pick<GroupShape, 'to'>) => (to === 'int8' ? 1 : 2);
+export const planesOf = ({ to }: Pick<GroupShape, 'to'>) => (to === 'int16' ? 2 : 1);
 
 /** A plane's weight as a power of two: q = 128 * high + low, the high plane first. */
 export const PLANE_SHIFT = 7;

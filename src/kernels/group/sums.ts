@@ -1,6 +1,6 @@
 /** The order in which products of weights in groups are added, which gives every kernel the same bits. */
 import type { BufferRef, FunctionBuilder } from '../../loops/builder.ts';
-import { add, cast, constant, float, int, mul, repeat, shift, sub } from '../../loops/expr.ts';
+import { add, cast, float, int, mul, repeat, shift, sub } from '../../loops/expr.ts';
 import type { Expr } from '../../loops/ir.ts';
 import { rowStride } from '../kernel.ts';
 import { sumBlocks } from './blocks.ts';
@@ -21,37 +21,23 @@ import {
  * dot - excess - zero * sum, in integers, as `dot` times a `factor`: where zero is half way between two codes, twice of
  * it is an integer.
  */
-function subtractZero({ zero }: GroupShape, dot: Expr, excess: number, sum: Expr, zeros: Expr | undefined) {
+function subtractZero(
+  { zero }: GroupShape,
+  dot: Expr,
+  excess: Expr | undefined,
+  sum: Expr,
+  zeros: Expr | undefined,
+) {
   const { lanes } = dot.type;
   if (zeros !== undefined) {
-    return { dot: sub(excess === 0 ? dot : sub(dot, excess), mul(zeros, repeat(sum, lanes))), factor: 1 };
+    const found = excess === undefined ? dot : sub(dot, repeat(excess, lanes));
+    return { dot: sub(found, mul(zeros, repeat(sum, lanes))), factor: 1 };
   }
   const factor = Number.isInteger(zero) ? 1 : 0.5;
   const whole = factor === 1 ? dot : shift('left', dot, 1);
-  const less = add(mul(sum, zero / factor), excess / factor);
+  const ofZero = mul(sum, zero / factor);
+  const less = excess === undefined ? ofZero : add(ofZero, mul(excess, 1 / factor));
   return { dot: less.kind === 'const' && less.value === 0 ? whole : sub(whole, repeat(less, lanes)), factor };
-}
-
-/**
- * ((sum of code * q) - zero * sum) * scale from the sum of tables of +q and -q: of `bits` planes these are twice the
- * former, less (2^bits - 1) * sum. What does not depend on the row is one number of the part.
- */
-function centerTables(
-  { zero, bits }: GroupShape,
-  dot: Expr,
-  excess: number,
-  half: Expr,
-  part: { readonly sum: Expr; readonly scale: Expr },
-  zeros: Expr | undefined,
-): Expr {
-  const { lanes } = dot.type;
-  const middle = 2 ** bits - 1;
-  const offset = (factor: number) => mul(mul(cast(part.sum, 'f32'), factor), part.scale);
-  const scaled = mul(cast(dot, 'f32'), repeat(half, lanes));
-  const less = mul(half, excess);
-  if (zeros === undefined) return add(scaled, repeat(sub(offset(middle / 2 - zero), less), lanes));
-  const twice = cast(sub(constant(zeros.type, middle), shift('left', zeros, 1)), 'f32');
-  return add(sub(scaled, repeat(less, lanes)), mul(twice, repeat(offset(0.5), lanes)));
 }
 
 /**
@@ -87,17 +73,9 @@ export function sumGroups(
       const from = add(at, t * partStride(shape));
       const sum = b.let('sum', b.load(p.sum, from));
       const scale = b.let('scale', b.load(p.scale, from));
-      const excess = p.excess?.(width) ?? 0;
-      let product: Expr;
-      if (p.tableScale === undefined) {
-        const { dot, factor } = subtractZero(shape, dots[t]!, excess, sum, zeros);
-        const scaled = factor === 1 ? scale : mul(scale, factor);
-        product = mul(cast(dot, 'f32'), repeat(scaled, place.rows));
-      } else {
-        const unit = mul(b.load(p.tableScale, from), p.tableUnit ?? 1);
-        const half = b.let('half', mul(unit, scale));
-        product = centerTables(shape, dots[t]!, excess, half, { sum, scale }, zeros);
-      }
+      const { dot, factor } = subtractZero(shape, dots[t]!, p.excess?.(width, from), sum, zeros);
+      const scaled = factor === 1 ? scale : mul(scale, factor);
+      const product = mul(cast(dot, 'f32'), repeat(scaled, place.rows));
       return {
         product: b.let('product', product),
         offset: shape.zeros.startsWith('f') ? b.let('offset', mul(cast(sum, 'f32'), scale)) : undefined,

@@ -19,7 +19,7 @@ import { LINE_COLUMNS, lineOfColumn, PLANE_BYTES, SPAN, TILE_ROWS, tileBytes } f
 import { type GroupParams, joinPlanes, planesOf, storeResult } from '../group/shape.ts';
 import { sumGroups } from '../group/sums.ts';
 import { rowStride } from '../kernel.ts';
-import type { LutSchedule, LutShape } from './shape.ts';
+import { type LutSchedule, type LutShape, MEANS } from './shape.ts';
 import { type Adder, adderOf } from './sums.ts';
 import { BASE_BITS, ENTRIES, QUAD, tableBytes } from './tables.ts';
 
@@ -125,9 +125,10 @@ function sumPart(product: Product, start: Expr, column: Expr, width: number, tab
       }
     }
   });
+  const unit = shape.tables === 'fast' ? Math.log2(MEANS) : 0;
   const halves = sets.flatMap((lowest, i) =>
     adder.split(held[i]!, chunk / QUAD).map(({ even, odd }, kind) => {
-      const wide = (half: Expr) => shift('left', cast(half, 'i32'), lowest + kind * BASE_BITS);
+      const wide = (half: Expr) => shift('left', cast(half, 'i32'), unit + lowest + kind * BASE_BITS);
       return { even: wide(even), odd: wide(odd) };
     }),
   );

@@ -1,12 +1,12 @@
-/** How bytes that were looked up are added: exactly, or as averages of 8 (tables `fast`). */
+/** How bytes that were looked up are added: exactly, or as means of some (tables `fast`). */
 import type { FunctionBuilder } from '../../loops/builder.ts';
 import { add, and, binary, bitcast, constant, shift, sub, vector } from '../../loops/expr.ts';
 import type { Expr } from '../../loops/ir.ts';
 import { SPAN } from '../group/bit-planes.ts';
-import type { LutSchedule } from './shape.ts';
+import { type LutSchedule, MEANS } from './shape.ts';
 import { QUAD, type TableForm } from './tables.ts';
 
-/** Tables whose lookups are added in bytes: those of a span. */
+/** Lookups in a span, and of `exact` tables those that are added in bytes. */
 const QUADS = SPAN / QUAD;
 
 const range = (count: number) => Array.from({ length: count }, (_, i) => i);
@@ -74,11 +74,11 @@ const planesWithin = (limit: number, largest: number) => Math.floor(Math.log2(li
 
 /**
  * Bytes as 16-bit words: sums of whole words, where odd bytes count 256, and of odd bytes alone. Of `exact` tables 8
- * lookups add up in a byte before, of `fast` ones 8 are averaged.
+ * lookups add up in a byte before, of `fast` ones a mean is taken, so that sums are in units of `MEANS`.
  */
 function wordAdder(b: FunctionBuilder, tables: TableForm, { columns }: LutSchedule): Adder {
   const kinds = tables === 'exact' ? 2 : 1;
-  const perWord = tables === 'int8' ? 1 : QUADS;
+  const perWord = { exact: QUADS, fast: MEANS, int8: 1, bits: 1 }[tables];
   return {
     columns,
     start() {
@@ -104,7 +104,7 @@ function wordAdder(b: FunctionBuilder, tables: TableForm, { columns }: LutSchedu
     zeros: (lanes) => range(2 * kinds).map(() => constant(vector('u16', lanes / 2), 0)),
     shifts: perWord > 1,
     planes(lookups, times) {
-      const entries = (lookups * times) / (tables === 'fast' ? QUADS : 1);
+      const entries = (lookups * times) / (tables === 'fast' ? MEANS : 1);
       return planesWithin(65535, (tables === 'exact' ? 31 : 255) * entries);
     },
     split: (sums) =>

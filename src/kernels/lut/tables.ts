@@ -5,10 +5,12 @@
  * `exact`: sum + 512 = 32 high + low of int8 activations, both below 32: 16 bytes of low, 16 of high. 8 entries add up
  * in a byte. Activations of int16 are two planes of int8 with a table each.
  *
- * `int8`, `fast`: half of what +1 for a set bit and -1 for another one give, times 127 / the largest in the activation
- * group, rounded, plus 128: 16 bytes, and a float for each activation group. `fast` differs in how they are added.
+ * `int8`, `fast`: of activations quantized to `sums`, each sum less half of that of all 4 (rounded down), plus 127: from
+ * 0 to 255, 16 bytes. Beside them, for each activation group, the sum of what entries of its tables have added.
+ * `fast` differs in how they are added.
  */
 
+import { LutraError } from '../../common/errors.ts';
 import type { BufferRef } from '../../loops/builder.ts';
 import { FunctionBuilder } from '../../loops/builder.ts';
 import {
@@ -19,23 +21,18 @@ import {
   compare,
   concat,
   constant,
-  div,
   dot2,
-  float,
   int,
-  max,
   mul,
-  reduce,
   repeat,
   shift,
   shuffle,
   slice,
   sub,
-  unary,
   vector,
 } from '../../loops/expr.ts';
 import type { Expr } from '../../loops/ir.ts';
-import { type GroupShape, PLANE_SHIFT, partStride, planesOf, tokenStride } from '../group/shape.ts';
+import { type GroupShape, partStride, planesOf } from '../group/shape.ts';
 import { type Kernel, rowStride } from '../kernel.ts';
 import { threadPairs } from '../lanes.ts';
 import { buildBits } from './bits.ts';
@@ -48,7 +45,7 @@ export type TablesShape = Pick<GroupShape, 'k' | 'activationGroup' | 'to'> & { r
 export type TablesSchedule = {
   /** Whether the 16 entries are made at once, or one by one, as a plain program would. */
   readonly vector: boolean;
-  /** Of rounded tables, whether only 8 entries are computed: entry 15 - e is entry e with the other sign. */
+  /** Of tables of bytes, whether only 8 entries are computed: entry 15 - e is the sum of all 4 less entry e. */
   readonly mirror: boolean;
 };
 
@@ -60,8 +57,8 @@ export const ENTRIES = 16;
 export const EXACT_BIAS = 512;
 export const BASE_BITS = 5;
 
-/** What entries of the other forms have added. */
-export const BYTE_BIAS = 128;
+/** What entries of the other forms have added, beside half of the sum of all 4. */
+const BYTE_BIAS = 127;
 
 /** Bytes of tables of a token. */
 export function tableBytes(shape: TablesShape): number {
@@ -133,58 +130,45 @@ function writeExact(b: FunctionBuilder, shape: TablesShape, s: TablesSchedule): 
 /** Tables of one activation group, `width` columns of the token. */
 function writePart(
   b: FunctionBuilder,
-  shape: TablesShape,
+  { k, activationGroup }: TablesShape,
   s: TablesSchedule,
   q: BufferRef,
-  { tables, scale }: { readonly tables: BufferRef; readonly scale: BufferRef },
+  { tables, bias }: { readonly tables: BufferRef; readonly bias: BufferRef },
   token: Expr,
   index: Expr,
   width: number,
 ): void {
-  const { k, activationGroup, to } = shape;
-  const from = b.let('from', add(mul(token, tokenStride(shape)), mul(index, activationGroup)));
-  // Of 8 entries, the last has all activations but the fourth.
+  const from = b.let('from', add(mul(token, rowStride(k)), mul(index, activationGroup)));
   const entries = s.mirror ? ENTRIES / 2 : ENTRIES;
   const sumsAt = sumsOf(b, q, s, entries);
-  const fourth = (at: Expr) => cast(b.load(q, add(at, QUAD - 1)), 'i32');
-  /** Twice the sum, less that of all 4. */
-  const signed = (quad: Expr): Expr => {
-    const at = b.let('at', add(from, quad));
-    const high = cast(sumsAt(at), 'i32');
-    const sums =
-      to === 'int8'
-        ? high
-        : add(shift('left', high, PLANE_SHIFT), cast(sumsAt(b.let('low', add(at, rowStride(k)))), 'i32'));
-    const all = b.let('all', sums);
-    const last = slice(all, entries - 1, 1);
-    const four = !s.mirror
-      ? last
-      : to === 'int8'
-        ? add(last, fourth(at))
-        : add(add(last, shift('left', fourth(at), PLANE_SHIFT)), fourth(add(at, rowStride(k))));
-    return b.let('signed', sub(shift('left', all, 1), repeat(four, entries)));
-  };
-  const largest = b.var('largest', constant(vector('i32', entries), 1));
-  const size = (sums: Expr) => (s.mirror ? unary('abs', sums) : sums);
-  b.for('quad', 0, width, QUAD, (quad) => b.set(largest, max(largest, size(signed(quad)))));
-  const peak = b.let('peak', cast(reduce('max', largest), 'f32'));
-  const factor = b.let('factor', repeat(div(float(127), peak), entries));
-  const to0 = b.let('to', add(mul(token, rowStride(k) * 4), mul(index, activationGroup * 4)));
+  const halves = b.var('halves', constant(vector('i16', entries), 0));
   b.for('quad', 0, width, QUAD, (quad) => {
-    const scaled = unary('nearest', mul(cast(signed(quad), 'f32'), factor));
-    const bytes = b.let('bytes', cast(add(cast(scaled, 'i32'), BYTE_BIAS), 'u8'));
-    // 256 - byte: 128 more than the negative.
+    const at = b.let('at', add(from, quad));
+    const sums = sumsAt(at);
+    // Of 8 entries, the last has all activations but the fourth.
+    const last = slice(sums, entries - 1, 1);
+    const four = s.mirror ? add(last, cast(b.load(q, add(at, QUAD - 1)), 'i16')) : last;
+    const all = b.let('all', repeat(four, entries));
+    const half = b.let('half', shift('right', all, 1));
+    b.set(halves, add(halves, half));
     const backwards = range(entries).map((e) => entries - 1 - e);
-    const others = () => sub(constant(bytes.type, 0), shuffle(bytes, backwards));
-    const all = s.mirror ? concat([bytes, others()]) : bytes;
-    b.store(tables, add(to0, mul(quad, 4)), bitcast(all, vector('i8', ENTRIES)));
+    const whole = s.mirror ? concat([sums, sub(all, shuffle(sums, backwards))]) : sums;
+    const center = sub(constant(half.type, BYTE_BIAS), half);
+    const bytes = cast(add(whole, repeat(center, ENTRIES / entries)), 'u8');
+    b.store(tables, mul(at, ENTRIES / QUAD), bitcast(bytes, vector('i8', ENTRIES)));
   });
-  b.store(scale, add(mul(token, partStride(shape)), index), div(peak, float(254)));
+  const total = sub(int((BYTE_BIAS * width) / QUAD), cast(slice(halves, 0, 1), 'i32'));
+  b.store(bias, add(mul(token, partStride({ k, activationGroup })), index), total);
 }
 
-function writeRounded(b: FunctionBuilder, shape: TablesShape, s: TablesSchedule): void {
+function writeBytes(b: FunctionBuilder, shape: TablesShape, s: TablesSchedule): void {
+  if (shape.to !== 'sums') {
+    throw new LutraError('unsupported', `lut.tables cannot put activations of ${shape.to} into bytes`, {
+      hint: 'Quantize them to sums.',
+    });
+  }
   const q = b.buffer('q', 'i8', 'read');
-  const out = { tables: b.buffer('tables', 'i8', 'write'), scale: b.buffer('tableScale', 'f32', 'write') };
+  const out = { tables: b.buffer('tables', 'i8', 'write'), bias: b.buffer('tableBias', 'i32', 'write') };
   const n = b.scalar('n');
   const { k, activationGroup } = shape;
   const parts = Math.ceil(k / activationGroup);
@@ -202,24 +186,25 @@ function writeRounded(b: FunctionBuilder, shape: TablesShape, s: TablesSchedule)
   });
 }
 
-const rounds = (tables: TableForm) => tables === 'int8' || tables === 'fast';
+/** Whether entries are bytes, which activations quantized to `sums` fit. */
+export const isBytes = (tables: TableForm) => tables === 'int8' || tables === 'fast';
 
 /** Tables of activations for `lowbit.matmul.group` in family `lut`. */
 export const lutTables: Kernel<TablesShape, TablesSchedule> = {
   op: 'lut.tables',
   family: 'default',
-  defaultSchedule: ({ tables }) => ({ vector: true, mirror: rounds(tables) }),
+  defaultSchedule: () => ({ vector: true, mirror: false }),
   schedules({ tables }) {
     if (tables === 'bits') return [{ vector: true, mirror: false }];
     return [true, false].flatMap((vector) =>
-      (rounds(tables) ? [true, false] : [false]).map((mirror) => ({ vector, mirror })),
+      (isBytes(tables) ? [false, true] : [false]).map((mirror) => ({ vector, mirror })),
     );
   },
   build(name, shape, schedule) {
     if (shape.tables === 'bits') return buildBits(name, shape);
     const b = new FunctionBuilder(name);
     if (shape.tables === 'exact') writeExact(b, shape, schedule);
-    else writeRounded(b, shape, schedule);
+    else writeBytes(b, shape, schedule);
     return b.build();
   },
 };

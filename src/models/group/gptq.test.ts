@@ -1,123 +1,15 @@
 /** GPTQ and AWQ matrices, written here by what their formats say, bit by bit and not by our own packing. */
 import { describe, expect, it } from 'vitest';
 import type { Checkpoint } from '../../checkpoint/checkpoint.ts';
-import { narrowFloats } from '../../common/halves.ts';
-import { randomUniform } from '../../common/random.ts';
 import type { GroupSource } from '../../graph/ir.ts';
 import { ReferenceExecutor } from '../../graph/reference.ts';
 import { ReferenceCache } from '../../graph/step.ts';
 import { importModel } from '../import.ts';
 import { toF32 } from '../tensors.ts';
-import {
-  f32Tensor,
-  type MemoryTensor,
-  memoryCheckpoint,
-  randomValues,
-  SMALL,
-  smallConfig,
-  smallTensors,
-} from '../testing.ts';
+import { f32Tensor, type MemoryTensor, memoryCheckpoint, randomValues } from '../testing.ts';
 import { exactValues } from '../weights.ts';
 import { readCodes } from './group.ts';
-
-const bytesOf = (view: ArrayBufferView) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
-const i32 = (shape: readonly number[], words: Uint32Array | Int32Array): MemoryTensor => ({
-  dtype: 'i32',
-  shape,
-  bytes: bytesOf(words),
-});
-const f16 = (shape: readonly number[], values: readonly number[]): MemoryTensor => ({
-  dtype: 'f16',
-  shape,
-  bytes: bytesOf(narrowFloats(Float32Array.from(values), 'f16')),
-});
-
-/** Writes values of `bits` bits as one long number, the first lowest, and cuts it into words. */
-function stream(values: readonly number[], bits: number): number[] {
-  const words = new Array<number>(Math.ceil((values.length * bits) / 32)).fill(0);
-  for (const [i, value] of values.entries()) {
-    for (let bit = 0; bit < bits; bit++) {
-      if ((value >> bit) & 1) words[Math.floor((i * bits + bit) / 32)]! += 2 ** ((i * bits + bit) % 32);
-    }
-  }
-  return words;
-}
-
-interface Matrix {
-  readonly rows: number;
-  readonly cols: number;
-  readonly bits: number;
-  readonly group: number;
-  /** Group of every column. */
-  readonly groupOf: readonly number[];
-  /** [rows][cols], [rows][groups], [rows][groups] */
-  readonly codes: readonly (readonly number[])[];
-  readonly zeros: readonly (readonly number[])[];
-  readonly scales: readonly (readonly number[])[];
-}
-
-function randomMatrix(
-  seed: number,
-  rows: number,
-  cols: number,
-  bits: number,
-  group: number,
-  shuffled = false,
-) {
-  const random = randomUniform(seed);
-  const whole = (limit: number) => Math.floor(random() * limit);
-  const grid = (width: number, draw: () => number) =>
-    Array.from({ length: rows }, () => Array.from({ length: width }, draw));
-  const groups = Math.ceil(cols / group);
-  const groupOf = Array.from({ length: cols }, (_, k) =>
-    Math.floor((shuffled ? (k * 7 + 3) % cols : k) / group),
-  );
-  return {
-    rows,
-    cols,
-    bits,
-    group,
-    groupOf,
-    codes: grid(cols, () => whole(2 ** bits)),
-    zeros: grid(groups, () => whole(2 ** bits)),
-    scales: grid(groups, () => (1 + whole(100)) / 256),
-  } satisfies Matrix;
-}
-
-const column = <T>(grid: readonly (readonly T[])[], at: number) => grid.map((row) => row[at]!);
-
-/** The tensors of a matrix as AutoGPTQ writes them. `less`: what is taken from zeros, 1 in its first version. */
-function gptqTensors(name: string, m: Matrix, less: number): Record<string, MemoryTensor> {
-  const { rows, cols, bits } = m;
-  const groups = m.scales[0]!.length;
-  // A row of `qweight` for every word of columns: streams go down.
-  const streams = m.codes.map((row) => stream(row, bits));
-  const words = streams[0]!.length;
-  const qweight = Uint32Array.from(
-    { length: words * rows },
-    (_, i) => streams[i % rows]![Math.floor(i / rows)]!,
-  );
-  const mask = 2 ** bits - 1;
-  const qzeros = Array.from({ length: groups }, (_, g) =>
-    stream(
-      column(m.zeros, g).map((zero) => (zero - less) & mask),
-      bits,
-    ),
-  );
-  const scales = Array.from({ length: groups }, (_, g) => column(m.scales, g));
-  return {
-    [`${name}.qweight`]: i32([words, rows], qweight),
-    [`${name}.qzeros`]: i32([groups, qzeros[0]!.length], Uint32Array.from(qzeros.flat())),
-    [`${name}.scales`]: f16([groups, rows], scales.flat()),
-    [`${name}.g_idx`]: i32([cols], Int32Array.from(m.groupOf)),
-  };
-}
-
-/** (code - zero) * scale, [rows][cols] */
-const valuesOf = (m: Matrix) =>
-  m.codes.map((row, r) =>
-    row.map((code, k) => (code - m.zeros[r]![m.groupOf[k]!]!) * m.scales[r]![m.groupOf[k]!]!),
-  );
+import { column, f16, gptqModels, gptqTensors, i32, randomMatrix, valuesOf } from './testing.ts';
 
 /** What a source says the weights are, columns where they were. */
 async function readValues(source: GroupSource, tensors: Readonly<Record<string, MemoryTensor>>) {
@@ -216,39 +108,13 @@ describe('AWQ', () => {
 });
 
 describe('a Llama by GPTQ', () => {
-  const SHAPE = { ...SMALL, hidden: 64, intermediate: 96, heads: 4, kvHeads: 2, headDim: 16 };
-
-  /** The model twice: in codes, and in floats of the same values. `shuffled`: one order for each input. */
-  function models(bits: number, shuffled: boolean) {
-    const coded: Record<string, MemoryTensor> = {};
-    const floats: Record<string, MemoryTensor> = {};
-    let seed = 0;
-    for (const [name, stored] of Object.entries(smallTensors({ weights: 'masters', shape: SHAPE }))) {
-      const prefix = name.replace(/\.weight$/, '');
-      if (!prefix.endsWith('_proj')) {
-        coded[name] = floats[name] = stored;
-        continue;
-      }
-      const [rows, cols] = stored.shape as [number, number];
-      const m = randomMatrix(++seed, rows, cols, bits, 32, shuffled);
-      Object.assign(coded, gptqTensors(prefix, m, 1));
-      floats[name] = f32Tensor([rows, cols], valuesOf(m).flat());
-    }
-    const config = { ...smallConfig(SHAPE), model_type: 'llama', architectures: ['LlamaForCausalLM'] };
-    const quantized = { quant_method: 'gptq', bits, group_size: 32, sym: false, desc_act: shuffled };
-    return [
-      memoryCheckpoint(coded, { ...config, quantization_config: quantized }),
-      memoryCheckpoint(floats, config),
-    ];
-  }
-
   it.each([
     [4, false],
     [3, false],
     [4, true],
   ])('of %i bits, columns sorted: %s, computes what its weights in floats do', async (bits, shuffled) => {
     const [coded, floats] = await Promise.all(
-      models(bits, shuffled).map(async (checkpoint) => {
+      gptqModels(bits, shuffled).map(async (checkpoint) => {
         const { graph } = importModel(checkpoint);
         const model = await ReferenceExecutor.create(graph, (constant) => exactValues(constant, checkpoint));
         const cache = new ReferenceCache();
@@ -260,7 +126,7 @@ describe('a Llama by GPTQ', () => {
   });
 
   it('takes biases that the files have', async () => {
-    const [coded, floats] = models(4, false);
+    const [coded, floats] = gptqModels(4, false);
     const biases = Object.fromEntries(
       [...floats!.tensors].flatMap(([name, { shape }], i) =>
         name.endsWith('_proj.weight')
@@ -294,7 +160,7 @@ describe('a Llama by GPTQ', () => {
   });
 
   it('is read from a quantize_config.json of its own', () => {
-    const [coded] = models(4, false);
+    const [coded] = gptqModels(4, false);
     const { quantization_config: found, ...config } = coded!.config;
     const { quant_method: _, ...apart } = found as Record<string, unknown>;
     const textFiles = new Map([['quantize_config.json', JSON.stringify(apart)]]);
@@ -315,7 +181,7 @@ describe('a Llama by GPTQ', () => {
     [{ dynamic: { x: {} } }, 'bits that differ from layer to layer'],
     [{ quant_method: 'awq', version: 'gemv' }, 'AWQ of version gemv is not supported'],
   ])('refuses %j', (change, message) => {
-    const [coded] = models(4, false);
+    const [coded] = gptqModels(4, false);
     const found = coded!.config.quantization_config as Record<string, unknown>;
     const config = { ...coded!.config, quantization_config: { ...found, ...change } };
     expect(() => importModel({ ...coded!, config })).toThrow(message);
