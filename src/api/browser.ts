@@ -88,8 +88,8 @@ async function readWeights(blob: Blob, offset: number, into: Uint8Array): Promis
 
 /**
  * Loads a compiled model over HTTP and runs it in WebAssembly. `url` is that of the folder that `lutra compile`
- * wrote (for `--target wasm` or `auto`), relative to the page. The page must be cross-origin isolated, since
- * threads share their memory. Before the first session the code passes the artifact's self-test, every time.
+ * wrote (for `--target wasm` or `auto`), relative to the page. Threads share their memory, so that a page that is
+ * not cross-origin isolated has one, whatever `threads` says. Before the first session the code passes the artifact's self-test, every time.
  *
  * Throws `not-found` and `environment` where files or the engine are missing, `invalid` for a damaged artifact.
  */
@@ -97,10 +97,11 @@ export async function load(url: string | URL, options: BrowserLoadOptions = {}):
   const { signal, onWarning, maxBatch } = options;
   checkThreads(options.threads);
   checkMaxBatch(maxBatch);
-  if (!browserPlatform.sharedMemory) {
-    throw new LutraError('environment', 'this page may not share memory among threads', {
-      hint: 'Serve it with Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp.',
-    });
+  if (!browserPlatform.sharedMemory && options.threads !== 1) {
+    onWarning?.(
+      'this page may not share memory, so the model runs on one thread; for more, serve the page with ' +
+        'Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp',
+    );
   }
   const { location } = globalThis as { readonly location?: { readonly href: string } };
   const folder = new URL(`${String(url).replace(/\/$/, '')}/`, location?.href);

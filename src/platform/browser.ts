@@ -53,5 +53,6 @@ export const browserPlatform: Platform = {
   startThread,
   unlockEngine: () => {},
   // A page cannot tell the engine anything.
+  optimizes: false,
   optimizing: (compile) => compile(),
 };

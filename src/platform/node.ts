@@ -44,6 +44,8 @@ function startThread(source: string, events: ThreadEvents): Thread {
 /** First release whose V8 joins pairs of 128-bit vectors to 256 bits where it is told to. */
 const JOINS_VECTORS_SINCE = 24;
 
+const OPTIMIZES = process.arch === 'x64' && MAJOR >= JOINS_VECTORS_SINCE;
+
 /**
  * V8's flags for the time a module is compiled. Joining vectors is an experiment of V8's, so that no other module of
  * the process may be compiled with it: ours is therefore optimized as a whole before its promise resolves, instead of
@@ -64,7 +66,7 @@ const opposite = (flag: string) => (flag.startsWith('no-') ? flag.slice(3) : `no
 let compiling = 0;
 
 async function optimizing<T>(compile: () => Promise<T>): Promise<T> {
-  if (process.arch !== 'x64' || MAJOR < JOINS_VECTORS_SINCE) return compile();
+  if (!OPTIMIZES) return compile();
   // What the process was started with stays.
   const flags = WHILE_COMPILING.filter(
     (flag) => !process.execArgv.some((arg) => arg === `--${flag}` || arg === `--${opposite(flag)}`),
@@ -87,5 +89,6 @@ export const nodePlatform: Platform = {
   unlockEngine: () => {
     if (MAJOR < RELAXED_SIMD_SINCE) setFlagsFromString('--experimental-wasm-relaxed-simd');
   },
+  optimizes: OPTIMIZES,
   optimizing,
 };

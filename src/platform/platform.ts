@@ -24,6 +24,8 @@ export interface Platform {
   startThread(source: string, events: ThreadEvents): Thread;
   /** Turns on WebAssembly features that the engine has but hides behind flags. Call it before compiling. */
   unlockEngine(): void;
+  /** Whether `optimizing` makes other code than the engine does by itself: where that is wrong, the latter may be right. */
+  readonly optimizes: boolean;
   /** Runs what compiles a module, and lets the engine meanwhile optimize more than it does by itself, if it can. */
   optimizing<T>(compile: () => Promise<T>): Promise<T>;
 }

@@ -28,7 +28,9 @@ async function findFault(
  * Starts the first of the candidates that passes the self-test; says what was wrong with those before it.
  * `trusted` and `remember` let a machine test an artifact only once.
  */
-export async function startFirstSound<Candidate extends { readonly machine: string }>(
+export async function startFirstSound<
+  Candidate extends { readonly machine: string; readonly label?: string },
+>(
   chain: readonly Candidate[],
   test: Testable<Candidate>,
   onWarning: ((message: string) => void) | undefined,
@@ -55,8 +57,9 @@ export async function startFirstSound<Candidate extends { readonly machine: stri
       fault = error instanceof Error ? error.message : String(error);
     }
     await executable?.close();
-    faults.push(`${candidate.machine}: ${fault}`);
-    onWarning?.(`${candidate.machine} failed its self-test (${fault}); falling back to the next target`);
+    const name = candidate.label ?? candidate.machine;
+    faults.push(`${name}: ${fault}`);
+    onWarning?.(`${name} failed its self-test (${fault}); falling back to the next target`);
   }
   throw new LutraError('environment', `no target runs this model correctly here: ${faults.join('; ')}`, {
     hint: 'The artifact or the machine is damaged: compile the model again, and report it if that does not help.',

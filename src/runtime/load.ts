@@ -12,7 +12,8 @@ import { candidates, defaultThreads, type Host } from './targets.ts';
 import { isVerified, rememberVerified } from './verified.ts';
 
 export async function detectHost(): Promise<Host> {
-  return { cpu: await detectCpu(), wasm: detectWasmMachines(nodePlatform) };
+  const { optimizes } = nodePlatform;
+  return { cpu: await detectCpu(), wasm: detectWasmMachines(nodePlatform), optimizes };
 }
 
 /**
@@ -55,8 +56,8 @@ export async function startArtifact(
     },
     onWarning,
     {
-      isTrusted: ({ machine }) => isVerified(path, manifest, machine, cpu),
-      passed: ({ machine }) => rememberVerified(path, manifest, machine, cpu),
+      isTrusted: ({ machine, label = machine }) => isVerified(path, manifest, label, cpu),
+      passed: ({ machine, label = machine }) => rememberVerified(path, manifest, label, cpu),
     },
   );
   if (hugePages && onWarning !== undefined) {

@@ -37,7 +37,7 @@ function codeFile(runnable: Runnable, candidate: Candidate): string {
 
 async function startWasm(
   runnable: Runnable,
-  machine: string,
+  { machine, plain = false }: Candidate,
   code: string,
   threads: number,
   signal: AbortSignal | undefined,
@@ -68,6 +68,7 @@ async function startWasm(
       },
       threads,
       platform: nodePlatform,
+      plain,
     });
     return {
       ...executable,
@@ -90,7 +91,7 @@ export async function startExecutable(
   signal?: AbortSignal,
 ): Promise<Executable> {
   const code = codeFile(runnable, candidate);
-  if (candidate.kind === 'wasm') return startWasm(runnable, candidate.machine, code, threads, signal);
+  if (candidate.kind === 'wasm') return startWasm(runnable, candidate, code, threads, signal);
   return loadNative({
     library: code,
     weights: join(runnable.path, WEIGHTS_FILE),

@@ -50,6 +50,17 @@ describe('candidates', () => {
     expect(() => names('c:neon', { cpu: cpu(AVX2), wasm }, code)).toThrow(/it is x64, not arm64/);
   });
 
+  it('takes code as the engine makes it by itself after what the platform has it make', () => {
+    const chain = candidates('wasm', CODE, { cpu: cpu(AVX2), wasm, optimizes: true });
+    const told = chain.map(({ label, machine, plain = false }) => [label ?? machine, plain]);
+    expect(told).toEqual([
+      ['wasm:relaxed with joined vectors', false],
+      ['wasm:relaxed', true],
+      ['wasm:baseline with joined vectors', false],
+      ['wasm:baseline', true],
+    ]);
+  });
+
   it('begins at a named instruction set', () => {
     expect(names('c:scalar', { cpu: cpu(AVX2), wasm })).toEqual([
       'c:scalar',

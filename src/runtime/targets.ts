@@ -9,6 +9,10 @@ export interface Candidate {
   /** `c:avx2`, `wasm:relaxed`, ... */
   readonly machine: string;
   readonly kind: 'c' | 'wasm';
+  /** What to call it where its machine's name is not enough. */
+  readonly label?: string;
+  /** WebAssembly as the engine compiles it by itself, after what the platform has it do better. */
+  readonly plain?: boolean;
 }
 
 /** What of this computer matters for the choice. */
@@ -16,6 +20,8 @@ export interface Host {
   readonly cpu: CpuInfo;
   /** WebAssembly machines this engine runs, best first. */
   readonly wasm: readonly WasmMachine[];
+  /** Whether the platform has the engine make better code than it does by itself; default: no. */
+  readonly optimizes?: boolean;
 }
 
 /** All names `--target` takes. */
@@ -69,7 +75,14 @@ export function candidates(target: string, code: readonly CodeEntry[], host: Hos
     .map((machine): Candidate => ({ machine, kind: 'c' }));
   const wasm = host.wasm
     .filter(({ name }) => available.has(name) && (!target.startsWith('wasm:') || name === target))
-    .map(({ name }): Candidate => ({ machine: name, kind: 'wasm' }));
+    .flatMap(({ name }): readonly Candidate[] => {
+      const plain = { machine: name, kind: 'wasm' } as const;
+      if (host.optimizes !== true) return [plain];
+      return [
+        { ...plain, label: `${name} with joined vectors` },
+        { ...plain, plain: true },
+      ];
+    });
   if (target.startsWith('c') && native.length === 0) {
     throw new LutraError('environment', `the artifact has no code for ${target} that runs here`, {
       hint: 'Compile it on this kind of machine with a C compiler installed, or use --target wasm.',

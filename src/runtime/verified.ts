@@ -8,9 +8,9 @@ import type { CpuInfo } from '../targets/cpu.ts';
 
 /**
  * Remembers, per machine and artifact, that hashes and self-test were right, so that a model is read whole
- * only once. The key holds everything that could change the verdict: processor, engine, lutra, the target,
- * and size, time and identity of every file. `what` is `files` for the hashes, or the machine (`c:avx2`) whose
- * self-test was right.
+ * only once. The key holds everything that could change the verdict: processor, engine and its options, lutra, the
+ * target, and size, time and identity of every file. `what` is `files` for the hashes, or the candidate (`c:avx2`)
+ * whose self-test was right.
  */
 async function verificationKey(
   path: string,
@@ -19,8 +19,10 @@ async function verificationKey(
   { model, features }: CpuInfo,
 ): Promise<string> {
   const hash = createHash('sha256');
-  const { version, platform, arch } = process;
-  hash.update(JSON.stringify([VERSION, what, model, ...features, version, platform, arch]));
+  const { version, platform, arch, execArgv, env } = process;
+  // Native code and files are the same whatever the engine is told.
+  const engine = what.startsWith('wasm') ? [execArgv, env.NODE_OPTIONS ?? ''] : [];
+  hash.update(JSON.stringify([VERSION, what, model, ...features, version, platform, arch, engine]));
   for (const name of [MANIFEST_FILE, ...Object.keys(manifest.files)]) {
     const { size, mtimeMs, ctimeMs, ino } = await stat(join(path, name));
     hash.update(JSON.stringify([name, size, mtimeMs, ctimeMs, ino]));

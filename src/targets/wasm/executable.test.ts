@@ -135,9 +135,9 @@ function lookupProgram(): Program {
   return { functions: [take.build()], main: main.m.build() };
 }
 
-function compile(program: Program, shared: boolean): Uint8Array {
+function compile(program: Program): Uint8Array {
   const functions = program.functions.map((fn) => legalize(fn, machine));
-  return emitWasm({ functions, main: legalize(program.main, machine) }, machine, { shared });
+  return emitWasm({ functions, main: legalize(program.main, machine) }, machine, { shared: true });
 }
 
 const random = randomUniform(5);
@@ -155,7 +155,7 @@ async function load(
 ): Promise<Executable> {
   const platform = options.platform ?? nodePlatform;
   const executable = await createWasmExecutable({
-    module: compile(program, platform.sharedMemory),
+    module: compile(program),
     target: machine.name,
     needs,
     weights: {
@@ -459,15 +459,30 @@ describe('memory', () => {
 
 describe('modules', () => {
   test('code that the engine does not know is refused', async () => {
-    const module = compile(mixingProgram(), true);
+    const module = compile(mixingProgram());
     module[8] = 0x7f;
     await expect(load(mixingProgram(), 1, { module })).rejects.toMatchObject({ code: 'environment' });
   });
 
-  test('code for shared memory is refused where memory cannot be shared', async () => {
-    const module = compile(mixingProgram(), true);
-    const loading = load(mixingProgram(), 1, { module, platform: unshared });
-    await expect(loading).rejects.toMatchObject({ code: 'environment', hint: /isolated/ });
+  test.each([0, 8, 20, 30])(
+    'what is no module is refused where memory is not shared (%i bytes)',
+    async (bytes) => {
+      const module = compile(mixingProgram()).slice(0, bytes);
+      const loading = load(mixingProgram(), 1, { module, platform: unshared });
+      await expect(loading).rejects.toMatchObject({ code: 'environment' });
+    },
+  );
+
+  test('plain code is not what the platform has the engine make', async () => {
+    const optimizing = async () => {
+      throw new Error('broken');
+    };
+    const platform = { ...nodePlatform, optimizing };
+    await expect(load(mixingProgram(), 1, { platform })).rejects.toMatchObject({ code: 'environment' });
+    const executable = await load(mixingProgram(), 1, { platform, plain: true });
+    const step = async ({ createCache, step }: Executable) =>
+      step([{ tokens: Int32Array.of(1, 2), position: 0, cache: createCache(), logits: 'last' }]);
+    expect(await step(executable)).toEqual(await step(await load(mixingProgram(), 1)));
   });
 
   test('a kernel that does not exist is named', async () => {

@@ -17,10 +17,11 @@ import { outside, rowLoader, type Stretch } from './lookups.ts';
 import { MAX_PAGES, PAGE } from './module.ts';
 import { startSharedTeam } from './shared-team.ts';
 import type { Job, Team } from './team.ts';
+import { unshare } from './unshare.ts';
 import { startUnsharedTeam } from './unshared-team.ts';
 
 export interface WasmExecutableOptions {
-  /** What `emitWasm` gave, for shared memory if the platform has it. */
+  /** What `emitWasm` gave, for shared memory; where the platform has none, its flag is taken away. */
   readonly module: Uint8Array;
   /** Name of the machine it was emitted for. */
   readonly target: string;
@@ -35,6 +36,8 @@ export interface WasmExecutableOptions {
   /** Without shared memory there is one, whatever this says. */
   readonly threads: number;
   readonly platform: Platform;
+  /** Take the code that the engine makes by itself, also where the platform can have it make better code. */
+  readonly plain?: boolean;
 }
 
 const LIMIT = MAX_PAGES * PAGE;
@@ -42,7 +45,9 @@ const LIMIT = MAX_PAGES * PAGE;
 async function compile(options: WasmExecutableOptions): Promise<CompiledModule> {
   options.platform.unlockEngine();
   try {
-    return await options.platform.optimizing(() => engine.compile(options.module));
+    const { module, platform } = options;
+    const compiling = () => engine.compile(platform.sharedMemory ? module : unshare(module));
+    return await (options.plain === true ? compiling() : options.platform.optimizing(compiling));
   } catch (cause) {
     throw new LutraError('environment', `this JavaScript engine does not take code for ${options.target}`, {
       hint: 'Use --target wasm:baseline, or a newer engine.',
@@ -51,16 +56,10 @@ async function compile(options: WasmExecutableOptions): Promise<CompiledModule> 
   }
 }
 
-function factsOf(module: CompiledModule, platform: Platform): ModuleFacts {
+function factsOf(module: CompiledModule): ModuleFacts {
   const [section] = engine.Module.customSections(module, FACTS_SECTION);
   if (section === undefined) throw new LutraError('invalid', 'wasm: the module was not emitted by lutra');
-  const facts = JSON.parse(new TextDecoder().decode(section)) as ModuleFacts;
-  if (facts.shared && !platform.sharedMemory) {
-    throw new LutraError('environment', 'this page may not share memory among threads', {
-      hint: 'Serve it cross-origin isolated (COOP and COEP headers), or use code for unshared memory.',
-    });
-  }
-  return facts;
+  return JSON.parse(new TextDecoder().decode(section)) as ModuleFacts;
 }
 
 /** Places stretches of memory one after the other, each at a multiple of 64. */
@@ -84,8 +83,8 @@ function stacked(
 export async function createWasmExecutable(options: WasmExecutableOptions): Promise<Executable> {
   const { needs, weights, platform, target } = options;
   const module = await compile(options);
-  const facts = factsOf(module, platform);
-  const threads = facts.shared ? options.threads : 1;
+  const facts = factsOf(module);
+  const threads = platform.sharedMemory ? options.threads : 1;
   const { at, end } = stacked(BUFFERS_AT, [threads * facts.scratchBytes, weights.bytes, needs.arenaBytes]);
   const [scratchAt, weightsAt, arenaAt] = at as [number, number, number];
   if (end + needs.cacheBytes > LIMIT) {
@@ -95,7 +94,7 @@ export async function createWasmExecutable(options: WasmExecutableOptions): Prom
     });
   }
   const scratch = (tid: number) => scratchAt + tid * facts.scratchBytes;
-  const team = facts.shared
+  const team = platform.sharedMemory
     ? await startSharedTeam({ platform, module, threads, scratch, end })
     : await startUnsharedTeam({ platform, module, scratch: scratch(0) });
   const fill = ({ offset, bytes }: Stretch) =>

@@ -86,7 +86,8 @@ receive((message) => {
   try {
     if (exports === undefined) {
       memory = new WebAssembly.Memory({ initial: ${BUFFERS_AT / PAGE}, maximum: ${MAX_PAGES} });
-      ({ exports } = new WebAssembly.Instance(message.module, { env: { memory, scratch: message.scratch } }));
+      const env = { memory, scratch: message.scratch, mark: () => {} };
+      ({ exports } = new WebAssembly.Instance(message.module, { env }));
       send({ kind: 'ready' });
       return;
     }
