@@ -128,6 +128,7 @@ const CASES = [
   lowbit(49152, 6912, 1),
   lowbit(2560, 2560, 64),
   lowbit(2560, 6912, 64),
+  ...[2, 4, 8, 16].map((n) => lowbit(65536, 2560, n)),
   ...[1, 2, 3, 4, 8].flatMap((bits) => [
     grouped(65536, 4096, bits, 'int8', 1),
     grouped(65536, 4096, bits, 'int16', 1),
