@@ -4,8 +4,9 @@ import { fileURLToPath } from 'node:url';
 import { LutraError } from '../common/errors.ts';
 import { quote } from './failure.ts';
 import { type DownloadOptions, downloadModel } from './hub/download.ts';
+import type { HubEnvironment } from './hub/proxy.ts';
 import { openRemote, type RemoteModel } from './hub/remote.ts';
-import { type HubEnvironment, hubSettings, type Patience } from './hub/settings.ts';
+import { hubSettings, type Patience } from './hub/settings.ts';
 import { hasHubPrefix, looksLikeRepo, parseRepoSpec } from './hub/spec.ts';
 
 export interface ResolveOptions extends DownloadOptions {

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { LutraError } from '../common/errors.ts';
+import { thrown } from '../common/testing.ts';
 import type { TextSource } from './source.ts';
 import { createChatTemplate } from './template.ts';
 
@@ -9,16 +9,6 @@ function source(files: Record<string, unknown>): TextSource {
     ([name, value]) => [name, typeof value === 'string' ? value : JSON.stringify(value)] as const,
   );
   return { path: 'some/model', textFiles: new Map(texts), config: {}, generationConfig: {} };
-}
-
-function failure(run: () => unknown): LutraError {
-  try {
-    run();
-  } catch (error) {
-    if (error instanceof LutraError) return error;
-    throw error;
-  }
-  throw new Error('nothing was thrown');
 }
 
 // As in microsoft/bitnet-b1.58-2B-4T.
@@ -85,26 +75,26 @@ describe('createChatTemplate', () => {
       { 'tokenizer_config.json': {} },
       { 'tokenizer_config.json': { chat_template: 7 } },
     ]) {
-      const error = failure(() => createChatTemplate(source(files)));
+      const error = thrown(() => createChatTemplate(source(files)));
       expect(error.code).toBe('not-found');
       expect(error.message).toBe('some/model has no chat template');
       expect(error.hint).toContain('--raw');
     }
     const others = { chat_template: [{ name: 'a', template: '' }, { name: 'b', template: '' }, null] };
-    const error = failure(() => createChatTemplate(source({ 'tokenizer_config.json': others })));
+    const error = thrown(() => createChatTemplate(source({ 'tokenizer_config.json': others })));
     expect(error.message).toBe(
       'no chat template named "default" in tokenizer_config.json of some/model (a, b)',
     );
   });
 
   it('reports templates that do not parse or that refuse the conversation', () => {
-    const broken = failure(() => createChatTemplate(source({ 'chat_template.jinja': '{% if %}' })));
+    const broken = thrown(() => createChatTemplate(source({ 'chat_template.jinja': '{% if %}' })));
     expect(broken.code).toBe('invalid');
     expect(broken.message).toContain('chat_template.jinja of some/model does not parse');
     const picky = createChatTemplate(
       source({ 'chat_template.jinja': "{{ raise_exception('roles must alternate') }}" }),
     );
-    const refused = failure(() => picky.render(turns));
+    const refused = thrown(() => picky.render(turns));
     expect(refused.code).toBe('invalid');
     expect(refused.message).toContain('roles must alternate');
   });

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { LutraError } from '../common/errors.ts';
+import { thrown } from '../common/testing.ts';
 import type { TextSource } from './source.ts';
 import { createTokenizer } from './tokenizer.ts';
 
@@ -21,16 +22,6 @@ function tiny(changes: Record<string, string | undefined> = {}): TextSource {
     config: JSON.parse(read('config.json')),
     generationConfig: JSON.parse(read('generation_config.json')),
   };
-}
-
-function failure(run: () => unknown): LutraError {
-  try {
-    run();
-  } catch (error) {
-    if (error instanceof LutraError) return error;
-    throw error;
-  }
-  throw new Error('nothing was thrown');
 }
 
 describe('createTokenizer', () => {
@@ -91,16 +82,16 @@ describe('createTokenizer', () => {
   });
 
   it('refuses a missing or malformed tokenizer by file name', () => {
-    const missing = failure(() => createTokenizer(tiny({ 'tokenizer.json': undefined })));
+    const missing = thrown(() => createTokenizer(tiny({ 'tokenizer.json': undefined })));
     expect(missing.code).toBe('not-found');
     expect(missing.message).toBe('tokenizer.json is missing in models/tiny-bitnet');
     for (const text of ['', '{"model": ', '[]', 'null', '{}', '{"model":{"type":"Nonsense"}}']) {
-      const error = failure(() => createTokenizer(tiny({ 'tokenizer.json': text })));
+      const error = thrown(() => createTokenizer(tiny({ 'tokenizer.json': text })));
       expect(error.code).toBe('invalid');
       expect(error.message).toContain('tokenizer.json of models/tiny-bitnet');
       expect(error.hint).toBeTruthy();
     }
-    const config = failure(() => createTokenizer(tiny({ 'tokenizer_config.json': '{' })));
+    const config = thrown(() => createTokenizer(tiny({ 'tokenizer_config.json': '{' })));
     expect(config.message).toContain('tokenizer_config.json of models/tiny-bitnet');
   });
 
@@ -139,6 +130,6 @@ describe('createTokenizer', () => {
     });
     expect(limited.encode('a')).toEqual([0]);
     expect(limited.bos).toBeUndefined();
-    expect(failure(() => limited.encode('b')).code).toBe('invalid');
+    expect(thrown(() => limited.encode('b')).code).toBe('invalid');
   });
 });

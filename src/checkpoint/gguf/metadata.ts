@@ -1,4 +1,5 @@
 /** Metadata of a GGUF file as it is written: a value and the type it has in the file. */
+import { GrowingBytes } from '../../common/growing-bytes.ts';
 
 /** The types of metadata, by the numbers they have in files. */
 export const METADATA_TYPES = {
@@ -29,59 +30,43 @@ export type GgufEntries = readonly (readonly [string, GgufEntry])[];
 
 /** Little endian bytes in a buffer that grows. */
 class ByteWriter {
-  #bytes = new Uint8Array(1 << 16);
-  #view = new DataView(this.#bytes.buffer);
-  #length = 0;
-
-  /** Room for so many bytes more, and where it begins. It may replace the buffer: look at that afterwards. */
-  #reserve(count: number): number {
-    const at = this.#length;
-    this.#length += count;
-    if (this.#length > this.#bytes.length) {
-      const larger = new Uint8Array(Math.max(this.#length, this.#bytes.length * 2));
-      larger.set(this.#bytes);
-      this.#bytes = larger;
-      this.#view = new DataView(larger.buffer);
-    }
-    return at;
-  }
+  readonly #out = new GrowingBytes(1 << 16);
 
   u32(value: number): void {
-    const at = this.#reserve(4);
-    this.#view.setUint32(at, value, true);
+    const at = this.#out.grow(4);
+    this.#out.view.setUint32(at, value, true);
   }
 
   i32(value: number): void {
-    const at = this.#reserve(4);
-    this.#view.setInt32(at, value, true);
+    const at = this.#out.grow(4);
+    this.#out.view.setInt32(at, value, true);
   }
 
   f32(value: number): void {
-    const at = this.#reserve(4);
-    this.#view.setFloat32(at, value, true);
+    const at = this.#out.grow(4);
+    this.#out.view.setFloat32(at, value, true);
   }
 
   u64(value: number): void {
-    const at = this.#reserve(8);
-    this.#view.setBigUint64(at, BigInt(value), true);
+    const at = this.#out.grow(8);
+    this.#out.view.setBigUint64(at, BigInt(value), true);
   }
 
   bool(value: boolean): void {
-    const at = this.#reserve(1);
-    this.#view.setUint8(at, value ? 1 : 0);
+    const at = this.#out.grow(1);
+    this.#out.view.setUint8(at, value ? 1 : 0);
   }
 
   string(text: string): void {
     const bytes = new TextEncoder().encode(text);
     this.u64(bytes.length);
-    const at = this.#reserve(bytes.length);
-    this.#bytes.set(bytes, at);
+    this.#out.append(bytes);
   }
 
   /** All bytes, with zeros up to a multiple of `alignment`. */
   finish(alignment: number): Uint8Array {
-    this.#reserve((alignment - (this.#length % alignment)) % alignment);
-    return this.#bytes.slice(0, this.#length);
+    this.#out.grow((alignment - (this.#out.length % alignment)) % alignment);
+    return this.#out.written();
   }
 }
 

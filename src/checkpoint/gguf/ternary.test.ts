@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import { LutraError } from '../../common/errors.ts';
 import { narrowFloats } from '../../common/halves.ts';
 import { randomUniform } from '../../common/random.ts';
+import { refusal } from '../../common/testing.ts';
 import { encodeTrits, i2sTail, type TernaryGgufType } from './encode.ts';
 import { guessOrder, type OrderEvidence } from './i2s-order.ts';
 import { decodeTernary, type I2sOrder, packTrits, type TernaryRequest } from './ternary.ts';
@@ -22,16 +22,6 @@ const request = (type: TernaryRequest['type'], order: I2sOrder = 'x86'): Ternary
   tensor: 't',
   order,
 });
-
-function refusal(run: () => unknown): string {
-  try {
-    run();
-  } catch (error) {
-    if (error instanceof LutraError) return `${error.code}: ${error.message}`;
-    throw error;
-  }
-  return 'none';
-}
 
 /** I2_S by its definition: in blocks of 4 n values, byte p has those at p, n + p, 2 n + p, 3 n + p. */
 function i2s(trits: Int8Array, n: 32 | 16, scale: number): Uint8Array {

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
-import { LutraError } from '../../common/errors.ts';
+import { refusal } from '../../common/testing.ts';
 import type { Checkpoint } from '../checkpoint.ts';
 import { llama3Vocabulary, synthTokenizer } from '../synth/tokenizer.ts';
 import type { GgufValue } from './header.ts';
@@ -31,16 +31,6 @@ const written = (files: Readonly<Record<string, unknown>>, size: number): Readon
 
 const reread = (metadata: ReadonlyMap<string, GgufValue>): Json =>
   JSON.parse(vocabularyFiles(metadata, 'x.gguf').get('tokenizer.json')!);
-
-function refusal(run: () => unknown): string {
-  try {
-    run();
-  } catch (error) {
-    if (error instanceof LutraError) return `${error.code}: ${error.message}`;
-    throw error;
-  }
-  return 'none';
-}
 
 const read = (name: string) =>
   readFileSync(new URL(`../../../models/tiny-bitnet/${name}`, import.meta.url), 'utf8');

@@ -9,7 +9,9 @@ import { urlToHttpOptions } from 'node:url';
 import type { Dispatcher } from 'undici';
 import { LutraError } from '../../common/errors.ts';
 import { systemCode } from '../failure.ts';
-import type { HubEnvironment } from './settings.ts';
+
+/** Environment variables, those of the hub's own tools among them. */
+export type HubEnvironment = Readonly<Record<string, string | undefined>>;
 
 /** What the requests of one attempt go through. */
 export interface Route {

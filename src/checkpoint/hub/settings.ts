@@ -3,7 +3,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { LutraError } from '../../common/errors.ts';
 import { fileFailure, quote, systemCode } from '../failure.ts';
-import { type Network, networkOf } from './proxy.ts';
+import { type HubEnvironment, type Network, networkOf } from './proxy.ts';
 
 const PUBLIC_HUB = 'https://huggingface.co';
 
@@ -29,9 +29,6 @@ export interface HubSettings {
   readonly patience: Patience;
   readonly network: Network;
 }
-
-/** The environment variables of the hub's own tools. */
-export type HubEnvironment = Readonly<Record<string, string | undefined>>;
 
 /**
  * Settings as the hub's own tools take them: `HF_ENDPOINT`; `HF_TOKEN`, or else the file `token` that

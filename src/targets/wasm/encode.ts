@@ -6,6 +6,7 @@
  * the instructions exactly as chosen here, and its optimizer would have nothing left to do: what counts
  * (hoisting, addressing, SIMD selection) is decided where the loop IR is still known.
  */
+import { GrowingBytes } from '../../common/growing-bytes.ts';
 import type { Instr, ValType, WasmFunction, WasmModule } from './module.ts';
 import { OPCODES } from './opcodes.ts';
 
@@ -14,28 +15,15 @@ const EMPTY_BLOCK = 0x40;
 
 /** A growing array of bytes with the primitives of the format. */
 class ByteWriter {
-  #bytes = new Uint8Array(1024);
-  #length = 0;
-
-  #reserve(count: number): number {
-    const at = this.#length;
-    this.#length += count;
-    if (this.#length > this.#bytes.length) {
-      const larger = new Uint8Array(Math.max(this.#length, this.#bytes.length * 2));
-      larger.set(this.#bytes);
-      this.#bytes = larger;
-    }
-    return at;
-  }
+  readonly #out = new GrowingBytes(1024);
 
   byte(value: number): void {
-    const at = this.#reserve(1);
-    this.#bytes[at] = value;
+    const at = this.#out.grow(1);
+    this.#out.bytes[at] = value;
   }
 
   bytes(values: ArrayLike<number>): void {
-    const at = this.#reserve(values.length);
-    this.#bytes.set(values, at);
+    this.#out.append(values);
   }
 
   /** Unsigned LEB128, 0 <= value < 2^32. */
@@ -59,8 +47,8 @@ class ByteWriter {
   }
 
   f32(value: number): void {
-    const at = this.#reserve(4);
-    new DataView(this.#bytes.buffer).setFloat32(at, value, true);
+    const at = this.#out.grow(4);
+    this.#out.view.setFloat32(at, value, true);
   }
 
   /** UTF-8 with its length. */
@@ -78,7 +66,7 @@ class ByteWriter {
   sized(write: (inner: ByteWriter) => void): void {
     const inner = new ByteWriter();
     write(inner);
-    this.unsigned(inner.#length);
+    this.unsigned(inner.#out.length);
     this.bytes(inner.take());
   }
 
@@ -88,7 +76,7 @@ class ByteWriter {
   }
 
   take(): Uint8Array {
-    return this.#bytes.slice(0, this.#length);
+    return this.#out.written();
   }
 }
 
