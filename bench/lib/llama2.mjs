@@ -4,11 +4,16 @@ const HEAD = 'int8';
 const DECODE_AT = 64;
 const PROMPT = 128;
 
-/** Decode and prefill with activations of int16, the default, and of int8, with every number of threads. */
-async function measure(ctx, threadCounts, bits, activations) {
+/** What is measured: multiplied with activations of int16, the default, and of int8, and looked up with the same results. */
+const FORMS = [{ activations: 'int16' }, { activations: 'int8' }, { activations: 'int8', family: 'lut' }];
+
+/** Decode and prefill with every number of threads. */
+async function measure(ctx, threadCounts, bits, { activations, family }) {
   const { quick, cores, models, inTurns, open, callsOf, limitsOf, rateFigure } = ctx;
   const preset = `llama2-7b-w${bits}`;
-  const path = await models.artifact({ preset, head: HEAD, activations });
+  const path = await models.artifact({ preset, head: HEAD, activations, family });
+  const form = [activations, family].filter((part) => part !== undefined).join('.');
+  const what = `activations ${activations}${family === undefined ? '' : `, ${family}`}`;
   const tokens = quick ? 16 : 48;
   const runs = [];
   try {
@@ -18,16 +23,16 @@ async function measure(ctx, threadCounts, bits, activations) {
       const name = `llama2-w${bits}`;
       runs.push({
         ...common,
-        id: `${name}.decode.${threads}t.${activations}`,
-        title: `W${bits} decode, ${threads}t, activations ${activations}`,
+        id: `${name}.decode.${threads}t.${form}`,
+        title: `W${bits} decode, ${threads}t, ${what}`,
         tokens,
         calls: await callsOf(path, { position: DECODE_AT, count: tokens }),
         run: async () => tokens / (await worker.ask('decode', { position: DECODE_AT, tokens })).seconds,
       });
       runs.push({
         ...common,
-        id: `${name}.prefill${PROMPT}.${threads}t.${activations}`,
-        title: `W${bits} prefill of ${PROMPT}, ${threads}t, activations ${activations}`,
+        id: `${name}.prefill${PROMPT}.${threads}t.${form}`,
+        title: `W${bits} prefill of ${PROMPT}, ${threads}t, ${what}`,
         tokens: PROMPT,
         calls: await callsOf(path, { position: 0, count: PROMPT, prompt: true }),
         run: async () => PROMPT / (await worker.ask('prefill', { tokens: PROMPT })).seconds,
@@ -40,7 +45,7 @@ async function measure(ctx, threadCounts, bits, activations) {
     const figures = [];
     for (const [i, { worker, run, ...facts }] of runs.entries()) {
       const { target } = worker.facts;
-      const model = { model: preset, head: HEAD, activations };
+      const model = { model: preset, head: HEAD, activations, ...(family && { family }) };
       figures.push(await rateFigure({ ...facts, ...model, target, values: values[i], stolen }));
     }
     return figures;
@@ -49,12 +54,12 @@ async function measure(ctx, threadCounts, bits, activations) {
   }
 }
 
-/** One model after the other; the quick benchmark has only the default of two bits. */
+/** One model after the other; the quick benchmark has only their defaults. */
 export async function llama2(ctx, threadCounts) {
   const figures = [];
-  for (const bits of ctx.quick ? [2] : [2, 4]) {
-    for (const activations of ctx.quick ? ['int16'] : ['int16', 'int8']) {
-      figures.push(...(await measure(ctx, threadCounts, bits, activations)));
+  for (const bits of [2, 4]) {
+    for (const form of ctx.quick ? FORMS.slice(0, 1) : FORMS) {
+      figures.push(...(await measure(ctx, threadCounts, bits, form)));
     }
   }
   return figures;

@@ -49,9 +49,10 @@ export function createModels({ folder, fingerprint, log }) {
       context = 2048,
       encoding,
       activations,
+      family,
       fresh = false,
     } = request;
-    const kind = [encoding, activations].map((part) => (part === undefined ? '' : `.${part}`)).join('');
+    const kind = [encoding, activations, family].map((part) => (part === undefined ? '' : `.${part}`)).join('');
     const path = join(folder, `${preset}.${head}.${cache}.${context}${kind}@${fingerprint}`);
     const source = await checkpoint(preset);
     if (fresh) rmSync(path, { recursive: true, force: true });
@@ -60,6 +61,7 @@ export function createModels({ folder, fingerprint, log }) {
     const options = ['--head', head, '--cache', cache, '--context', String(context)];
     if (encoding !== undefined) options.push('--encoding', encoding);
     if (activations !== undefined) options.push('--activations', activations);
+    if (family !== undefined) options.push('--family', family);
     const run = await runWatched(process.execPath, [CLI, 'compile', source, '-o', path, ...options], env);
     return { path, ...run };
   }

@@ -59,54 +59,46 @@ async function packed(checkpoint, tensor, bits, group) {
   };
 }
 
-/** Runs kernels one after the other on named buffers, which keep what they wrote. */
-async function runner(machine, kernels) {
-  const functions = kernels.map(({ kernel, shape }, i) =>
-    legalize(kernel.build(`kernel${i}`, shape, kernel.defaultSchedule(shape, machine)), machine),
+/** Compiles lists of kernels; runs one, kernel after kernel, on named buffers, which keep what was written. */
+async function runner(machine, lists) {
+  const all = lists.map((kernels, l) =>
+    kernels.map(({ kernel, shape, ...call }, i) => {
+      const built = kernel.build(`kernel${l}_${i}`, shape, kernel.defaultSchedule(shape, machine));
+      return { ...call, fn: legalize(built, machine) };
+    }),
   );
-  const compiled = await compileKernels(machine.name, functions);
+  const compiled = await compileKernels(
+    machine.name,
+    all.flatMap((calls) => calls.map(({ fn }) => fn)),
+  );
   return {
-    async run(contents) {
+    async run(list, contents) {
       const names = Object.keys(contents);
       const memory = compiled.allocate(names.map((name) => contents[name].byteLength));
       const named = new Map(names.map((name, i) => [name, memory[i]]));
       for (const name of names) named.get(name).set(bytesOf(contents[name]));
-      for (const [i, { extent, buffers }] of kernels.entries()) {
-        const fn = functions[i];
+      for (const { fn, extent, buffers } of all[list]) {
         const used = fn.buffers.map(({ name }) => named.get(buffers[name] ?? name));
         await compiled.run(fn.name, used, [N], extent);
       }
-      return (name, view) => {
-        const bytes = named.get(name).slice();
-        return new view(bytes.buffer);
-      };
+      return (name, view) => new view(named.get(name).slice().buffer);
     },
     close: () => compiled.close(),
   };
 }
 
-const squares = (values) => values.reduce((sum, x) => sum + x * x, 0);
-
-/** Errors of one matrix: of exact tables, then of `int8` and `fast` ones for every kind of activations. */
-async function errorsOf(machine, { checkpoint, tensor }, bits, group) {
-  const w = await packed(checkpoint, tensor, bits, group);
-  const { rows: m, cols: k } = w;
+/** What is computed of a matrix of this size: kernels, room for what they write, and where results are. */
+function computations(m, k, bits, group) {
   const stride = rowStride(k);
-  const draw = normal(bits);
-  const x = new Float32Array(N * stride);
-  for (let t = 0; t < N; t++) for (let i = 0; i < k; i++) x[t * stride + i] = draw();
   const parts = Math.ceil(k / group);
   const shape = { m, k, bits, group, activationGroup: group, zero: 0, zeros: 'u8', scales: 'f32' };
   const form = (to, more) => ({ ...shape, to, residual: false, batch: 'one', ...more });
-  const kernels = [];
-  const contents = { x, weightScale: w.scales, zeros: w.zeros, tiles: w.tiles, planes: w.planes };
-  const results = [];
+  const [kernels, contents, results] = [[], {}, []];
   const add = (suffix, to, from, forms) => {
-    const named = (...names) => Object.fromEntries(names.map((name) => [name, `${name}.${suffix}`]));
-    const values = named('q', 'scale', 'sum');
-    contents[`q.${suffix}`] = new Int8Array(N * stride);
-    contents[`scale.${suffix}`] = new Float32Array(N * rowStride(parts));
-    contents[`sum.${suffix}`] = new Int32Array(N * rowStride(parts));
+    const values = Object.fromEntries(['q', 'scale', 'sum'].map((name) => [name, `${name}.${suffix}`]));
+    contents[values.q] = new Int8Array(N * stride);
+    contents[values.scale] = new Float32Array(N * rowStride(parts));
+    contents[values.sum] = new Int32Array(N * rowStride(parts));
     const rounding = { k, group, to, ordered: false, ...(from && { from }) };
     kernels.push({ kernel: quantizeGroup, shape: rounding, extent: N * parts, buffers: values });
     for (const tables of forms) {
@@ -114,28 +106,40 @@ async function errorsOf(machine, { checkpoint, tensor }, bits, group) {
       contents[name] = new Float32Array(N * rowStride(m));
       results.push({ suffix, tables, name });
       if (tables === 'mad') {
-        const product = form(to, { encoding: 'code-tiles' });
         const buffers = { ...values, weight: 'tiles', out: name };
+        const product = form(to, { encoding: 'code-tiles' });
         kernels.push({ kernel: groupMatmul, shape: product, extent: rowStride(m) / 16, buffers });
         continue;
       }
-      const product = form(to, { encoding: 'bit-planes', tables });
       const building = { k, activationGroup: group, to, tables };
-      const made = { tables: `tables.${suffix}.${tables}`, tableBias: `bias.${suffix}.${tables}` };
+      const made = { tables: `tables.${name}`, tableBias: `bias.${name}` };
       contents[made.tables] = new Int8Array(N * tableBytes(building));
       contents[made.tableBias] = new Int32Array(N * rowStride(parts));
       const jobs = tables === 'exact' ? stride / 64 : parts;
       kernels.push({ kernel: lutTables, shape: building, extent: N * jobs, buffers: { ...values, ...made } });
       const buffers = { ...values, ...made, weight: 'planes', out: name };
+      const product = form(to, { encoding: 'bit-planes', tables });
       kernels.push({ kernel: groupLut, shape: product, extent: rowStride(m) / 64, buffers });
     }
   };
   add('plain', 'int8', undefined, ['mad', 'exact']);
   for (const from of FROM) add(from, 'sums', from, ['int8', 'fast']);
-  const { run, close } = await runner(machine, kernels);
-  const read = await run(contents);
+  return { kernels, contents, results };
+}
 
-  /** The products of activations x [N, stride], in float64. */
+const squares = (values) => values.reduce((sum, x) => sum + x * x, 0);
+
+/** Errors of one matrix: of exact tables, then of `int8` and `fast` ones for every kind of activations. */
+async function errorsOf(run, { contents, results }, w, group, seed) {
+  const { rows: m, cols: k } = w;
+  const stride = rowStride(k);
+  const draw = normal(seed);
+  const x = new Float32Array(N * stride);
+  for (let t = 0; t < N; t++) for (let i = 0; i < k; i++) x[t * stride + i] = draw();
+  const given = { x, weightScale: w.scales, zeros: w.zeros, tiles: w.tiles, planes: w.planes };
+  const read = await run({ ...contents, ...given });
+
+  /** The products of activations x [N, k], in float64. */
   const products = (values) =>
     Float64Array.from({ length: N * m }, (_, i) => {
       const [t, row] = [Math.floor(i / m), i % m];
@@ -148,57 +152,65 @@ async function errorsOf(machine, { checkpoint, tensor }, bits, group) {
     return Float64Array.from({ length: N * m }, (_, i) => out[Math.floor(i / m) * rowStride(m) + (i % m)]);
   };
   const [q, scale] = [read('q.plain', Int8Array), read('scale.plain', Float32Array)];
-  const integer = (t, c) => q[t * stride + c] * scale[t * rowStride(parts) + Math.floor(c / group)];
+  const parts = rowStride(Math.ceil(k / group));
+  const integer = (t, c) => q[t * stride + c] * scale[t * parts + Math.floor(c / group)];
   const float = products((t, c) => x[t * stride + c]);
   // Of int8 activations, what is lost beyond these.
   const expected = { plain: outputs('out.plain.mad'), f32: float, f16: float, int8: products(integer) };
-  const errors = results.flatMap(({ suffix, tables, name }) => {
-    if (tables === 'mad') return [];
-    const found = outputs(name);
-    const right = expected[suffix];
-    return [[`${suffix} ${tables}`, squares(found.map((y, i) => y - right[i])) / squares(right)]];
-  });
-  await close();
+  const errors = results
+    .filter(({ tables }) => tables !== 'mad')
+    .map(({ suffix, tables, name }) => {
+      const right = expected[suffix];
+      const found = outputs(name);
+      return [`${suffix} ${tables}`, squares(found.map((y, i) => y - right[i])) / squares(right)];
+    });
   return new Map(errors);
 }
 
-const COLUMNS = [
-  'plain exact',
-  ...['int8', 'fast'].flatMap((tables) => FROM.map((from) => `${from} ${tables}`)),
-];
+const BITS = [1, 2, 3, 4];
+const COLUMNS = ['plain exact', ...['int8', 'fast'].flatMap((form) => FROM.map((from) => `${from} ${form}`))];
 const text = (nmse) => (nmse === 0 ? '0' : nmse.toExponential(1));
 
-/** Rows of a table, its head first. A cell has the errors of 1 to 4 bits, or the largest of them. */
+/** The errors of some matrices of one size: for each column of the table the means, of 1 to 4 bits. */
+async function sizeErrors(machine, matrices, group) {
+  const { checkpoint, tensor } = matrices[0];
+  const [m, k] = checkpoint.tensors.get(tensor).shape;
+  const all = BITS.map((bits) => computations(m, k, bits, group));
+  const { run, close } = await runner(
+    machine,
+    all.map(({ kernels }) => kernels),
+  );
+  const cells = COLUMNS.map(() => BITS.map(() => 0));
+  for (const [b, bits] of BITS.entries()) {
+    for (const [i, matrix] of matrices.entries()) {
+      const w = await packed(matrix.checkpoint, matrix.tensor, bits, group);
+      const errors = await errorsOf((contents) => run(b, contents), all[b], w, group, 10 * i + bits);
+      for (const [c, column] of COLUMNS.entries()) cells[c][b] += errors.get(column) / matrices.length;
+    }
+  }
+  await close();
+  return cells;
+}
+
+/** Rows of a table, its head first. A cell has the errors of 1, 2, 3 and 4 bits. */
 export async function tableErrors(machine, log) {
   const trained = await openCheckpoint(TRAINED);
-  const random = randomWeights(256, 1024);
+  const random = { checkpoint: randomWeights(256, 1024), tensor: 'w' };
   const sources = [
-    ['normal distribution, 256 x 1024', [{ checkpoint: random, tensor: 'w' }]],
+    ['normal distribution, 256 x 1024', [random]],
     ...['mlp.down_proj', 'self_attn.q_proj'].map((name) => {
       const layers = [...trained.tensors.keys()].filter((tensor) => tensor.endsWith(`${name}.weight`));
-      return [
-        `trained, \`${name}\`, ${layers.length} layers`,
-        layers.map((tensor) => ({ checkpoint: trained, tensor })),
-      ];
+      const matrices = layers.map((tensor) => ({ checkpoint: trained, tensor }));
+      return [`trained, \`${name}\`, ${layers.length} layers`, matrices];
     }),
   ];
   const rows = [];
   for (const group of [64, 128]) {
     for (const [name, matrices] of sources) {
-      const cells = COLUMNS.map(() => []);
-      for (const bits of [1, 2, 3, 4]) {
-        const all = [];
-        for (const matrix of matrices) all.push(await errorsOf(machine, matrix, bits, group));
-        // The mean of layers, whose products are of like size.
-        for (const [i, column] of COLUMNS.entries()) {
-          cells[i].push(all.reduce((sum, one) => sum + one.get(column), 0) / all.length);
-        }
-      }
+      const cells = await sizeErrors(machine, matrices, group);
       log(`${name}, groups of ${group}`);
-      rows.push([
-        `${name}, groups of ${group}`,
-        ...cells.map((errors) => (Math.max(...errors) === 0 ? '0' : errors.map(text).join(', '))),
-      ]);
+      const texts = cells.map((errors) => (Math.max(...errors) === 0 ? '0' : errors.map(text).join(', ')));
+      rows.push([`${name}, groups of ${group}`, ...texts]);
     }
   }
   await trained.close();
