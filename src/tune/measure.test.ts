@@ -164,6 +164,11 @@ describe('a measuring process', () => {
     expect(await runJob(request, options)).toMatchObject({ outcome: 'failed' });
   });
 
+  it('that is interrupted with everything else is no schedule that crashed', async () => {
+    const options = scripted('interrupted', `process.once('message', () => process.kill(process.pid, 'SIGINT'));`);
+    await expect(runJob(request, options)).rejects.toMatchObject({ code: 'cancelled' });
+  });
+
   it('ends when it is cancelled', async () => {
     const stop = new AbortController();
     const running = runJob(request, {

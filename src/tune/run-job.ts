@@ -5,6 +5,8 @@ import { type MeasureJob, type MeasureResult, measureResultSchema } from './job.
 
 /** The script beside this file, as it is built. */
 const WORKER = fileURLToPath(new URL('./worker.js', import.meta.url));
+/** Signals by which people end programs: a kernel's own faults have others. */
+const INTERRUPTS: ReadonlySet<string> = new Set(['SIGINT', 'SIGTERM', 'SIGHUP']);
 /** What a worker says beyond this is not kept. */
 const OUTPUT_LIMIT = 4096;
 
@@ -51,8 +53,10 @@ export function runJob(job: MeasureJob, options: RunJobOptions): Promise<Measure
     });
     child.on('close', (code, by) => {
       settle();
+      // Ctrl-C in a terminal is for the whole group of processes, and may come here first.
+      const interrupted = result === undefined && by !== null && INTERRUPTS.has(by);
       const how = by === null ? `ended with code ${code}` : `was ended by ${by}`;
-      if (signal?.aborted) fail(cancelled);
+      if (signal?.aborted || interrupted) fail(cancelled);
       else if (result !== undefined) done(result);
       else if (late) done({ outcome: 'timeout', reason: `it took more than ${timeoutSeconds} s` });
       else done({ outcome: 'crashed', reason: `it ${how}: ${output.trim().split('\n').at(-1) ?? ''}` });
