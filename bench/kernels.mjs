@@ -89,6 +89,34 @@ function grouped(m, k, bits, to, n) {
   };
 }
 
+/** Llama.cpp's K-quants, by the bits of their codes. */
+const K_QUANTS = {
+  2: { bits: 2, group: 16, scaleCodes: 'u4', zeroCodes: 'u4', zero: 0 },
+  4: { bits: 4, group: 32, scaleCodes: 'u8', zeroCodes: 'u8', zero: 0 },
+  6: { bits: 6, group: 16, scaleCodes: 'i8', zeroCodes: 'none', zero: 32 },
+};
+
+/** Bytes of scales and minima of groups and of blocks. */
+function blockBytes({ m, k, group, block, scaleCodes, zeroCodes }) {
+  const ofGroups = (m * k) / group / (scaleCodes === 'u4' ? 2 : 1);
+  const ofBlocks = (2 * m * k) / block;
+  return zeroCodes === 'none' ? [ofBlocks, ofGroups] : [ofBlocks, ofGroups, ofBlocks, ofGroups];
+}
+
+function blocked(m, k, bits, to, n) {
+  const batch = n === 1 ? 'one' : 'many';
+  const shape = { m, k, ...K_QUANTS[bits], block: 256, to, residual: false, batch, encoding: 'code-tiles' };
+  const weightBytes = (m * k * bits) / 8 + blockBytes(shape).reduce((a, b) => a + b);
+  return {
+    op: 'lowbit.matmul.blocks',
+    label: `${m} x ${k} Q${bits}_K ${to}, ${n}`,
+    shape,
+    scalars: [n],
+    rows: n,
+    ...(n === 1 ? { work: weightBytes / 1e9, unit: 'GB/s' } : { work: (2 * m * k * n) / 1e9, unit: 'GOP/s' }),
+  };
+}
+
 /** Rows of an output head by `n` tokens: from memory for one, arithmetic for many. */
 const head = (shape, n, weightBytes) => ({
   op: 'matmul',
@@ -135,6 +163,12 @@ const CASES = [
     grouped(4096, 4096, bits, 'int8', 64),
     grouped(4096, 4096, bits, 'int16', 64),
   ]),
+  ...[2, 4, 6].flatMap((bits) => [
+    blocked(65536, 4096, bits, 'int8', 1),
+    blocked(65536, 4096, bits, 'int16', 1),
+    blocked(4096, 4096, bits, 'int8', 64),
+    blocked(4096, 4096, bits, 'int16', 64),
+  ]),
   ...[1, 4, 16].flatMap((n) => [
     storedHead(16384, 'bf16', n),
     storedHead(16384, 'f16', n),
@@ -162,6 +196,11 @@ function bufferBytes({ op, shape, rows }) {
       const groups = k / shape.group;
       const q = [planes * rows * pad(k), rows * pad(groups) * 4, rows * pad(groups) * 4];
       return [...q, (m * k * shape.bits) / 8, m * groups * 2, rows * pad(m) * 4];
+    }
+    case 'lowbit.matmul.blocks': {
+      const planes = shape.to === 'int16' ? 2 : 1;
+      const q = [planes * rows * k, rows * pad(k / shape.block) * 4, rows * pad(k / shape.group) * 4];
+      return [...q, (m * k * shape.bits) / 8, ...blockBytes(shape), rows * pad(m) * 4];
     }
     case 'matmul': {
       if (shape.bits !== undefined) {
@@ -279,6 +318,7 @@ function extent(c, schedule) {
   switch (c.op) {
     case 'lowbit.matmul':
     case 'lowbit.matmul.group':
+    case 'lowbit.matmul.blocks':
       if (c.shape.batch === 'many' && schedule.multiply !== 'scalar') return m / schedule.rowBlock;
       return m / 16;
     case 'matmul':

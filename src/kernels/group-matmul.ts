@@ -42,7 +42,12 @@ function multiplications({ bits }: GroupShape, { native, dotCodeMax }: Machine):
  * Two registers of rows, from one row of tiles, which is one stream from memory. With 16 registers, accumulators for
  * each place of a field cost more than shifts save, but where there are few others; `dot4` has to wait for its own.
  */
-function gemvSchedule(multiply: Multiply, machine: Machine, sums: number): GroupSchedule {
+function gemvSchedule(
+  multiply: Multiply,
+  { bits }: GroupShape,
+  machine: Machine,
+  sums: number,
+): GroupSchedule {
   const { vectorBytes, vectorRegisters } = machine;
   const inPlace = multiply === 'dot4' || vectorRegisters === 32 || (vectorBytes === 32 && sums === 1);
   return {
@@ -50,7 +55,7 @@ function gemvSchedule(multiply: Multiply, machine: Machine, sums: number): Group
     multiply,
     rows: Math.min(TILE, vectorBytes / 2),
     unroll: inPlace ? 32 : 16,
-    prefetchBytes: vectorBytes >= 32 ? 1024 : 0,
+    prefetchBytes: vectorBytes >= 32 ? (bits < 4 ? 1024 : 2048) : 0,
     inPlace,
   };
 }
@@ -66,7 +71,7 @@ function gemmSchedule(multiply: Multiply, shape: GroupShape, machine: Machine): 
   const fewTokens =
     vectorRegisters === 32 ? 4 / planes : multiply === 'dot2' && !(narrow && planes > 1) ? 2 : 1;
   return {
-    ...gemvSchedule(multiply, machine, planes * fewTokens),
+    ...gemvSchedule(multiply, shape, machine, planes * fewTokens),
     rows,
     tokens: (vectorRegisters === 32 ? 8 : 4) / planes,
     rowBlock: blocks.find(fits) ?? blocks.at(-1)!,
@@ -80,10 +85,10 @@ function schedules(shape: GroupShape, machine: Machine): readonly GroupSchedule[
   if (machine.vectorBytes === 4) return [SCALAR];
   return multiplications(shape, machine).flatMap((multiply) => {
     if (shape.batch === 'one') {
-      return variations(gemvSchedule(multiply, machine, planesOf(shape)), {
+      return variations(gemvSchedule(multiply, shape, machine, planesOf(shape)), {
         rows: [4, 8, 16].filter((rows) => rows * 4 >= machine.vectorBytes),
         unroll: [16, 64],
-        prefetchBytes: [0, 1024, 4096],
+        prefetchBytes: [0, 4096],
         inPlace: [true, false],
       });
     }
