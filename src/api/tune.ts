@@ -4,7 +4,6 @@ import { planCheckpoint } from '../artifact/build.ts';
 import { cacheFolder } from '../artifact/cache.ts';
 import { openCheckpoint } from '../checkpoint/open.ts';
 import { LutraError } from '../common/errors.ts';
-import { median } from '../common/math.ts';
 import { KERNELS } from '../kernels/registry.ts';
 import type { WeightOptions } from '../models/quantization.ts';
 import type { TunedSchedule } from '../plan/types.ts';
@@ -19,6 +18,7 @@ import { type Adoption, openRecords } from '../tune/records.ts';
 import { runJob } from '../tune/run-job.ts';
 import { tuneTasks } from '../tune/tasks.ts';
 import { type TuneLimits, type TuneProgress, tuneKernels } from '../tune/tune.ts';
+import { type Speeds, verdictOf } from '../tune/verdict.ts';
 import {
   type CompileOptions,
   cacheElement,
@@ -51,6 +51,9 @@ export interface TuneResult {
   readonly records: string;
   /** Kernels that have more than one schedule. */
   readonly kernels: number;
+  /** Measurements of this run, and how many of them failed: wrong results, crashes, too slow, not compiled. */
+  readonly trials: number;
+  readonly failed: number;
   /** Schedules that measured faster than their defaults. */
   readonly choices: readonly TunedSchedule[];
   /** How the whole model runs with them; undefined when there was nothing to compare, or no time. */
@@ -73,8 +76,6 @@ const PREFILL_TOKENS = 128;
 const DECODE_TOKENS = 12;
 /** Seconds of a phase in a turn at least: small models take but milliseconds. */
 const PHASE_SECONDS = 0.2;
-/** A model with tuned kernels may measure this much slower, for noise, in one of the two phases. */
-const NOISE = 0.99;
 
 /** Calls `run` as often as fits some time, at least once; seconds of a call. */
 async function secondsOf(run: () => Promise<unknown>): Promise<number> {
@@ -87,7 +88,7 @@ async function secondsOf(run: () => Promise<unknown>): Promise<number> {
 }
 
 /** Tokens per second of a prompt, and of tokens one at a time after it. */
-async function measureModel(model: Model): Promise<{ prefill: number; decode: number }> {
+async function measureModel(model: Model): Promise<Speeds> {
   const session = model.createSession();
   const tokens = Math.max(1, Math.min(PREFILL_TOKENS, model.context - DECODE_TOKENS));
   const prompt = Int32Array.from({ length: tokens }, (_, i) => (i * 37) % model.vocab);
@@ -105,7 +106,7 @@ async function measureModel(model: Model): Promise<{ prefill: number; decode: nu
   return { prefill: prompt.length / prefill, decode: DECODE_TOKENS / decode };
 }
 
-/** Both models in turns; the tuned one is adopted when it is not slower in either phase and faster in one. */
+/** Both models in turns. */
 async function compareModels(
   [plain, tuned]: readonly [Model, Model],
   signal: AbortSignal | undefined,
@@ -118,17 +119,8 @@ async function compareModels(
     const second = await measureModel(round % 2 === 0 ? tuned : plain);
     turns.push(round % 2 === 0 ? { plain: first, tuned: second } : { plain: second, tuned: first });
   }
-  const middle = (phase: keyof Speeds) => ({
-    default: median(turns.map((turn) => turn.plain[phase])),
-    tuned: median(turns.map((turn) => turn.tuned[phase])),
-  });
-  const gain = (phase: keyof Speeds) => median(turns.map((turn) => turn.tuned[phase] / turn.plain[phase]));
-  const gains = [gain('decode'), gain('prefill')];
-  const adopted = gains.every((g) => g >= NOISE) && gains.some((g) => g > 1);
-  return { decode: middle('decode'), prefill: middle('prefill'), adopted };
+  return verdictOf(turns);
 }
-
-type Speeds = Awaited<ReturnType<typeof measureModel>>;
 
 /** Compiles the model with and without the choices, and compares the two. */
 async function checkModel(
@@ -206,6 +198,7 @@ export async function tune(source: string, options: TuneOptions = {}): Promise<T
     await checkpoint.close();
   }
   const records = await openRecords(options.records ?? recordsPath());
+  const before = records.records.length;
   const found = await tuneKernels(tasks, {
     host,
     threads: options.threads ?? defaultThreads(computer.cpu),
@@ -220,7 +213,14 @@ export async function tune(source: string, options: TuneOptions = {}): Promise<T
       hint: 'The same command goes on from there.',
     });
   }
-  const result = { machine, records: records.path, kernels: tasks.length, choices };
+  const outcomes = records.records
+    .slice(before)
+    .flatMap((record) => (record.kind === 'trial' ? [record.outcome] : []));
+  const failed = outcomes.filter((outcome) => outcome !== 'ok').length;
+  const result = {
+    ...{ machine, records: records.path, kernels: tasks.length },
+    ...{ trials: outcomes.length, failed, choices },
+  };
   if (choices.length === 0) return result;
   const check = await checkModel(folder, machine, choices, options);
   await records.append({

@@ -165,7 +165,10 @@ describe('a measuring process', () => {
   });
 
   it('that is interrupted with everything else is no schedule that crashed', async () => {
-    const options = scripted('interrupted', `process.once('message', () => process.kill(process.pid, 'SIGINT'));`);
+    const options = scripted(
+      'interrupted',
+      `process.once('message', () => process.kill(process.pid, 'SIGINT'));`,
+    );
     await expect(runJob(request, options)).rejects.toMatchObject({ code: 'cancelled' });
   });
 

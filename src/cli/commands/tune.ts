@@ -103,12 +103,16 @@ async function tuneModel(deps: Deps, model: string, flags: TuneFlags): Promise<v
     io.out(`${JSON.stringify(result)}\n`);
     return;
   }
-  const { machine, kernels, choices, check, records } = result;
+  const { machine, kernels, trials: tried, failed, choices, check, records } = result;
   if (kernels === 0) {
     io.out(`${machine}: nothing to tune, no kernel of the model has more than one schedule\n`);
     return;
   }
   io.out(`${machine}: ${choices.length} of ${kernels} kernels have a faster schedule than their default\n`);
+  if (failed > 0) {
+    const rest = failed === tried ? 'the defaults stay' : 'they are never chosen';
+    io.error(`lutra: warning: ${failed} of ${tried} measurements failed, ${rest}; the records say how\n`);
+  }
   for (const { op, shape, schedule } of choices) {
     io.out(`  ${op} ${JSON.stringify(shape)}: ${JSON.stringify(schedule)}\n`);
   }
