@@ -2,7 +2,7 @@
 import type { Artifact } from '../artifact/open.ts';
 import { LutraError } from '../common/errors.ts';
 import type { WeightOptions } from '../models/quantization.ts';
-import type { CompileOptions } from './compile.ts';
+import type { CompileOptions } from './compile-options.ts';
 
 /** Throws `usage` for options about rounding weights where none are rounded. */
 export function refuseIdleRounding({ bits, group, symmetric }: WeightOptions): void {

@@ -3,6 +3,7 @@ import type { Checkpoint, StoredDType, TensorInfo } from '../checkpoint/checkpoi
 import { LutraError } from '../common/errors.ts';
 import { narrowFloats } from '../common/halves.ts';
 import { randomUniform } from '../common/random.ts';
+import type { DecoderConfig } from './config.ts';
 
 export interface MemoryTensor {
   readonly dtype: StoredDType;
@@ -67,15 +68,10 @@ export function randomPacked(rows: number, cols: number, seed: number): MemoryTe
   return u8Tensor([rows / 4, cols], bytes);
 }
 
-export interface DecoderShape {
-  readonly hidden: number;
-  readonly intermediate: number;
-  readonly layers: number;
-  readonly heads: number;
-  readonly kvHeads: number;
-  readonly headDim: number;
-  readonly vocab: number;
-}
+export type DecoderShape = Pick<
+  DecoderConfig,
+  'hidden' | 'intermediate' | 'layers' | 'heads' | 'kvHeads' | 'headDim' | 'vocab'
+>;
 
 /** A decoder small enough to write out: two layers with grouped heads and odd widths. */
 export const SMALL: DecoderShape = {
