@@ -36,9 +36,12 @@ function randomWeights(rows, cols) {
   return { path: 'random', config: {}, textFiles: new Map(), tensors: new Map([['w', info]]), read };
 }
 
+/** One bit is a sign: with a zero of its own, hardly a weight is not that. */
+const isSymmetric = (bits) => bits === 1;
+
 /** Codes, scales and zeros as `lutra compile --bits` makes them, packed for both families. */
 async function packed(checkpoint, tensor, bits, group) {
-  const source = { format: 'round', tensor, bits, group, symmetric: false };
+  const source = { format: 'round', tensor, bits, group, symmetric: isSymmetric(bits) };
   const { rows, cols, codes, scales, zeros } = await readCodes(source, checkpoint);
   const groups = Math.ceil(cols / group);
   const steps = toF32(scales);
@@ -46,7 +49,7 @@ async function packed(checkpoint, tensor, bits, group) {
   const length = groupLanesLength(rows, groups);
   const value = (row, col) => {
     const at = row * groups + Math.floor(col / group);
-    return (codes[row * cols + col] - zeros[at]) * steps[at];
+    return (codes[row * cols + col] - (zeros?.[at] ?? 0.5)) * steps[at];
   };
   return {
     rows,
@@ -55,7 +58,7 @@ async function packed(checkpoint, tensor, bits, group) {
     planes: packBitPlanes(weight),
     tiles: packCodeTiles(weight),
     scales: packGroupLanes(steps, rows, groups, new Float32Array(length)),
-    zeros: packGroupLanes(zeros, rows, groups, new Uint8Array(length)),
+    zeros: packGroupLanes(zeros ?? new Uint8Array(rows * groups), rows, groups, new Uint8Array(length)),
   };
 }
 
@@ -91,7 +94,8 @@ async function runner(machine, lists) {
 function computations(m, k, bits, group) {
   const stride = rowStride(k);
   const parts = Math.ceil(k / group);
-  const shape = { m, k, bits, group, activationGroup: group, zero: 0, zeros: 'u8', scales: 'f32' };
+  const zero = isSymmetric(bits) ? { zero: 0.5, zeros: 'none' } : { zero: 0, zeros: 'u8' };
+  const shape = { m, k, bits, group, activationGroup: group, scales: 'f32', ...zero };
   const form = (to, more) => ({ ...shape, to, residual: false, batch: 'one', ...more });
   const [kernels, contents, results] = [[], {}, []];
   const add = (suffix, to, from, forms) => {
