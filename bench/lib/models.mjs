@@ -52,7 +52,9 @@ export function createModels({ folder, fingerprint, log }) {
       family,
       fresh = false,
     } = request;
-    const kind = [encoding, activations, family].map((part) => (part === undefined ? '' : `.${part}`)).join('');
+    const kind = [encoding, activations, family]
+      .map((part) => (part === undefined ? '' : `.${part}`))
+      .join('');
     const path = join(folder, `${preset}.${head}.${cache}.${context}${kind}@${fingerprint}`);
     const source = await checkpoint(preset);
     if (fresh) rmSync(path, { recursive: true, force: true });

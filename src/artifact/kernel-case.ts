@@ -24,6 +24,8 @@ export interface Extent {
   readonly matrixRows: number;
   /** Rows of a matrix whose results are compared. */
   readonly comparedRows: number;
+  /** Attention of several tokens that leaves parts. */
+  readonly apart?: true;
 }
 
 /** Little work, for the interpreter has to do it too. */
@@ -37,6 +39,14 @@ function testExtent(use: KernelUse): Extent {
   const position = Math.min(use.op === 'attention.merge' ? 2 * CHUNK : 17, context - n);
   return { n, position, matrixRows: 512, comparedRows: 64 };
 }
+
+/** What else a kernel is tested on, where its arguments choose among ways to compute: tokens on both sides of a chunk's end. */
+export function furtherExtent(use: KernelUse): Extent | undefined {
+  const position = CHUNK - 1;
+  if (use.op !== 'attention' || Number(use.shape.context) < position + 3) return undefined;
+  return { ...testExtent(use), n: 3, position, apart: true };
+}
+
 /** `ids` index a table of VOCABULARY rows; `halves` are 0 0 1 1 2 ...; `trits` bytes of four 2-bit codes 0 to 2, `trits5` of five in base 3; `entries` bytes below 32. */
 const FILLS = [
   'f32',
@@ -84,8 +94,8 @@ function isMatmul(use: KernelUse): boolean {
 }
 
 /** The scalar arguments, by parameter name. */
-function scalarsOf({ n, position }: Extent): Readonly<Record<string, number>> {
-  return { n, pos: position, apart: 0 };
+function scalarsOf({ n, position, apart }: Extent): Readonly<Record<string, number>> {
+  return { n, pos: position, apart: apart ? 1 : 0 };
 }
 
 /** Elements of each buffer by parameter name. */
@@ -206,7 +216,7 @@ function sizesOf(use: KernelUse, extent: Extent): Readonly<Record<string, number
         qOut: rows(heads * headDim),
         q: rows(heads * headDim),
         out: rows(heads * headDim),
-        parts: partsSize(use.shape as unknown as AttentionShape),
+        parts: n * partsSize(use.shape as unknown as AttentionShape),
         keys: kvHeads * positions * headDim,
         keyScales: kvHeads * positions,
         valueScales: kvHeads * positions,

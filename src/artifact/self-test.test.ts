@@ -60,6 +60,19 @@ describe('the self-test of kernels', () => {
     expect(await findWrongKernels(interpreted(functions), odd)).toEqual(['product']);
   });
 
+  it('tests both of the ways in which attention of several tokens ends', async () => {
+    const shape = { heads: 2, kvHeads: 1, headDim: 16, context: 300, cacheElem: 'f32' };
+    const attention: KernelUse = { name: 'seen', op: 'attention', family: 'default', shape };
+    const both = expectKernels({ kernels: [attention] }, [best, plainest], SEED);
+    expect(Object.values(both).map(({ kernel }) => kernel)).toEqual([undefined, 'seen']);
+    const right = interpreted(scheduleOwnKernels({ kernels: [attention] }, best));
+    expect(await findWrongKernels(right, both)).toEqual([]);
+    const odd = { ...both['seen (2)']!, seed: SEED + 100 };
+    expect(await findWrongKernels(right, { ...both, 'seen (2)': odd })).toEqual(['seen']);
+    const short = { ...attention, shape: { ...shape, context: 256 } };
+    expect(Object.keys(expectKernels({ kernels: [short] }, [best], SEED))).toEqual(['seen']);
+  });
+
   it('refuses to trust a target that it does not cover', async () => {
     await expect(findWrongKernels(interpreted(functions, 'c:other'), tests)).rejects.toThrow(
       'does not cover product on c:other',

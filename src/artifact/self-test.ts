@@ -13,12 +13,23 @@ import type { Machine } from '../loops/machine.ts';
 import { scheduleOwnKernels } from '../plan/lower.ts';
 import type { Plan, TunedSchedule } from '../plan/types.ts';
 import type { Executable, StepRequest } from '../targets/executable.ts';
-import { type Fill, type KernelCase, kernelCase, kernelCaseSchema, VOCABULARY } from './kernel-case.ts';
+import {
+  type Fill,
+  furtherExtent,
+  type KernelCase,
+  kernelCase,
+  kernelCaseSchema,
+  VOCABULARY,
+} from './kernel-case.ts';
 
-const kernelTestSchema = kernelCaseSchema.extend({ digest: z.string() });
+const kernelTestSchema = kernelCaseSchema.extend({
+  digest: z.string(),
+  /** The kernel's name, where the test has another: the second one of a kernel. */
+  kernel: z.string().optional(),
+});
 
 export const selfTestSchema = z.object({
-  /** By kernel name; a user-registered kernel without a case is covered by the steps only. */
+  /** By kernel name, a second test of one by a name of its own; a user-registered kernel without a case is covered by the steps only. */
   kernels: z.record(z.string(), kernelTestSchema),
   /** Tokens of two forward steps, and the digest of all their logits. */
   steps: z.object({ tokens: z.array(z.array(z.int())), digest: z.string() }),
@@ -153,11 +164,19 @@ export function* expectations(
     }
     const test = kernelCase(use, scheduled, seed + i);
     if (test === undefined) continue;
-    const buffers = makeBuffers(test);
-    const [machine, fn] = [...scheduled].at(-1)!;
-    runFunction(fn, { buffers, scalars: test.scalars, range: { begin: 0, end: test.iterations[machine]! } });
-    yield [use.name, { ...test, digest: resultDigest(test, buffers) }];
+    yield [use.name, expected(test, scheduled)];
+    const extent = furtherExtent(use);
+    const further = extent && kernelCase(use, scheduled, seed + i, extent);
+    if (further) yield [`${use.name} (2)`, { ...expected(further, scheduled), kernel: use.name }];
   }
+}
+
+/** With what the interpreter computes. */
+function expected(test: KernelCase, scheduled: ReadonlyMap<string, LoopFunction>): KernelTests[string] {
+  const buffers = makeBuffers(test);
+  const [machine, fn] = [...scheduled].at(-1)!;
+  runFunction(fn, { buffers, scalars: test.scalars, range: { begin: 0, end: test.iterations[machine]! } });
+  return { ...test, digest: resultDigest(test, buffers) };
 }
 
 /** Runs every kernel on the executable; the names of those that gave other bytes than the interpreter. */
@@ -166,8 +185,9 @@ export async function findWrongKernels(
   tests: KernelTests,
   signal?: AbortSignal,
 ): Promise<readonly string[]> {
-  const wrong: string[] = [];
-  for (const [kernel, test] of Object.entries(tests)) {
+  const wrong = new Set<string>();
+  for (const [name, test] of Object.entries(tests)) {
+    const { kernel = name } = test;
     if (signal?.aborted) throw new LutraError('cancelled', 'cancelled');
     const end = test.iterations[executable.target];
     if (end === undefined) {
@@ -177,9 +197,9 @@ export async function findWrongKernels(
     }
     const buffers = makeBuffers(test);
     await executable.callKernel({ kernel, buffers, scalars: test.scalars, begin: 0, end });
-    if (resultDigest(test, buffers) !== test.digest) wrong.push(kernel);
+    if (resultDigest(test, buffers) !== test.digest) wrong.add(kernel);
   }
-  return wrong;
+  return [...wrong];
 }
 
 /** Tokens for two steps: several at once, then one, so that prefill and decode both run. */

@@ -20,7 +20,9 @@ export const DTYPES: readonly DType[] = [
 /** What a checkpoint stores unquantized. */
 export const FLOATS: readonly DType[] = ['f32', 'f16', 'bf16'];
 
-const CODE_BITS = { u1: 1, u2: 2, u3: 3, u4: 4, u6: 6, u8: 8 } as const satisfies Partial<Record<DType, CodeBits>>;
+const CODE_BITS = { u1: 1, u2: 2, u3: 3, u4: 4, u6: 6, u8: 8 } as const satisfies Partial<
+  Record<DType, CodeBits>
+>;
 
 /** Unsigned codes of weights quantized in groups. */
 export const CODES = Object.keys(CODE_BITS) as readonly (keyof typeof CODE_BITS)[];

@@ -1,7 +1,7 @@
 import { createRegistry, type Registry } from '../registry.ts';
 import { attention, attentionPacked, rope } from './attention.ts';
-import { add, bias, gate, gatePacked, scale } from './elementwise.ts';
 import { lowbitMatmulBlocks, lowbitMatmulBlocksAdd, quantizeBlocks } from './block-matmul.ts';
+import { add, bias, gate, gatePacked, scale } from './elementwise.ts';
 import { embedding } from './embedding.ts';
 import { lowbitMatmulGroup, lowbitMatmulGroupAdd } from './group-matmul.ts';
 import { lowbitMatmul, lowbitMatmulAdd } from './lowbit-matmul.ts';
