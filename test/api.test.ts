@@ -114,6 +114,8 @@ describe('a session', () => {
 
   it.each([0, 1.5])('speculates without changing the answer, at temperature %d', async (temperature) => {
     const prompts = ['Tell me a story about a fox.', 'Repeat: fox fox fox fox fox fox', QUESTION];
+    // What guessing cost sessions before counts for all of a model.
+    await using model = await load('models/tiny-bitnet', { target: 'wasm', context: 128 });
     let proposed = 0;
     for (const prompt of prompts) {
       const options = { temperature, seed: 5, maxTokens: 60 };

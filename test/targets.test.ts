@@ -59,9 +59,9 @@ async function compileSource(name: string, source: string, c: Compiler): Promise
 }
 
 /** Runs all cases; the names of kernels whose results differ from the interpreter's. */
-async function differing(executable: Executable): Promise<readonly string[]> {
+async function differing(executable: Executable, cases = CASES): Promise<readonly string[]> {
   const wrong: string[] = [];
-  for (const test of CASES) {
+  for (const test of cases) {
     const { name: kernel, build, buffers, scalars } = test;
     const got = buffers.map((b) => b.slice());
     const range = wholeRange(executable, build, scalars);
@@ -103,16 +103,18 @@ describe('integer kernels on random shapes give the bits of the interpreter', ()
   const wide = machinesFor('x64').filter(
     (machine) => !native.includes(machine) && machine.isa !== 'avx512vnni',
   );
-  const forms = [{ name: 'on this CPU', machines: native, using: (c: Compiler) => c }];
+  const forms = [{ name: 'on this CPU', machines: native, using: (c: Compiler) => c, cases: CASES }];
   if (emulation && wide.length > 0) {
-    forms.push({ name: 'emulated', machines: [...wide, C_MACHINES.at(-1)!], using: emulating });
+    // Portable intrinsics take a minute to compile: of every kind of case, a third is left out.
+    const cases = CASES.filter((_, i) => i % 3 !== 2);
+    forms.push({ name: 'emulated', machines: [...wide, C_MACHINES.at(-1)!], using: emulating, cases });
   }
-  it.skipIf(compiler === undefined).each(forms)('C, $name', async ({ name, machines, using }) => {
+  it.skipIf(compiler === undefined).each(forms)('C, $name', async ({ name, machines, using, cases }) => {
     const source = emitC(
       machines.map((machine) =>
         kernelsOnly(
           machine,
-          CASES.map(({ build }) => build(machine)),
+          cases.map(({ build }) => build(machine)),
         ),
       ),
       KERNELS_INFO,
@@ -120,7 +122,7 @@ describe('integer kernels on random shapes give the bits of the interpreter', ()
     const library = await compileSource(`kernels-${name}`, source, using(compiler!));
     for (const { name: machine } of machines) {
       const executable = await loadNative({ library, machine, needs: NO_NEEDS, threads: 1 });
-      expect(await differing(executable), machine).toEqual([]);
+      expect(await differing(executable, cases), machine).toEqual([]);
       await executable.close();
     }
   });
@@ -162,6 +164,5 @@ describe('the embedded model', () => {
         await executable.close();
       }
     },
-    300_000,
   );
 });

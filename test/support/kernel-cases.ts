@@ -9,7 +9,7 @@ import { groupMatmul } from '../../src/kernels/group-matmul.ts';
 import { groupPopcount } from '../../src/kernels/group-popcount.ts';
 import { rowStride } from '../../src/kernels/kernel.ts';
 import { lowbitMatmul } from '../../src/kernels/lowbit-matmul.ts';
-import { lutTables, type TableForm, tableBytes } from '../../src/kernels/lut/tables.ts';
+import { isBytes, lutTables, type TableForm, tableBytes } from '../../src/kernels/lut/tables.ts';
 import { quantize } from '../../src/kernels/quantize.ts';
 import { quantizeGroup } from '../../src/kernels/quantize-group.ts';
 import { bytesOf, randomFloats, randomInts } from '../../src/kernels/testing.ts';
@@ -85,8 +85,8 @@ const halves = (seed: number, count: number) =>
   bytesOf(Uint16Array.from(randomInts(seed, count, 0x3800, 0x3fff)));
 
 /**
- * Weights in groups: all bits, both kinds of activations, all kinds of zeros; any bytes are codes. With `tables`, which
- * any bytes below 32 are too, they are looked up.
+ * Weights in groups: all bits, all kinds of activations and of zeros; any bytes are codes. With `tables`, they are looked
+ * up: any bytes below 32 are exact tables, any bytes at all the others.
  */
 function groupCase(i: number, tables?: TableForm): KernelTestCase {
   const random = randomUniform(900 + i);
@@ -97,7 +97,10 @@ function groupCase(i: number, tables?: TableForm): KernelTestCase {
   const zeros = (['none', 'u8', 'f16', 'f32'] as const)[(tables === undefined ? i : i >> 2) % 4]!;
   const activationGroup = [32, 64, 128][i % 3]!;
   const group = i % 7 === 0 ? k : 2 * activationGroup;
-  const to: GroupShape['to'] = random() < 0.5 ? 'int8' : 'int16';
+  const bytes = tables !== undefined && isBytes(tables);
+  const to: GroupShape['to'] = bytes ? 'sums' : random() < 0.5 ? 'int8' : 'int16';
+  // Any 4 of `sums` add up to a byte.
+  const most = bytes ? 63 : 127;
   const shape: GroupShape = {
     ...{ m, k, bits, group, activationGroup, zeros, to },
     zero: zeros === 'none' ? (bits === 1 ? 0.5 : 2 ** (bits - 1)) : 0,
@@ -127,9 +130,9 @@ function groupCase(i: number, tables?: TableForm): KernelTestCase {
     buffers: [
       ...(tables === undefined
         ? []
-        : [Uint8Array.from(randomInts(i + 8, n * tableBytes({ ...shape, tables }), 0, 31))]),
-      ...(tables === 'int8' || tables === 'fast' ? [bytesOf(randomFloats(i + 9, parts))] : []),
-      bytesOf(Int8Array.from(randomInts(i, (to === 'int8' ? 1 : 2) * n * rowStride(k), -127, 127))),
+        : [Uint8Array.from(randomInts(i + 8, n * tableBytes({ ...shape, tables }), 0, bytes ? 255 : 31))]),
+      ...(bytes ? [bytesOf(Int32Array.from(randomInts(i + 9, parts, 1, 9999)))] : []),
+      bytesOf(Int8Array.from(randomInts(i, (to === 'int16' ? 2 : 1) * n * rowStride(k), -most, most))),
       bytesOf(randomFloats(i + 1, parts)),
       bytesOf(Int32Array.from(randomInts(i + 2, parts, -9999, 9999))),
       bytesOfRandom(i + 4, (rows * rowStride(k) * bits) / 8),
@@ -184,18 +187,20 @@ function blocksCase(i: number): KernelTestCase {
 function tablesCase(i: number): KernelTestCase {
   const random = randomUniform(970 + i);
   const [k, n] = [1 + Math.floor(random() * 300), 1 + Math.floor(random() * 3)];
-  const to = i % 2 === 0 ? 'int8' : 'int16';
   const tables = (['exact', 'exact', 'int8', 'int8', 'bits'] as const)[i]!;
+  const bytes = isBytes(tables);
+  const to = bytes ? 'sums' : i % 2 === 0 ? 'int8' : 'int16';
+  const most = bytes ? 63 : 127;
   const shape = { k, activationGroup: [32, 128][i % 2]!, to, tables } as const;
   const name = `tables_${i}`;
-  const scales = 4 * n * rowStride(Math.ceil(k / shape.activationGroup));
+  const biases = 4 * n * rowStride(Math.ceil(k / shape.activationGroup));
   return {
     name,
     build: (machine) => lutTables.build(name, shape, lutTables.defaultSchedule(shape, machine)),
     buffers: [
-      bytesOf(Int8Array.from(randomInts(i, (to === 'int8' ? 1 : 2) * n * rowStride(k), -127, 127))),
+      bytesOf(Int8Array.from(randomInts(i, (to === 'int16' ? 2 : 1) * n * rowStride(k), -most, most))),
       new Uint8Array(n * tableBytes(shape)),
-      ...(tables === 'int8' ? [new Uint8Array(scales)] : []),
+      ...(bytes ? [new Uint8Array(biases)] : []),
     ],
     scalars: [n],
   };
@@ -205,8 +210,9 @@ function quantizeGroupCase(i: number): KernelTestCase {
   const random = randomUniform(950 + i);
   const k = 1 + Math.floor(random() * 300);
   const n = 1 + Math.floor(random() * 4);
-  const to = i % 2 === 0 ? 'int8' : 'int16';
-  const shape = { k, group: 64, to, ordered: i % 4 < 2 } as const;
+  const from = ([undefined, 'f32', 'f16', 'int8'] as const)[Math.max(i - 3, 0)];
+  const to = from ? 'sums' : i % 2 === 0 ? 'int8' : 'int16';
+  const shape = { k, group: 64, to, ordered: i % 4 < 2, ...(from && { from }) } as const;
   const parts = 4 * n * rowStride(Math.ceil(k / 64));
   const name = `quantize_group_${i}`;
   return {
@@ -215,7 +221,7 @@ function quantizeGroupCase(i: number): KernelTestCase {
     buffers: [
       bytesOf(randomFloats(i, n * rowStride(k))),
       ...(shape.ordered ? [bytesOf(Int32Array.from(randomInts(i + 1, k, 0, k - 1)))] : []),
-      new Uint8Array((to === 'int8' ? 1 : 2) * n * rowStride(k)),
+      new Uint8Array((to === 'int16' ? 2 : 1) * n * rowStride(k)),
       new Uint8Array(parts),
       new Uint8Array(parts),
     ],
@@ -233,7 +239,7 @@ export const KERNEL_CASES: readonly KernelTestCase[] = [
   ...range(2).map((i) => groupCase(i + 10, 'bits')),
   ...range(6).map(blocksCase),
   ...range(5).map(tablesCase),
-  ...range(4).map(quantizeGroupCase),
+  ...range(7).map(quantizeGroupCase),
 ];
 
 /** Whether a kernel left in its buffers what the interpreter computes of it, as it is scheduled for plain C. */
