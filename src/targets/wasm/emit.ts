@@ -161,7 +161,7 @@ function buildModule(program: Program, machine: Machine, { shared }: EmitOptions
   }));
   functions.push({ ...main, name: 'main' });
   const kernelScratch = Math.max(0, ...program.functions.map(scratchOf));
-  const facts: ModuleFacts = { shared, scratchBytes: mainScratch + kernelScratch };
+  const facts: ModuleFacts = { scratchBytes: mainScratch + kernelScratch };
   return {
     memory: { minPages: BUFFERS_AT / PAGE, maxPages: MAX_PAGES, shared },
     globals: ['scratch'],

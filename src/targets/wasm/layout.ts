@@ -58,8 +58,6 @@ export const FACTS_SECTION = 'lutra';
 
 /** What the executable must know of a module before it runs. */
 export interface ModuleFacts {
-  /** Whether its memory is shared. */
-  readonly shared: boolean;
   /** Scratch memory of each thread, a multiple of 64. */
   readonly scratchBytes: number;
 }
