@@ -9,11 +9,13 @@ import { groupBlocks } from './group-blocks.ts';
 import { rowStride } from './kernel.ts';
 import { quantizeBlocks } from './quantize-blocks.ts';
 import {
+  activationPlanes,
   cropRows,
   type Elements,
   MACHINES,
   padRows,
   randomFloats,
+  randomHalves,
   randomInts,
   runCopies,
   runEverywhere,
@@ -39,11 +41,6 @@ interface Problem {
   readonly start: Float32Array;
 }
 
-/** Values that f16 holds. */
-function halves(seed: number, length: number): Float32Array {
-  return randomFloats(seed, length).map((x) => Math.round(x * 256) / 256 || 0.5);
-}
-
 function problem(seed: number, n: number, shape: BlockShape): Problem {
   const { m, k, bits, group, block, to, scaleCodes, zeroCodes } = shape;
   const limit = to === 'int8' ? 127 : 16256;
@@ -55,25 +52,12 @@ function problem(seed: number, n: number, shape: BlockShape): Problem {
     codes: randomInts(seed, m * k, 0, 2 ** bits - 1),
     q: randomInts(seed + 1, n * k, -limit, limit),
     scale: randomFloats(seed + 2, n * blocks),
-    weightScale: halves(seed + 3, m * blocks),
+    weightScale: randomHalves(seed + 3, m * blocks),
     scaleCodes: randomInts(seed + 4, m * groups, ...RANGES[scaleCodes]!),
-    zeros: halves(seed + 5, m * blocks),
+    zeros: randomHalves(seed + 5, m * blocks),
     zeroCodes: randomInts(seed + 6, m * groups, ...zeroRange),
     start: randomFloats(seed + 7, n * m),
   };
-}
-
-/** q as kernels read it, each row one plane, or the high one and the low one. */
-function planes({ q, n, shape: { k, to } }: Problem): Int8Array {
-  const count = to === 'int8' ? 1 : 2;
-  const rows = new Int8Array(count * n * k);
-  for (const [i, value] of q.entries()) {
-    const at = Math.floor(i / k) * count * k + (i % k);
-    const high = Math.floor((value + 64) / 128);
-    rows[at] = to === 'int8' ? value : high;
-    if (to === 'int16') rows[at + k] = value - 128 * high;
-  }
-  return rows;
 }
 
 function groupSums({ q, shape: { group } }: Problem): Float32Array {
@@ -102,7 +86,7 @@ function buffersOf(p: Problem): Elements[] {
   const matrix = { kind: 'codes', bits: bits as CodeBits, rows: m, cols: k } as const;
   const hasZeros = zeroCodes !== 'none';
   return [
-    planes(p),
+    activationPlanes(p.q, k, p.shape.to),
     padRows(p.scale, k / block),
     Int32Array.from(padRows(groupSums(p), k / group, 0)),
     packCodeTiles({ ...matrix, blocks: [{ rows: m, codes }] }),

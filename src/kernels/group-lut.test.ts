@@ -12,6 +12,7 @@ import { rowStride } from './kernel.ts';
 import type { LutShape } from './lut/shape.ts';
 import { isBytes, lutTables, tableBytes } from './lut/tables.ts';
 import {
+  activationPlanes,
   cropRows,
   type Elements,
   MACHINES,
@@ -63,15 +64,6 @@ function problem(seed: number, n: number, shape: LutShape, extreme = false): Pro
   const q = randomInts(seed + 1, n * k, -limit, limit).map((x, i) =>
     extreme ? (i < k ? limit : -limit) : x,
   );
-  const stride = rowStride(k);
-  const planes = to === 'int16' ? 2 : 1;
-  const rows = new Int8Array(planes * n * stride);
-  for (const [i, value] of q.entries()) {
-    const at = Math.floor(i / k) * planes * stride + (i % k);
-    const high = Math.floor((value + 64) / 128);
-    rows[at] = planes === 1 ? value : high;
-    if (planes === 2) rows[at + stride] = value - 128 * high;
-  }
   const sums = new Float32Array(n * parts);
   for (const [i, value] of q.entries()) {
     sums[Math.floor(i / k) * parts + Math.floor((i % k) / activationGroup)]! += value;
@@ -86,7 +78,7 @@ function problem(seed: number, n: number, shape: LutShape, extreme = false): Pro
     n,
     codes,
     q,
-    rows,
+    rows: activationPlanes(q, k, to),
     scale: randomFloats(seed + 2, n * parts).map(Math.abs),
     others: [
       Int32Array.from(padRows(sums, parts, 0)),

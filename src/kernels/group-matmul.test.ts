@@ -8,11 +8,13 @@ import type { GroupShape } from './group/shape.ts';
 import { groupMatmul } from './group-matmul.ts';
 import { rowStride } from './kernel.ts';
 import {
+  activationPlanes,
   cropRows,
   type Elements,
   MACHINES,
   padRows,
   randomFloats,
+  randomHalves,
   randomInts,
   runCopies,
   runEverywhere,
@@ -30,11 +32,6 @@ interface Problem {
   readonly start: Float32Array;
 }
 
-/** Values that f16 holds. */
-function halves(seed: number, length: number): Float32Array {
-  return randomFloats(seed, length).map((x) => Math.round(x * 256) / 256 || 0.5);
-}
-
 const ceil = (a: number, b: number) => Math.ceil(a / b);
 
 function problem(seed: number, n: number, shape: GroupShape): Problem {
@@ -48,24 +45,10 @@ function problem(seed: number, n: number, shape: GroupShape): Problem {
     codes: randomInts(seed, m * k, 0, 2 ** bits - 1),
     q: randomInts(seed + 1, n * k, -limit, limit),
     scale: randomFloats(seed + 2, n * ceil(k, activationGroup)),
-    weightScale: halves(seed + 3, m * groups),
-    zeros: zeros === 'u8' ? integers : halves(seed + 5, m * groups),
+    weightScale: randomHalves(seed + 3, m * groups),
+    zeros: zeros === 'u8' ? integers : randomHalves(seed + 5, m * groups),
     start: randomFloats(seed + 4, n * m),
   };
-}
-
-/** Rows of q as kernels read them: one plane, or the high one and the low one. */
-function planes({ q, n, shape: { k, to } }: Problem): Int8Array {
-  const stride = rowStride(k);
-  const count = to === 'int8' ? 1 : 2;
-  const rows = new Int8Array(count * n * stride);
-  for (const [i, value] of q.entries()) {
-    const at = Math.floor(i / k) * count * stride + (i % k);
-    const high = Math.floor((value + 64) / 128);
-    rows[at] = to === 'int8' ? value : high;
-    if (to === 'int16') rows[at + stride] = value - 128 * high;
-  }
-  return rows;
 }
 
 function lanes(values: Float32Array, kind: 'u8' | 'f16' | 'f32', m: number): Elements {
@@ -98,7 +81,7 @@ function buffersOf(p: Problem): Elements[] {
     blocks: [{ rows: m, codes }],
   });
   return [
-    planes(p),
+    activationPlanes(p.q, k, p.shape.to),
     padRows(p.scale, parts),
     Int32Array.from(sums),
     tiles,

@@ -1,6 +1,6 @@
 /** What float kernels share: rows of any width as groups of `LANES` elements. */
 import type { FunctionBuilder } from '../loops/builder.ts';
-import { add, concat, div, float, int, min, mul, repeat, select, sub } from '../loops/expr.ts';
+import { add, concat, div, float, int, max, min, mul, repeat, select, sub, unary } from '../loops/expr.ts';
 import type { Expr } from '../loops/ir.ts';
 import { rowStride } from './kernel.ts';
 
@@ -87,6 +87,12 @@ export function threadPairs(
     const outer = b.let('outer', div(job, inner));
     body(outer, b.let('inner', sub(job, mul(outer, inner))));
   });
+}
+
+/** `LANES` integers within -limit .. limit, as floats: those nearest to x * factor. */
+export function nearestTo(x: Expr, factor: Expr, limit: number): Expr {
+  // The constant first: a cast of NaN would differ between targets.
+  return min(max(float(-limit, LANES), unary('nearest', mul(x, factor))), float(limit, LANES));
 }
 
 /** Index of the first element of a row of `width` elements. */

@@ -22,7 +22,7 @@ import type { Expr, LoopFunction } from '../loops/ir.ts';
 import type { Machine } from '../loops/machine.ts';
 import { fixedKernel } from './fixed.ts';
 import { type Kernel, ROW_PAD, rowStride, variations } from './kernel.ts';
-import { forGroups, keepFirst, LANES, rowStart } from './lanes.ts';
+import { forGroups, keepFirst, LANES, nearestTo, rowStart } from './lanes.ts';
 import { forRows, forTiles } from './tiles.ts';
 
 export type MatmulInt8Shape = { readonly m: number; readonly k: number; readonly elem: 'i8' };
@@ -75,10 +75,8 @@ export const matmulQuantizeInt16 = fixedKernel<{ readonly k: number }>(
       const peak = b.let('peak', max(reduce('max', largest), float(1e-30)));
       const factor = b.let('factor', repeat(div(float(WHOLE_MAX), peak), LANES));
       forGroups(b, k, (at, count) => {
-        const scaled = unary('nearest', mul(values(at, count), factor));
-        // The constant first: a cast of NaN would differ between targets.
-        const clamped = min(max(float(-WHOLE_MAX, LANES), scaled), float(WHOLE_MAX, LANES));
-        b.store(q, add(row, at), cast(cast(clamped, 'i32'), 'i16'));
+        const rounded = nearestTo(values(at, count), factor, WHOLE_MAX);
+        b.store(q, add(row, at), cast(cast(rounded, 'i32'), 'i16'));
       });
       for (let at = Math.ceil(k / LANES) * LANES; at < rowStride(k); at += LANES) {
         b.store(q, add(row, at), constant(vector('i16', LANES), 0));

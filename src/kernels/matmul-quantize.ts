@@ -7,7 +7,6 @@ import {
   float,
   int,
   max,
-  min,
   mul,
   reduce,
   repeat,
@@ -19,7 +18,7 @@ import {
 import type { Expr } from '../loops/ir.ts';
 import { fixedKernel } from './fixed.ts';
 import { rowStride } from './kernel.ts';
-import { keepFirst, LANES, rowStart } from './lanes.ts';
+import { keepFirst, LANES, nearestTo, rowStart } from './lanes.ts';
 
 export type MatmulQuantizeShape = {
   readonly k: number;
@@ -104,9 +103,7 @@ export const matmulQuantize = fixedKernel<MatmulQuantizeShape>('matmul.quantize'
       const total = b.var('total', constant(vector('i32', LANES), 0));
       const out = b.let('out', add(to, mul(g, planes * group)));
       pieces.forEach((values, i) => {
-        const scaled = unary('nearest', mul(values, inverse));
-        // The constant first: a cast of NaN would differ between targets.
-        const clamped = b.let('clamped', min(max(float(-most, LANES), scaled), float(most, LANES)));
+        const clamped = b.let('clamped', nearestTo(values, inverse, most));
         const whole = b.let('whole', cast(clamped, 'i32'));
         storePlanes(b, shape, q, add(out, i * LANES), whole);
         b.set(total, add(total, whole));

@@ -1,21 +1,8 @@
-import {
-  add,
-  cast,
-  constant,
-  div,
-  float,
-  max,
-  min,
-  mul,
-  reduce,
-  repeat,
-  unary,
-  vector,
-} from '../loops/expr.ts';
+import { add, cast, constant, div, float, max, mul, reduce, repeat, unary, vector } from '../loops/expr.ts';
 import type { Expr } from '../loops/ir.ts';
 import { fixedKernel } from './fixed.ts';
 import { rowStride } from './kernel.ts';
-import { LANES, rowStart, threadPairs } from './lanes.ts';
+import { LANES, nearestTo, rowStart, threadPairs } from './lanes.ts';
 import { quantizedRows } from './norm.ts';
 import { LARGEST, SMALLEST_PEAK, storePlanes } from './quantize-group.ts';
 
@@ -51,10 +38,7 @@ export const quantizeBlocks = fixedKernel<QuantizeBlocksShape>('quantize.blocks'
       const inGroup = b.let('inGroup', mul(inBlock, group));
       b.for('i', 0, group, LANES, (offset) => {
         const at = b.let('at', add(inGroup, offset));
-        const scaled = unary('nearest', mul(values(at), factor));
-        // The constant first: a cast of NaN would differ between targets.
-        const clamped = min(max(float(-limit, LANES), scaled), float(limit, LANES));
-        const whole = b.let('whole', cast(clamped, 'i32'));
+        const whole = b.let('whole', cast(nearestTo(values(at), factor, limit), 'i32'));
         b.set(total, add(total, whole));
         storePlanes(b, shape, q, b.let('to', add(start, at)), whole);
       });

@@ -24,7 +24,7 @@ import type { Expr } from '../loops/ir.ts';
 import { fixedKernel } from './fixed.ts';
 import { PLANE_SHIFT } from './group/shape.ts';
 import { rowStride } from './kernel.ts';
-import { forGroups, keepFirst, LANES, rowStart, threadPairs } from './lanes.ts';
+import { forGroups, keepFirst, LANES, nearestTo, rowStart, threadPairs } from './lanes.ts';
 import { inverseRms, type QuantizedRows, quantizedRows } from './norm.ts';
 
 export type QuantizeGroupShape = {
@@ -124,12 +124,6 @@ function largestOf(
 }
 
 const alone = (magnitudes: Expr) => magnitudes;
-
-/** The integers that are `clamp(nearest(x * factor))`, as floats. */
-function nearestTo(x: Expr, factor: Expr, limit: number): Expr {
-  // The constant first: a cast of NaN would differ between targets.
-  return min(max(float(-limit, LANES), unary('nearest', mul(x, factor))), float(limit, LANES));
-}
 
 /** How columns become integers: by this factor, of these values, where 1 is so much. */
 interface Steps {

@@ -54,6 +54,25 @@ export function randomInts(seed: number, length: number, min: number, max: numbe
   return Array.from({ length }, () => min + Math.floor(random() * (max - min + 1)));
 }
 
+/** Values that f16 holds; never 0. */
+export function randomHalves(seed: number, length: number): Float32Array {
+  return randomFloats(seed, length).map((x) => Math.round(x * 256) / 256 || 0.5);
+}
+
+/** Quantized rows of `k` columns as kernels read them: one plane, or of int16 the high one and the low one. */
+export function activationPlanes(q: readonly number[], k: number, to: 'int8' | 'int16' | 'sums'): Int8Array {
+  const stride = rowStride(k);
+  const count = to === 'int16' ? 2 : 1;
+  const rows = new Int8Array((q.length / k) * count * stride);
+  for (const [i, value] of q.entries()) {
+    const at = Math.floor(i / k) * count * stride + (i % k);
+    const high = Math.floor((value + 64) / 128);
+    rows[at] = to === 'int16' ? high : value;
+    if (to === 'int16') rows[at + stride] = value - 128 * high;
+  }
+  return rows;
+}
+
 /** Activation rows: `values` is [n, width]; the padding is `fill`, NaN unless said otherwise. */
 export function padRows(values: Float32Array, width: number, fill = Number.NaN): Float32Array {
   const n = values.length / width;

@@ -72,13 +72,25 @@ function timesCodes(scales: Uint16Array, codes: ArrayLike<number>): Float32Array
   return Float32Array.from(codes, (code, i) => f16ToF32(scales[Math.floor(i / perBlock)]!) * code);
 }
 
-function blockFactors(blocks: number, groups: number) {
+/** Room for the factors of so many blocks of so many groups each, minima among them. */
+function blockFactors(blocks: number, groups: number): Required<BlockFactors> {
   return {
     scales: new Uint16Array(blocks),
     minima: new Uint16Array(blocks),
     scaleCodes: new Uint8Array(blocks * groups),
     minimumCodes: new Uint8Array(blocks * groups),
   };
+}
+
+/** Codes of groups with minima. */
+function withMinima(
+  bits: GroupedCodes['bits'],
+  group: number,
+  codes: Uint8Array,
+  blocks: Required<BlockFactors>,
+): GroupedCodes {
+  const scales = timesCodes(blocks.scales, blocks.scaleCodes);
+  return { bits, group, codes, scales, zero: timesCodes(blocks.minima, blocks.minimumCodes), blocks };
 }
 
 const DECODERS: Readonly<Record<GroupedType, (bytes: Uint8Array) => GroupedCodes>> = {
@@ -129,7 +141,8 @@ function decodeQ8(bytes: Uint8Array): GroupedCodes {
 function decodeQ2K(bytes: Uint8Array): GroupedCodes {
   const blocks = bytes.length / 84;
   const codes = new Uint8Array(blocks * 256);
-  const { scales, minima, scaleCodes, minimumCodes } = blockFactors(blocks, 16);
+  const factors = blockFactors(blocks, 16);
+  const { scales, minima, scaleCodes, minimumCodes } = factors;
   for (let b = 0; b < blocks; b++) {
     const at = b * 84;
     scales[b] = halfBits(bytes, at + 80);
@@ -142,15 +155,7 @@ function decodeQ2K(bytes: Uint8Array): GroupedCodes {
       codes[b * 256 + i] = (bytes[at + 16 + 32 * (i >> 7) + (i & 31)]! >> (2 * ((i >> 5) & 3))) & 3;
     }
   }
-  const factors = { scales, minima, scaleCodes, minimumCodes };
-  return {
-    bits: 2,
-    group: 16,
-    codes,
-    scales: timesCodes(scales, scaleCodes),
-    zero: timesCodes(minima, minimumCodes),
-    blocks: factors,
-  };
+  return withMinima(2, 16, codes, factors);
 }
 
 /**
@@ -166,7 +171,8 @@ function decodeQ2K(bytes: Uint8Array): GroupedCodes {
 function decodeQ4K(bytes: Uint8Array): GroupedCodes {
   const blocks = bytes.length / 144;
   const codes = new Uint8Array(blocks * 256);
-  const { scales, minima, scaleCodes, minimumCodes } = blockFactors(blocks, 8);
+  const factors = blockFactors(blocks, 8);
+  const { scales, minima, scaleCodes, minimumCodes } = factors;
   for (let b = 0; b < blocks; b++) {
     const at = b * 144;
     scales[b] = halfBits(bytes, at);
@@ -183,15 +189,7 @@ function decodeQ4K(bytes: Uint8Array): GroupedCodes {
       codes[b * 256 + i] = (i & 32) === 0 ? byte & 15 : byte >> 4;
     }
   }
-  const factors = { scales, minima, scaleCodes, minimumCodes };
-  return {
-    bits: 4,
-    group: 32,
-    codes,
-    scales: timesCodes(scales, scaleCodes),
-    zero: timesCodes(minima, minimumCodes),
-    blocks: factors,
-  };
+  return withMinima(4, 32, codes, factors);
 }
 
 /** 210 bytes for 256: see `encodeQ6Floats`. */
