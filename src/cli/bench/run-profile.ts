@@ -3,7 +3,7 @@ import { artifactOf } from '../../api/artifact-of.ts';
 import { fileFailure } from '../../checkpoint/failure.ts';
 import { LutraError } from '../../common/errors.ts';
 import { randomUniform } from '../../common/random.ts';
-import { stepTraffic } from '../../plan/traffic.ts';
+import { stepTraffic, type TrafficSequence } from '../../plan/traffic.ts';
 import { startArtifact } from '../../runtime/load.ts';
 import { StepScheduler } from '../../runtime/scheduler.ts';
 import { Sequence } from '../../runtime/sequence.ts';
@@ -65,6 +65,15 @@ export async function runProfile(
     const { threads, target } = executable;
     const timed: TimedStep[] = [];
     let phase: TimedStep['phase'] | undefined;
+    // Looked up while times are noted: working them out takes as long as a step, and leaves garbage whose collection
+    // would take the processors away from the threads that are timed.
+    const traffic = new Map<string, TimedStep['groups']>();
+    const groupsOf = (parts: readonly TrafficSequence[]) => {
+      const key = JSON.stringify(parts);
+      const groups = traffic.get(key) ?? stepTraffic(plan, parts);
+      traffic.set(key, groups);
+      return groups;
+    };
     const noting: Executable = {
       ...pick(executable, ['target', 'threads']),
       createCache: () => executable.createCache(),
@@ -72,13 +81,13 @@ export async function runProfile(
       callKernel: (call) => executable.callKernel(call),
       close: () => executable.close(),
       async step(requests) {
-        if (phase === undefined) return executable.step(requests);
         const parts = requests.map(({ tokens, position, logits }) => ({
           tokens: tokens.length,
           position,
           logits,
         }));
-        const groups = stepTraffic(plan, parts);
+        const groups = groupsOf(parts);
+        if (phase === undefined) return executable.step(requests);
         const times = new Float64Array(threads * (1 + 2 * groups.length)).fill(Number.NaN);
         const start = performance.now();
         const logits = await executable.step(requests, times);
