@@ -1,7 +1,7 @@
 /**
  * Measures lutra against what this machine allows, and writes a table and a JSON file.
  *
- *   npm run bench                                  everything, about 25 minutes on two cores
+ *   npm run bench                                  everything, more than an hour on two cores
  *   npm run bench -- --quick                       fewer repetitions
  *   npm run bench -- --only native,busy            some suites: native, wasm, context, batch, bitnet-3b,
  *                                                  llama2, busy, speculation, memory, load, compile, defaults
@@ -21,7 +21,7 @@ import { createContext } from './lib/context.mjs';
 import { commandText, describeMachine } from './lib/machine.mjs';
 import { createModels } from './lib/models.mjs';
 import { runMain } from './lib/process.mjs';
-import { textReport } from './lib/report.mjs';
+import { mergeLimits, textReport } from './lib/report.mjs';
 import { SUITES } from './lib/suites.mjs';
 
 const started = performance.now();
@@ -86,11 +86,8 @@ async function main() {
     figures: [...(before?.figures ?? [])],
     skipped: [],
   };
-  const save = () => {
-    const measured = [...ctx.limits.values()];
-    const key = ({ target, threads, node }) => `${target} ${threads} ${node}`;
-    const fresh = new Set(measured.map(key));
-    results.limits = [...results.limits.filter((limit) => !fresh.has(key(limit))), ...measured];
+  const save = (readings) => {
+    results.limits = mergeLimits(results.limits, readings);
     results.seconds = Math.round((before?.seconds ?? 0) + (performance.now() - started) / 1000);
     write(options.output, results);
   };
@@ -105,7 +102,7 @@ async function main() {
       log(`${name} failed: ${reason}`);
       results.skipped.push({ suite: name, reason });
     }
-    save();
+    save(await ctx.endMeters());
   }
   console.log(textReport(results));
   log(`written to ${options.output}`);

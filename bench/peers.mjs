@@ -20,6 +20,7 @@ import { commandText, describeMachine, ROOT } from './lib/machine.mjs';
 import { createModels } from './lib/models.mjs';
 import { runMain, runWatched, startWorker } from './lib/process.mjs';
 import { textReport } from './lib/report.mjs';
+import { spread } from './lib/statistics.mjs';
 import { threadCounts } from './lib/suites.mjs';
 
 const MODEL = 'bitnet-2b-4t';
@@ -115,13 +116,23 @@ async function main() {
     // The same test of both, one right after the other.
     const kind = ({ id }) => id.replace(/^peers\.[\w-]+\./, '');
     runs.sort((a, b) => (kind(a) < kind(b) ? -1 : kind(a) > kind(b) ? 1 : 0));
-    const { values, stolen } = await ctx.inTurns(
-      runs.map(({ run }) => run),
-      quick ? 3 : 7,
-    );
+    const { values, stolen } = await ctx.inTurns(runs, quick ? 3 : 7);
     for (const [i, { id, title, threads, more }] of runs.entries()) {
       figures.push(
         await ctx.rateFigure({ id, title, threads, ...more, model: MODEL, values: values[i], stolen }),
+      );
+      // lutra's comes first of the two.
+      if (i % 2 === 0) continue;
+      const [own, peer] = [values[i - 1], values[i]];
+      figures.push(
+        ctx.figure({
+          id: id.replace('node-llama-cpp', 'ratio'),
+          title: `${kind({ id }).replace('.', ', ')}: lutra in times of it, round by round`,
+          unit: 'x',
+          ...spread(own.map((value, round) => value / peer[round])),
+          model: MODEL,
+          threads,
+        }),
       );
     }
   } finally {

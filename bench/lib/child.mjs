@@ -5,8 +5,8 @@
  */
 import { readFileSync } from 'node:fs';
 import { openArtifact } from '../../dist/artifact/open.js';
-import { measureBandwidth } from '../../dist/cli/bench/bandwidth.js';
-import { measureMultiplyAdds } from '../../dist/cli/bench/multiply-adds.js';
+import { openBandwidth } from '../../dist/cli/bench/bandwidth.js';
+import { openMultiplyAdds } from '../../dist/cli/bench/multiply-adds.js';
 import { load } from '../../dist/index.js';
 import { startArtifact } from '../../dist/runtime/load.js';
 import { StepScheduler } from '../../dist/runtime/scheduler.js';
@@ -27,6 +27,8 @@ let stepper;
 let facts;
 /** Sequences by name, so that what is measured at one position keeps its KV cache while others are. */
 const sequences = new Map();
+/** Of `limits`, which keeps to one target. */
+let meters;
 /** KV caches of `batch`. */
 const caches = [];
 const warm = new Set();
@@ -194,12 +196,14 @@ const OPERATIONS = {
     }
   },
 
-  async bandwidth({ target, threads }) {
-    return await measureBandwidth(target, threads);
-  },
-
-  async multiplyAdds({ target, threads }) {
-    return await measureMultiplyAdds(target, threads);
+  /** What this machine allows code of a target: GB/s and GOP/s. */
+  async limits({ target, threads }) {
+    meters ??= [await openBandwidth(target, threads), await openMultiplyAdds(target, threads)];
+    const [bandwidth, multiplyAdds] = meters;
+    return {
+      bandwidth: (await bandwidth.measure()) / 1e9,
+      multiplyAdds: (await multiplyAdds.measure()) / 1e9,
+    };
   },
 
   async peakMemory() {

@@ -3,7 +3,7 @@ import { openArtifact } from '../../dist/artifact/open.js';
 import { stepTraffic } from '../../dist/plan/traffic.js';
 import { goalOf } from './goals.mjs';
 import { processorTime, stolenShare } from './machine.mjs';
-import { compare } from './predict.mjs';
+import { compareRounds } from './predict.mjs';
 import { startWorker } from './process.mjs';
 import { significant, spread } from './statistics.mjs';
 
@@ -12,56 +12,64 @@ const PREFILL_STEP = 256;
 
 export function createContext({ quick, machine, nodes, models, log }) {
   const cores = machine.physicalCores;
-  const limits = new Map();
+  const meters = new Map();
 
-  /** Bandwidth (GB/s) and multiply-adds (GOP/s) of this very run, the first time they are asked for. */
+  /**
+   * A meter of what this machine allows a target, in a process of its own. It is read right before everything that is
+   * held against it, since the speed of a machine that others share is another from one minute to the next.
+   */
   async function limitsOf(target, threads, node) {
-    const key = JSON.stringify([node?.major ?? null, target, threads]);
-    if (!limits.has(key)) {
-      log(`limits of ${target} with ${threads} thread${threads > 1 ? 's' : ''}`);
-      const bandwidths = [];
-      const rates = [];
-      for (let round = 0; round < (quick ? 2 : 3); round++) {
-        // A process each: what one leaves behind does not slow the other.
-        for (const [op, into] of [
-          ['bandwidth', bandwidths],
-          ['multiplyAdds', rates],
-        ]) {
-          const worker = startWorker({ node: node?.path, env: models.env });
-          try {
-            into.push((await worker.ask(op, { target, threads })) / 1e9);
-          } finally {
-            await worker.end();
-          }
-        }
-      }
-      limits.set(key, {
-        target,
-        threads,
-        node: node?.version ?? process.versions.node,
-        bandwidth: Math.max(...bandwidths),
-        multiplyAdds: Math.max(...rates),
-        bandwidths: bandwidths.map((v) => significant(v)),
-        rates: rates.map((v) => significant(v)),
-      });
+    const version = node?.version ?? process.versions.node;
+    const key = JSON.stringify([version, target, threads]);
+    if (!meters.has(key)) {
+      const worker = startWorker({ node: node?.path, env: models.env });
+      const readings = [];
+      const read = async () => {
+        const reading = await worker.ask('limits', { target, threads });
+        readings.push(reading);
+        return reading;
+      };
+      meters.set(key, { target, threads, node: version, read, readings, end: () => worker.end() });
+      // The first reading compiles and starts the probes.
+      await worker.ask('limits', { target, threads });
     }
-    return limits.get(key);
+    return meters.get(key);
+  }
+
+  /** Ends the meters, and gives all that they read, by target. */
+  async function endMeters() {
+    const ended = [...meters.values()].filter(({ readings }) => readings.length > 0);
+    for (const { end } of meters.values()) await end();
+    meters.clear();
+    return ended.map(({ target, threads, node, readings }) => ({
+      target,
+      threads,
+      node,
+      bandwidths: readings.map(({ bandwidth }) => significant(bandwidth)),
+      rates: readings.map(({ multiplyAdds }) => significant(multiplyAdds)),
+    }));
   }
 
   /**
-   * Runs tasks in turns, forwards and backwards, so that noise hits all alike. Each gives one number a round.
-   * @param {readonly (() => Promise<number>)[]} tasks
+   * Runs tasks in turns, forwards and backwards, so that noise hits all alike. Each gives one number a round; where
+   * it has a meter, that is read before it.
+   * @param {readonly { run: () => Promise<number>, machine?: { read: () => Promise<object> } }[]} tasks
    */
   async function inTurns(tasks, rounds) {
     const values = tasks.map(() => []);
+    const limits = tasks.map(() => []);
     const before = processorTime();
     for (let round = 0; round < rounds; round++) {
       const order = [...tasks.keys()];
       if (round % 2 === 1) order.reverse();
-      for (const i of order) values[i].push(await tasks[i]());
+      for (const i of order) {
+        const { run, machine } = tasks[i];
+        if (machine !== undefined) limits[i].push(await machine.read());
+        values[i].push(await run());
+      }
     }
     const stolen = stolenShare(before, processorTime());
-    return { values, stolen };
+    return { values, limits, stolen };
   }
 
   /** Opens a model in a process of its own; `request` as in child.mjs. */
@@ -103,11 +111,10 @@ export function createContext({ quick, machine, nodes, models, log }) {
     return all;
   }
 
-  /** A figure of tokens per second, against what the machine allows. */
-  async function rateFigure({ id, title, values, stolen, calls, tokens, machine, ...facts }) {
-    const summary = spread(values);
-    const held = calls === undefined ? {} : compare({ rate: summary.median, tokens, calls, limits: machine });
-    return figure({ id, title, unit: 'tokens/s', ...summary, stolen, ...facts, ...held });
+  /** A figure of tokens per second; `limits`: what the machine allowed in each of its rounds. */
+  async function rateFigure({ id, title, values, limits, stolen, calls, tokens, machine, ...facts }) {
+    const held = calls === undefined ? {} : compareRounds({ rates: values, tokens, calls, limits });
+    return figure({ id, title, unit: 'tokens/s', ...spread(values), stolen, ...facts, ...held });
   }
 
   function figure({ id, ...facts }) {
@@ -124,12 +131,11 @@ export function createContext({ quick, machine, nodes, models, log }) {
   return {
     quick,
     cores,
-
     nodes,
     models,
     log,
-    limits,
     limitsOf,
+    endMeters,
     inTurns,
     open,
     callsOf,

@@ -38,15 +38,14 @@ async function measure(ctx, threadCounts, bits, { activations, family }) {
         run: async () => PROMPT / (await worker.ask('prefill', { tokens: PROMPT })).seconds,
       });
     }
-    const { values, stolen } = await inTurns(
-      runs.map(({ run }) => run),
-      quick ? 3 : 5,
-    );
+    const { values, limits, stolen } = await inTurns(runs, quick ? 3 : 5);
     const figures = [];
     for (const [i, { worker, run, ...facts }] of runs.entries()) {
       const { target } = worker.facts;
       const model = { model: preset, head: HEAD, activations, ...(family && { family }) };
-      figures.push(await rateFigure({ ...facts, ...model, target, values: values[i], stolen }));
+      figures.push(
+        await rateFigure({ ...facts, ...model, target, values: values[i], limits: limits[i], stolen }),
+      );
     }
     return figures;
   } finally {

@@ -4,6 +4,7 @@
  * time to read its weights and its part of the KV cache from memory, and at least the time its integer
  * multiplications and additions take in registers. Activations are counted apart: they stay in caches.
  */
+import { spread } from './statistics.mjs';
 
 /**
  * @typedef {{ weightBytes: number, cacheBytes: number, activationBytes: number, operations: number }} Traffic
@@ -36,21 +37,38 @@ export function predict(calls, { bandwidth, multiplyAdds }) {
 }
 
 /**
- * A measured rate beside what was predicted for it.
- * @param {{ rate: number, tokens: number, calls: readonly Traffic[], limits: Limits }} measured
- *   `rate`: tokens per second; `calls`: of these tokens
+ * Measured rates beside what was predicted for them, round by round: shares are medians of rounds.
+ * @param {{ rates: readonly number[], tokens: number, calls: readonly Traffic[], limits: readonly Limits[] }} measured
+ *   `rates`: tokens per second; `calls`: of these tokens; `limits`: of each round
  */
-export function compare({ rate, tokens, calls, limits }) {
-  const { seconds, bytes, operations, memorySeconds, arithmeticSeconds } = predict(calls, limits);
-  const took = tokens / rate;
+export function compareRounds({ rates, tokens, calls, limits }) {
+  const rounds = rates.map((rate, i) => {
+    const found = limits[i];
+    if (found === undefined) throw new Error(`the limits of round ${i} were not measured`);
+    const { seconds, bytes, operations, memorySeconds, arithmeticSeconds } = predict(calls, found);
+    const took = tokens / rate;
+    return {
+      bytes,
+      operations,
+      gigabytesPerSecond: bytes / took / 1e9,
+      bandwidthShare: memorySeconds / took,
+      arithmeticShare: arithmeticSeconds / took,
+      prediction: tokens / seconds,
+      predictionShare: seconds / took,
+    };
+  });
+  const { bytes = 0, operations = 0 } = rounds[0] ?? {};
+  /** @typedef {Exclude<keyof typeof rounds[number], 'bytes' | 'operations'>} Rate */
+  const median = (/** @type {Rate} */ name) => spread(rounds.map((round) => round[name])).median;
+  const [bandwidthShare, arithmeticShare] = [median('bandwidthShare'), median('arithmeticShare')];
   return {
     bytesPerToken: Math.round(bytes / tokens),
     operationsPerToken: Math.round(operations / tokens),
-    gigabytesPerSecond: bytes / took / 1e9,
-    bandwidthShare: memorySeconds / took,
-    arithmeticShare: arithmeticSeconds / took,
-    prediction: tokens / seconds,
-    predictionShare: seconds / took,
-    boundBy: memorySeconds >= arithmeticSeconds ? 'memory' : 'arithmetic',
+    gigabytesPerSecond: median('gigabytesPerSecond'),
+    bandwidthShare,
+    arithmeticShare,
+    prediction: median('prediction'),
+    predictionShare: median('predictionShare'),
+    boundBy: bandwidthShare >= arithmeticShare ? 'memory' : 'arithmetic',
   };
 }

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { compare, predict } from './predict.mjs';
+import { compareRounds, predict } from './predict.mjs';
 
 const call = (weightBytes: number, operations: number, cacheBytes = 0) => ({
   weightBytes,
@@ -16,8 +16,11 @@ test('each call is bound by memory or by arithmetic, and calls add up', () => {
   expect([bytes, operations]).toEqual([7e9, 60e9]);
 });
 
-test('a measured rate is set against the prediction and both limits', () => {
-  const result = compare({ rate: 1, tokens: 10, calls: [call(4e9, 10e9), call(1e9, 0)], limits });
+test('measured rates are set against predictions and limits, round by round', () => {
+  const calls = [call(4e9, 10e9), call(1e9, 0)];
+  // Twice the speed on twice the machine is the same share.
+  const fast = { bandwidth: 2, multiplyAdds: 20 };
+  const result = compareRounds({ rates: [1, 2, 0.5], tokens: 10, calls, limits: [limits, fast, limits] });
   expect(result).toEqual({
     bytesPerToken: 5e8,
     operationsPerToken: 1e9,
@@ -28,4 +31,5 @@ test('a measured rate is set against the prediction and both limits', () => {
     predictionShare: 0.5,
     boundBy: 'memory',
   });
+  expect(() => compareRounds({ rates: [1, 2], tokens: 1, calls, limits: [limits] })).toThrow(/round 1/);
 });

@@ -1,6 +1,7 @@
 // @ts-check
 /** Figures as text: a table for the terminal, tables for Markdown. */
 import { reaches } from './goals.mjs';
+import { spread } from './statistics.mjs';
 
 /**
  * @typedef {{
@@ -10,7 +11,8 @@ import { reaches } from './goals.mjs';
  *   goal?: number, peer?: number, atMost?: true,
  *   [fact: string]: unknown,
  * }} Figure
- * @typedef {{ target: string, threads: number, node: string, bandwidth: number, multiplyAdds: number }} MachineLimit
+ * @typedef {{ target: string, threads: number, node: string, bandwidths: readonly number[], rates: readonly number[] }} MachineLimit
+ *   what meters read, in GB/s and GOP/s
  * @typedef {{
  *   format: string, version: number, started: string, seconds: number, quick: boolean, command: string,
  *   machine: any, limits: readonly MachineLimit[], figures: readonly Figure[],
@@ -99,13 +101,36 @@ export function machineText({ machine, started, command, quick, seconds }) {
   ];
 }
 
+/** Readings of one suite added to those of others. @param {readonly MachineLimit[]} limits @param {readonly MachineLimit[]} more */
+export function mergeLimits(limits, more) {
+  /** @type {Map<string, MachineLimit>} */
+  const merged = new Map();
+  for (const limit of [...limits, ...more]) {
+    const key = `${limit.target} ${limit.threads} ${limit.node}`;
+    const { bandwidths = [], rates = [] } = merged.get(key) ?? {};
+    merged.set(key, {
+      ...limit,
+      bandwidths: [...bandwidths, ...limit.bandwidths],
+      rates: [...rates, ...limit.rates],
+    });
+  }
+  return [...merged.values()];
+}
+
+/** @param {readonly number[]} values */
+function medianAndRange(values) {
+  const { median, min, max } = spread(values);
+  return `${short(median)} (${short(min)}-${short(max)})`;
+}
+
 /** @param {readonly MachineLimit[]} limits @returns {string[][]} */
 function limitRows(limits) {
-  return limits.map(({ target, node, threads, bandwidth, multiplyAdds }) => [
+  return limits.map(({ target, node, threads, bandwidths, rates }) => [
     target.startsWith('wasm') ? `${target}, Node ${node}` : target,
     String(threads),
-    short(bandwidth),
-    short(multiplyAdds),
+    medianAndRange(bandwidths),
+    medianAndRange(rates),
+    String(rates.length),
   ]);
 }
 
@@ -117,7 +142,7 @@ export function textReport(results) {
   );
   return [
     ...machineText(results).map((line) => `${line}\n`),
-    '\nlimits measured in this run\n',
+    '\nlimits measured in this run, each time right before what is held against them: median and range\n',
     ...limits,
     '\n',
     textTable(results.figures),
@@ -146,9 +171,9 @@ export function markdownReport(results) {
     `${machineText(results)
       .map((line) => `- ${line}\n`)
       .join('')}\n`,
-    'Limits that the bench measured in the same run:\n\n',
+    'Limits that the bench measured in the same run, each time right before what is held against them (median and\nrange; the shares below are medians of rounds, each against its own limits):\n\n',
     markdownTable([
-      ['target', 'threads', 'reads, GB/s', 'multiply-adds, GOP/s'],
+      ['target', 'threads', 'reads, GB/s', 'multiply-adds, GOP/s', 'n'],
       ...limitRows(results.limits),
     ]),
   ];

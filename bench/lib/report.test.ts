@@ -22,7 +22,7 @@ const results = {
     compiler: 'clang',
     code: { commit: 'abc', date: '2026-01-01', changed: 3 },
   },
-  limits: [{ target: 'c:avx2', threads: 1, node: '20.1.0', bandwidth: 25.25, multiplyAdds: 290 }],
+  limits: [{ target: 'c:avx2', threads: 1, node: '20.1.0', bandwidths: [25.25, 20, 30], rates: [290] }],
   figures: [
     {
       id: 'native.decode.2t.int8',
@@ -84,7 +84,7 @@ describe('textReport', () => {
     expect(find('load')).toMatch(/0\.25 +1 {2}s +<= 0\.60 yes$/);
     const column = find('figure').indexOf('unit');
     expect(find('native').slice(column, column + 8)).toBe('tokens/s');
-    expect(find('  c:avx2')).toContain('reads 25.3 GB/s, multiplies and adds 290 GOP/s');
+    expect(find('  c:avx2')).toContain('reads 25.3 (20-30) GB/s, multiplies and adds 290 (290-290) GOP/s');
     expect(lines).toContain('left out: wasm: no engine');
     expect(lines[1]).toBe('code abc of 2026-01-01, 3 files changed since');
   });

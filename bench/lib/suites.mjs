@@ -61,13 +61,12 @@ async function native(ctx) {
         });
       }
     }
-    const { values, stolen } = await inTurns(
-      runs.map(({ run }) => run),
-      quick ? 3 : 7,
-    );
+    const { values, limits, stolen } = await inTurns(runs, quick ? 3 : 7);
     for (const [i, { worker, run, path, ...facts }] of runs.entries()) {
       const { target } = worker.facts;
-      figures.push(await rateFigure({ ...facts, model: MODEL, target, values: values[i], stolen }));
+      figures.push(
+        await rateFigure({ ...facts, model: MODEL, target, values: values[i], limits: limits[i], stolen }),
+      );
     }
   } finally {
     for (const worker of new Set(runs.map((run) => run.worker))) await worker.end();
@@ -108,13 +107,12 @@ async function wasm(ctx) {
           run: () => perSecond(prompt)(worker.ask('prefill', { tokens: prompt })),
         });
       }
-      const { values, stolen } = await inTurns(
-        runs.map(({ run }) => run),
-        quick ? 3 : 5,
-      );
+      const { values, limits, stolen } = await inTurns(runs, quick ? 3 : 5);
       for (const [i, { worker, run, ...facts }] of runs.entries()) {
         const { target } = worker.facts;
-        figures.push(await rateFigure({ ...facts, model: MODEL, target, values: values[i], stolen }));
+        figures.push(
+          await rateFigure({ ...facts, model: MODEL, target, values: values[i], limits: limits[i], stolen }),
+        );
       }
     } finally {
       for (const worker of new Set(runs.map((run) => run.worker))) await worker.end();
@@ -262,13 +260,12 @@ async function bitnet3b(ctx) {
         run: () => perSecond(tokens)(worker.ask('decode', { position: DECODE_AT, tokens })),
       });
     }
-    const { values, stolen } = await inTurns(
-      runs.map(({ run }) => run),
-      quick ? 3 : 7,
-    );
+    const { values, limits, stolen } = await inTurns(runs, quick ? 3 : 7);
     for (const [i, { worker, run, ...facts }] of runs.entries()) {
       const { target } = worker.facts;
-      figures.push(await rateFigure({ ...facts, model: preset, target, values: values[i], stolen }));
+      figures.push(
+        await rateFigure({ ...facts, model: preset, target, values: values[i], limits: limits[i], stolen }),
+      );
     }
   } finally {
     for (const { worker } of runs) await worker.end();
@@ -279,7 +276,7 @@ async function bitnet3b(ctx) {
 /** Decode at positions of a long context, for every kind of KV cache. */
 async function context(ctx) {
   const { quick, cores, models, inTurns, open, callsOf, limitsOf, rateFigure, figure } = ctx;
-  const positions = quick ? [64, 2000] : [64, 1000, 2000, 3000, 4000];
+  const positions = quick ? [64, 2000] : [64, 1000, 2000, 4000];
   const threads = Math.min(2, cores);
   const tokens = quick ? 16 : 32;
   const figures = [];
@@ -290,8 +287,11 @@ async function context(ctx) {
       const machine = await limitsOf(worker.facts.target, threads);
       // Fills the caches of all positions before any is timed.
       for (const position of positions) await worker.ask('decode', { position, tokens: 1 });
-      const { values, stolen } = await inTurns(
-        positions.map((position) => () => perSecond(tokens)(worker.ask('decode', { position, tokens }))),
+      const { values, limits, stolen } = await inTurns(
+        positions.map((position) => ({
+          machine,
+          run: () => perSecond(tokens)(worker.ask('decode', { position, tokens })),
+        })),
         quick ? 3 : 7,
       );
       for (const [i, position] of positions.entries()) {
@@ -307,8 +307,8 @@ async function context(ctx) {
             threads,
             tokens,
             calls: await callsOf(path, { position, count: tokens }),
-            machine,
             values: values[i],
+            limits: limits[i],
             stolen,
           }),
         );
@@ -349,11 +349,14 @@ async function batch(ctx) {
   try {
     const machine = await limitsOf(worker.facts.target, threads);
     const sizes = [1, 4, 16];
-    const { values, stolen } = await inTurns(
-      sizes.map((sequences) => async () => {
-        const { seconds } = await worker.ask('batch', { sequences, position: DECODE_AT, tokens: steps });
-        return (sequences * steps) / seconds;
-      }),
+    const { values, limits, stolen } = await inTurns(
+      sizes.map((sequences) => ({
+        machine,
+        run: async () => {
+          const { seconds } = await worker.ask('batch', { sequences, position: DECODE_AT, tokens: steps });
+          return (sequences * steps) / seconds;
+        },
+      })),
       quick ? 3 : 5,
     );
     for (const [i, sequences] of sizes.entries()) {
@@ -368,8 +371,8 @@ async function batch(ctx) {
           sequences,
           tokens: sequences * steps,
           calls: await callsOf(path, { position: DECODE_AT, count: steps, sequences }),
-          machine,
           values: values[i],
+          limits: limits[i],
           stolen,
         }),
       );
@@ -433,7 +436,7 @@ async function speculation(ctx) {
         }
         return tokens / seconds;
       };
-      const { values, stolen } = await inTurns([runAll(0), runAll(ahead)], quick ? 3 : 5);
+      const { values, stolen } = await inTurns([{ run: runAll(0) }, { run: runAll(ahead) }], quick ? 3 : 5);
       const common = { model: 'embedded', target: worker.facts.target, threads, stolen };
       figures.push(
         figure({
@@ -470,10 +473,12 @@ async function speculation(ctx) {
     const counts = [1, 4, 8];
     const steps = quick ? 6 : 12;
     const { values, stolen } = await inTurns(
-      counts.map((count) => async () => {
-        const { seconds } = await large.ask('verify', { position: DECODE_AT, count, steps });
-        return seconds / steps;
-      }),
+      counts.map((count) => ({
+        run: async () => {
+          const { seconds } = await large.ask('verify', { position: DECODE_AT, count, steps });
+          return seconds / steps;
+        },
+      })),
       quick ? 3 : 7,
     );
     for (const [i, count] of counts.entries()) {
@@ -520,10 +525,10 @@ async function busy(ctx) {
     const decode = (worker) => perSecond(tokens)(worker.ask('decode', { position: DECODE_AT, tokens }));
     const { values, stolen } = await inTurns(
       [
-        () => decode(one),
-        () => decode(all),
-        () => withBusyCore(() => decode(all)),
-        () => withBusyCore(() => decode(one)),
+        { run: () => decode(one) },
+        { run: () => decode(all) },
+        { run: () => withBusyCore(() => decode(all)) },
+        { run: () => withBusyCore(() => decode(one)) },
       ],
       quick ? 3 : 7,
     );

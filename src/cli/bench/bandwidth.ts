@@ -8,7 +8,7 @@ import { FunctionBuilder } from '../../loops/builder.ts';
 import { add, bitcast, compare, constant, int, mul, vector } from '../../loops/expr.ts';
 import { LINE, type Program } from '../../loops/ir.ts';
 import { detectCpu } from '../../targets/cpu.ts';
-import { probeMain, runProbe } from './probe.ts';
+import { leastSeconds, type Meter, openProbe, probeMain } from './probe.ts';
 
 /** What one iteration of the thread loop reads, and how many sums it keeps going at once. */
 const CHUNK = 64 << 10;
@@ -77,15 +77,25 @@ async function bufferBytes(): Promise<number> {
   return bytes;
 }
 
-/** Bytes per second that this many threads read, the best of several passes over a buffer. */
-export async function measureBandwidth(target: string, threads: number): Promise<number> {
+/** Bytes per second that this many threads read. */
+export async function openBandwidth(target: string, threads: number): Promise<Meter> {
   const bytes = await bufferBytes();
   const chunks = bytes / CHUNK;
-  const probe = { program: () => readProgram(chunks), arenaBytes: chunks * LINE, cacheBytes: bytes };
-  return runProbe(target, threads, probe, async (step) => {
-    await step(1);
-    let best = Number.POSITIVE_INFINITY;
-    for (let pass = 0; pass < PASSES; pass++) best = Math.min(best, await step(2));
-    return bytes / best;
-  });
+  const program = () => readProgram(chunks);
+  const probe = await openProbe(target, threads, { program, arenaBytes: chunks * LINE, cacheBytes: bytes });
+  await probe.step(1);
+  return {
+    measure: async () => bytes / (await leastSeconds(probe, 2, { passes: PASSES, enoughSeconds: 10 })),
+    close: () => probe.close(),
+  };
+}
+
+/** The same, measured once. */
+export async function measureBandwidth(target: string, threads: number): Promise<number> {
+  const meter = await openBandwidth(target, threads);
+  try {
+    return await meter.measure();
+  } finally {
+    await meter.close();
+  }
 }

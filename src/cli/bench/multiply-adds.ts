@@ -9,16 +9,16 @@ import { type Expr, LINE, type Program } from '../../loops/ir.ts';
 import type { Machine } from '../../loops/machine.ts';
 import { C_MACHINES } from '../../targets/c/machines.ts';
 import { WASM_MACHINES } from '../../targets/wasm/machines.ts';
-import { probeMain, runProbe } from './probe.ts';
+import { leastSeconds, type Meter, openProbe, probeMain } from './probe.ts';
 
 /** Two registers of codes by five of activations: ten sums, and all of it fits 16 registers. */
 const CODES = 2;
 const ACTIVATIONS = 5;
 /** Bytes of activations, read again and again from the first-level cache. */
 const STREAM = 4096;
-const PASSES = 9;
+const PASSES = 5;
 /** Scalar code is slow: after so many seconds no further pass begins. */
-const ENOUGH_SECONDS = 3;
+const ENOUGH_SECONDS = 1;
 /** What a step computes, about: long enough that starting it does not count. */
 const OPERATIONS = 8e9;
 /** Parts of a step: many, so that any number of threads gets equal shares. */
@@ -105,26 +105,21 @@ export function multiplyAddProgram(machine: Machine, chunks: number, rounds: num
   );
 }
 
-/** Multiplications and additions per second that this many threads reach, the best of several passes. */
-export async function measureMultiplyAdds(target: string, threads: number): Promise<number> {
+/** Multiplications and additions per second that this many threads reach. */
+export async function openMultiplyAdds(target: string, threads: number): Promise<Meter> {
   const machine = [...C_MACHINES, ...WASM_MACHINES].find(({ name }) => name === target);
   if (machine === undefined) throw new LutraError('internal', `no machine ${target}`);
   const rounds = Math.max(1, Math.round(OPERATIONS / (CHUNKS * operationsOf(machine, 1))));
-  const probe = {
+  const probe = await openProbe(target, threads, {
     // The scalar variant is only there because a file of C needs one.
     program: (one: Machine) => multiplyAddProgram(one, CHUNKS, rounds),
     arenaBytes: CHUNKS * LINE,
     cacheBytes: STREAM,
-  };
-  return runProbe(target, threads, probe, async (step) => {
-    await step(1);
-    let best = Number.POSITIVE_INFINITY;
-    let spent = 0;
-    for (let pass = 0; pass < PASSES && spent < ENOUGH_SECONDS; pass++) {
-      const seconds = await step(1);
-      best = Math.min(best, seconds);
-      spent += seconds;
-    }
-    return (CHUNKS * operationsOf(machine, rounds)) / best;
   });
+  await probe.step(1);
+  const limits = { passes: PASSES, enoughSeconds: ENOUGH_SECONDS };
+  return {
+    measure: async () => (CHUNKS * operationsOf(machine, rounds)) / (await leastSeconds(probe, 1, limits)),
+    close: () => probe.close(),
+  };
 }

@@ -65,32 +65,58 @@ async function build(folder: string, target: string, probe: Probe): Promise<Runn
   return { path: folder, needs, code: [{ file, machines: machines.map(({ name }) => name) }] };
 }
 
-/**
- * Builds a probe for a target and lets `work` run it: `step(n)` is a step of n tokens, and gives the seconds it
- * took.
- */
-export async function runProbe<T>(
-  target: string,
-  threads: number,
-  probe: Probe,
-  work: (step: (tokens: number) => Promise<number>) => Promise<T>,
-): Promise<T> {
+/** A probe that runs. */
+export interface OpenProbe {
+  /** A step of so many tokens; gives the seconds it took. */
+  step(tokens: number): Promise<number>;
+  close(): Promise<void>;
+}
+
+/** Measures a rate, as often as it is asked. */
+export interface Meter {
+  /** Per second, the best of several passes. */
+  measure(): Promise<number>;
+  close(): Promise<void>;
+}
+
+/** Builds a probe for a target and starts it. */
+export async function openProbe(target: string, threads: number, probe: Probe): Promise<OpenProbe> {
   const folder = await mkdtemp(join(tmpdir(), 'lutra-probe-'));
+  const remove = () => rm(folder, { recursive: true, force: true });
   try {
     const runnable = await build(folder, target, probe);
     const kind = target.startsWith('c:') ? 'c' : 'wasm';
     const executable = await startExecutable(runnable, { machine: target, kind }, threads);
-    try {
-      const cache = executable.createCache();
-      return await work(async (tokens) => {
+    const cache = executable.createCache();
+    return {
+      async step(tokens) {
         const start = performance.now();
         await executable.step([{ tokens: new Int32Array(tokens), position: 0, cache, logits: 'last' }]);
         return (performance.now() - start) / 1000;
-      });
-    } finally {
-      await executable.close();
-    }
-  } finally {
-    await rm(folder, { recursive: true, force: true });
+      },
+      async close() {
+        await executable.close();
+        await remove();
+      },
+    };
+  } catch (error) {
+    await remove();
+    throw error;
   }
+}
+
+/** The least seconds of a step of so many tokens, in so many passes or until they took long enough. */
+export async function leastSeconds(
+  { step }: OpenProbe,
+  tokens: number,
+  { passes, enoughSeconds }: { readonly passes: number; readonly enoughSeconds: number },
+): Promise<number> {
+  let best = Number.POSITIVE_INFINITY;
+  let spent = 0;
+  for (let pass = 0; pass < passes && spent < enoughSeconds; pass++) {
+    const seconds = await step(tokens);
+    best = Math.min(best, seconds);
+    spent += seconds;
+  }
+  return best;
 }
