@@ -206,6 +206,12 @@ const OPERATIONS = {
     };
   },
 
+  /** Removes what `limits` made. */
+  async endLimits() {
+    for (const meter of meters ?? []) await meter.close();
+    meters = undefined;
+  },
+
   async peakMemory() {
     const line = /^VmHWM:\s*(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8'));
     return line === null ? process.resourceUsage().maxRSS * 1024 : Number(line[1]) * 1024;

@@ -29,7 +29,7 @@ export function createContext({ quick, machine, nodes, models, log }) {
         readings.push(reading);
         return reading;
       };
-      meters.set(key, { target, threads, node: version, read, readings, end: () => worker.end() });
+      meters.set(key, { target, threads, node: version, read, readings, worker });
       // The first reading compiles and starts the probes.
       await worker.ask('limits', { target, threads });
     }
@@ -39,7 +39,10 @@ export function createContext({ quick, machine, nodes, models, log }) {
   /** Ends the meters, and gives all that they read, by target. */
   async function endMeters() {
     const ended = [...meters.values()].filter(({ readings }) => readings.length > 0);
-    for (const { end } of meters.values()) await end();
+    for (const { worker } of meters.values()) {
+      await worker.ask('endLimits');
+      await worker.end();
+    }
     meters.clear();
     return ended.map(({ target, threads, node, readings }) => ({
       target,
