@@ -14,7 +14,7 @@ import {
   NOTHING,
 } from './attention/shape.ts';
 import { merged, mergeFactors } from './attention/softmax.ts';
-import { KEY_BLOCK, keyBlockStart, valueStride } from './cache.ts';
+import { valueStride } from './cache.ts';
 import { fixedKernel } from './fixed.ts';
 import { defaultFirst, type Kernel, variations } from './kernel.ts';
 import { forPieces, LANES, rowStart } from './lanes.ts';
@@ -37,15 +37,11 @@ function build(name: string, shape: AttentionShape, s: AttentionSchedule): LoopF
       const from = b.let('at', mul(add(mul(kvHead, group), head), headDim));
       writeQuery(a, q, head, b.let('to', mul(head, stride)), from);
     });
-    const next = b.let('next', add(job, 1));
-    const nextHead = b.let('nextHead', div(next, count));
-    const nextChunk = add(first, sub(next, mul(nextHead, count)));
-    const nextKeys = b.let('nextKeys', keyBlockStart(shape, nextHead, mul(nextChunk, CHUNK / KEY_BLOCK)));
     const ahead = b.let('ahead', add(sub(pos, chunk), 1));
     const visible = b.let('visible', min(ahead, int(CHUNK)));
     const placeOf = (row: Expr) =>
       b.let('part', partStart(shape, int(0), add(mul(kvHead, group), row), part));
-    writeChunk(a, { kvHead, rows: int(group), chunk, ahead, visible, nextKeys }, (row, own) => {
+    writeChunk(a, { kvHead, rows: int(group), chunk, ahead, visible }, (row, own) => {
       storeSums(b, shape, parts, placeOf(row), own);
     });
     b.for('row', 0, group, 1, (row) => {

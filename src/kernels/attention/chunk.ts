@@ -27,6 +27,9 @@ const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 /** Bytes that one prefetch brings near. */
 const LINE = 64;
 
+/** How far ahead keys are brought near, in bytes. */
+const KEYS_AHEAD = 4096;
+
 function forRows({ b, s, group, one }: Attention, visit: Visit, body: (row: Expr, count: number) => void) {
   if (!one) forTiles(b, visit.rows, s.rows, body);
   else if (s.rows === group) body(int(0), group);
@@ -49,7 +52,6 @@ function writeScores(a: Attention, visit: Visit, row: Expr, rows: number, block:
   const stride = valueStride(shape);
   const first = b.let('position', mul(block, KEY_BLOCK));
   const keys = b.let('keys', keyBlockStart(shape, visit.kvHead, add(shift('right', visit.chunk, 4), block)));
-  const values = b.let('values', valueStart(shape, visit.kvHead, add(visit.chunk, first)));
   const query = b.let('query', mul(row, stride));
   const dots = range(rows).map(() => range(count).map(() => b.var('dots', zero)));
   const addColumn = (d: Expr) => {
@@ -69,11 +71,10 @@ function writeScores(a: Attention, visit: Visit, row: Expr, rows: number, block:
   const full = headDim - (headDim % (steps * step));
   b.for('d', 0, full, steps * step, (d) => {
     if (one) {
-      // The values of these positions, while there is time: they are wanted when all scores are known.
-      const ahead = b.let('ahead', add(values, mul(d, KEY_BLOCK)));
+      const ahead = b.let('ahead', add(add(keys, mul(d, KEY_BLOCK)), KEYS_AHEAD / arithmetic.bytes));
       for (const i of range(count)) {
         for (let line = 0; line < steps * step * KEY_BLOCK; line += lineElements(a)) {
-          b.prefetch(a.values, add(ahead, i * KEY_BLOCK * stride + line));
+          b.prefetch(a.keys, add(ahead, i * KEY_BLOCK * headDim + line));
         }
       }
     }
@@ -109,7 +110,7 @@ function writeWeighted(
   [element, count]: readonly [Expr, number],
   [first, last]: readonly [Expr, Expr],
 ): void {
-  const { b, shape, s, partial, arithmetic } = a;
+  const { b, shape, s, partial, arithmetic, one } = a;
   const { step } = arithmetic;
   const stride = valueStride(shape);
   const to = b.let('to', add(mul(row, stride), element));
@@ -135,13 +136,21 @@ function writeWeighted(
   // Rows that see less than the last one have weights of 0 there.
   const end = b.let('end', min(last, seenBy(a, visit, add(row, rows - 1))));
   const steps = stepsOf(a) * step;
-  const { nextKeys } = visit;
+  // The values of the next positions, in the order in which they lie.
+  const next = one
+    ? b.let(
+        'next',
+        add(
+          valueStart(shape, visit.kvHead, add(visit.chunk, add(first, s.positions))),
+          mul(element, s.positions),
+        ),
+      )
+    : undefined;
   const body = (position: Expr) => {
-    if (nextKeys !== undefined) {
-      const done = add(mul(first, stride), mul(element, s.positions));
-      const ahead = b.let('ahead', add(add(nextKeys, done), mul(sub(position, first), LANES * count)));
+    if (next !== undefined) {
+      const ahead = b.let('ahead', add(next, mul(sub(position, first), LANES * count)));
       for (let line = 0; line < steps * LANES * count; line += lineElements(a)) {
-        b.prefetch(a.keys, add(ahead, line));
+        b.prefetch(a.values, add(ahead, line));
       }
     }
     for (let i = 0; i < steps; i += step) addPosition(b.let('position', add(position, i)));

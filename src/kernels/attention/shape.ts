@@ -76,8 +76,6 @@ export interface Visit {
   readonly ahead: Expr;
   /** Of the last token: 1 to CHUNK. */
   readonly visible: Expr;
-  /** Where the keys begin that are read next, which are brought near meanwhile. */
-  readonly nextKeys?: Expr;
 }
 
 /** Positions of the chunk that a row sees; below 1, or more than the chunk has, if it sees none or all. */
