@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { randomUniform } from '../common/random.ts';
+import type { Logits } from '../targets/executable.ts';
 import { GuessCosts, GuessPolicy } from './guess-policy.ts';
 import { Lookahead } from './lookahead.ts';
 
@@ -16,6 +17,9 @@ async function read(text: readonly number[], limit: number, cost: (tokens: numbe
     rewind: (length: number) => {
       expect(length).toBeLessThanOrEqual(tokens.length);
       tokens.length = length;
+    },
+    release: (logits: Logits) => {
+      (logits as Float32Array)[0] = -1;
     },
     forwardSelected: (more: readonly number[]) => {
       clock += cost(more.length);

@@ -9,6 +9,8 @@ interface Guess {
   readonly matched: number;
 }
 
+type Steps = Pick<Sequence, 'context' | 'tokens' | 'forwardSelected' | 'release' | 'rewind'>;
+
 /**
  * Steps through a sequence token by token, computing several positions at once where a guess about the next
  * tokens can be made and is likely to pay. The caller samples from `logits()` and says with `advance` what it took:
@@ -16,7 +18,7 @@ interface Guess {
  * token is computed. Since a token's result does not depend on its batch, nothing changes but the time it takes.
  */
 export class Lookahead {
-  readonly #sequence: Pick<Sequence, 'context' | 'tokens' | 'forwardSelected' | 'rewind'>;
+  readonly #sequence: Steps;
   readonly #select: (guesses: readonly number[]) => SelectLogits | undefined;
   readonly #limit: number;
   readonly #policy: GuessPolicy;
@@ -31,12 +33,12 @@ export class Lookahead {
   accepted = 0;
 
   /**
-   * `logits` are those after the sequence's last token; `limit` the guesses per step, 0 for none. `select` says
+   * `logits` are those after the sequence's last token, and nobody else's; `limit` the guesses per step, 0 for none. `select` says
    * which logits of a step matter to the caller, given the guesses in it; undefined: all. `policy` learns from one
    * generation for the next.
    */
   constructor(
-    sequence: Pick<Sequence, 'context' | 'tokens' | 'forwardSelected' | 'rewind'>,
+    sequence: Steps,
     logits: Logits,
     limit: number,
     select: (guesses: readonly number[]) => SelectLogits | undefined,
@@ -58,7 +60,7 @@ export class Lookahead {
     return this.#taken;
   }
 
-  /** Logits at the caller's position. */
+  /** Logits at the caller's position, until `advance`. */
   logits(): Logits {
     return this.#rows[0]!;
   }
@@ -74,6 +76,7 @@ export class Lookahead {
       return;
     }
     this.#finish();
+    for (const row of this.#rows) this.#sequence.release(row);
     const guess = this.#propose();
     const guesses = guess?.tokens ?? [];
     const { now } = this.#policy.costs;

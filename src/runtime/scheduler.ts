@@ -14,6 +14,8 @@ export interface Stepper {
   step(request: StepRequest): Promise<Float32Array>;
   /** The logits of each output; only those chosen, where that saves work. */
   stepSelected(request: SelectRequest): Promise<readonly Logits[]>;
+  /** Takes back logits that nobody looks at any more and that are alone in their memory. */
+  recycle?(logits: Float32Array): void;
 }
 
 /** Tokens that may share a step: a prompt's chunk, and a token each of sequences that go on beside it. */
@@ -62,6 +64,10 @@ export class StepScheduler implements Stepper {
 
   stepSelected(request: SelectRequest): Promise<readonly Logits[]> {
     return this.#ask(request);
+  }
+
+  recycle(logits: Float32Array): void {
+    this.#executable.recycle?.(logits);
   }
 
   #ask(request: Pending['request']): Promise<readonly Logits[]> {

@@ -96,6 +96,12 @@ export class Sequence {
     return rows;
   }
 
+  /** Whoever was given these logits looks at them no more: their memory may serve a later step. */
+  release(logits: Logits): void {
+    const alone = logits instanceof Float32Array && logits.byteLength === logits.buffer.byteLength;
+    if (alone) this.#stepper.recycle?.(logits);
+  }
+
   #check(tokens: Int32Array | readonly number[]): void {
     if (this.#freed) throw new LutraError('usage', 'the session was disposed');
     if (tokens.length === 0) throw new LutraError('usage', 'forward needs at least one token');

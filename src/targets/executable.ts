@@ -98,6 +98,8 @@ export interface Executable {
    * that `step` gives it.
    */
   stepSelected(requests: readonly SelectRequest[]): Promise<readonly (readonly Logits[])[]>;
+  /** Takes back logits that nobody looks at any more, all of an output and alone in their memory: for a later step. */
+  recycle?(logits: Float32Array): void;
   callKernel(call: KernelCall): Promise<void>;
   /**
    * Ends the step that runs as soon as may be, where the target can: it throws `cancelled`, as all later ones. Only

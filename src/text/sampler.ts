@@ -68,13 +68,29 @@ export function createSampler(options: ResolvedSampling): Sampler {
 function argmax(logits: Float32Array): number {
   let best = -1;
   let max = Number.NEGATIVE_INFINITY;
-  for (let id = 0; id < logits.length; id++) {
-    const value = logits[id]!;
-    // One comparison for nearly all of them, which no NaN passes.
-    if (value <= max) continue;
-    if (Number.isNaN(value)) throw new LutraError('internal', `logit ${id} is not a number`);
-    max = value;
-    best = id;
+  for (let first = 0; first < logits.length; first += 8) {
+    // One comparison for nearly all of them, which no NaN passes, and nothing else: that takes a third of the time.
+    if (
+      first + 8 <= logits.length &&
+      logits[first]! <= max &&
+      logits[first + 1]! <= max &&
+      logits[first + 2]! <= max &&
+      logits[first + 3]! <= max &&
+      logits[first + 4]! <= max &&
+      logits[first + 5]! <= max &&
+      logits[first + 6]! <= max &&
+      logits[first + 7]! <= max
+    ) {
+      continue;
+    }
+    const end = Math.min(first + 8, logits.length);
+    for (let id = first; id < end; id++) {
+      const value = logits[id]!;
+      if (value <= max) continue;
+      if (Number.isNaN(value)) throw new LutraError('internal', `logit ${id} is not a number`);
+      max = value;
+      best = id;
+    }
   }
   if (!Number.isFinite(max)) throw new LutraError('internal', 'the logits have no finite maximum');
   return best;

@@ -61,6 +61,8 @@ class NativeExecutable implements Executable {
   #last: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | undefined;
   #stopped = false;
+  /** Of an output's logits, to be written again: fresh memory is cleared first, page by page. */
+  #spare: Float32Array | undefined;
 
   constructor(library: NativeLibrary, model: Pointer, request: LoadRequest) {
     this.target = request.machine;
@@ -110,7 +112,7 @@ class NativeExecutable implements Executable {
     const tables = batchTables(requests, (cache) => this.#caches.get(cache));
     return this.#enqueue(async () => {
       const rows = tables.rows.reduce((sum, count) => sum + count, 0);
-      const padded = new Float32Array(rows * this.#needs.logitsStride);
+      const padded = this.#logits(rows * this.#needs.logitsStride);
       const run = () => this.#library.step(this.#model, tables, padded);
       await (times === undefined ? run() : this.#timed(times, run));
       this.#checkStopped();
@@ -138,12 +140,24 @@ class NativeExecutable implements Executable {
       batchTables(requests, (cache) => this.#caches.get(cache), bounds),
     ) as [StepTables, StepTables];
     const run = async (tables: StepTables, floats: number) => {
-      const logits = new Float32Array(floats);
+      const logits = this.#logits(floats);
       await this.#library.step(this.#model, tables, logits);
       this.#checkStopped();
       return logits;
     };
     return this.#enqueue(() => selectLogits({ requests, full, scan, needs: this.#needs, run }));
+  }
+
+  /** Memory for that many floats, whatever is in it. */
+  #logits(floats: number): Float32Array {
+    const spare = this.#spare;
+    if (spare?.length !== floats) return new Float32Array(floats);
+    this.#spare = undefined;
+    return spare;
+  }
+
+  recycle(logits: Float32Array): void {
+    if (logits.length === this.#needs.logitsStride) this.#spare = logits;
   }
 
   callKernel(call: KernelCall): Promise<void> {
