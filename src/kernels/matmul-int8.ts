@@ -35,6 +35,8 @@ export type MatmulInt8Schedule = {
   readonly tokens: number;
   /** with so many vectors of partial sums: 1, 2 or 4. */
   readonly chains: number;
+  /** that are stored side by side before they are added up, since V8 joins two vectors that are: else kept in registers. */
+  readonly stored: boolean;
   /** Steps of several tokens written out in the innermost loop: 1 or 2. */
   readonly unroll: number;
   /** Whether several tokens' rows are prefetched while those before them are multiplied. */
@@ -93,13 +95,21 @@ interface Product {
   readonly s: MatmulInt8Schedule;
   readonly q: BufferRef;
   readonly table: BufferRef;
+  /** Where partial sums are stored, if they are. */
+  readonly parts: BufferRef | undefined;
 }
 
 /**
  * [row][token] exact dots of consecutive rows with consecutive tokens, rounded to f32 once. Weights are widened
  * once for all tokens. Lanes are emptied into their upper and lower bits before they could overflow.
  */
-function writeDots({ b, k, s, q, table }: Product, row: Expr, rows: number, token: Expr, tokens: number) {
+function writeDots(
+  { b, k, s, q, table, parts }: Product,
+  row: Expr,
+  rows: number,
+  token: Expr,
+  tokens: number,
+) {
   const { lanes } = s;
   const stride = rowStride(k);
   const chains = rows * tokens === 1 ? Math.min(s.chains, ROW_PAD / (2 * lanes)) : 1;
@@ -129,7 +139,10 @@ function writeDots({ b, k, s, q, table }: Product, row: Expr, rows: number, toke
         }
       }
     });
-    return sums;
+    if (parts === undefined || chains === 1) return sums;
+    const places = sums.map((_, i) => int(i * lanes));
+    for (const [i, sum] of sums.entries()) b.store(parts, places[i]!, sum);
+    return places.map((place) => b.let('sum', b.load(parts, place, lanes)));
   };
   const [high, low] = [empty(), empty()];
   const block = ROOM * lanes;
@@ -160,7 +173,8 @@ function build(name: string, { m, k }: MatmulInt8Shape, s: MatmulInt8Schedule): 
   const rowScale = b.buffer('rowScale', 'f32', 'read');
   const out = b.buffer('out', 'f32', 'write');
   const n = b.scalar('n');
-  const product: Product = { b, k, s, q, table };
+  const parts = s.stored ? b.local('parts', 'i32', s.chains * s.lanes) : undefined;
+  const product: Product = { b, k, s, q, table, parts };
   b.thread('block', Math.ceil(m / ROW_BLOCK), (block) => {
     const first = b.let('first', mul(block, ROW_BLOCK));
     const end = b.let('end', min(add(first, ROW_BLOCK), int(m)));
@@ -180,13 +194,17 @@ function build(name: string, { m, k }: MatmulInt8Shape, s: MatmulInt8Schedule): 
   return b.build();
 }
 
-function defaultSchedule(_: MatmulInt8Shape, { vectorBytes, vectorRegisters }: Machine): MatmulInt8Schedule {
+function defaultSchedule(
+  _: MatmulInt8Shape,
+  { vectorBytes, vectorRegisters, joinsStores = false }: Machine,
+): MatmulInt8Schedule {
   const lanes = Math.max(4, vectorBytes / 4);
-  if (vectorBytes === 4) return { lanes, rows: 1, tokens: 1, chains: 1, unroll: 1, prefetch: false };
+  const scalar = { lanes, rows: 1, tokens: 1, chains: 1, stored: false, unroll: 1, prefetch: false };
+  if (vectorBytes === 4) return scalar;
   // V8 loads all operands of an iteration before it computes: there must be room for them too.
   if (vectorBytes === 16 && vectorRegisters === 16)
-    return { lanes, rows: 2, tokens: 2, chains: 4, unroll: 1, prefetch: false };
-  const base = { lanes, tokens: 4, chains: 4, prefetch: true };
+    return { lanes, rows: 2, tokens: 2, chains: 4, stored: joinsStores, unroll: 1, prefetch: false };
+  const base = { lanes, tokens: 4, chains: 4, stored: false, prefetch: true };
   if (vectorRegisters === 32) return { ...base, rows: 4, unroll: 1 };
   // Two steps at a time were 4 % faster than one for 4 and 16 tokens on one thread, -1 and 7 % on two.
   return { ...base, rows: 2, unroll: 2 };
