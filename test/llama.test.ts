@@ -86,6 +86,14 @@ describe('llama in floats', () => {
     expect(nmse(rough, eight)).toBeLessThan(1e-3);
   });
 
+  it('rounds to 1 bit without zero points, unless they are asked for', () => {
+    const zeros = (options: ImportOptions) =>
+      importModel(llama(), options).graph.constants.filter(({ source }) => source.kind === 'zeros').length;
+    expect(zeros({ bits: 1 })).toBe(0);
+    expect(zeros({ bits: 1, symmetric: false })).toBeGreaterThan(0);
+    expect(zeros({ bits: 2 })).toBeGreaterThan(0);
+  });
+
   it.each([
     [{ bits: 5 }, 'rounded to 1, 2, 3, 4 or 8 bits, or ternary, not 5'],
     [{ bits: 'ternary', group: 48 }, 'a multiple of 32 columns, or row, not 48'],

@@ -45,7 +45,7 @@ export function addFormOptions(command: Command): Command {
       'columns that share a scale (default 128; ternary: the whole matrix), or row: all',
       groupSize('--group'),
     )
-    .option('--symmetric', 'no zero points: fewer bytes, and a larger error')
+    .option('--symmetric', 'no zero points, as 1 bit never has: fewer bytes, and a larger error')
     .addOption(
       new Option(
         '--activations <type>',

@@ -22,7 +22,10 @@ export interface WeightOptions {
   readonly bits?: CodeBits | 'ternary';
   /** Columns that share a scale, a multiple of 32; default 128, and of trits the whole matrix; `row`: all. */
   readonly group?: number | 'row';
-  /** Whether the middle code is 0 in every group, or each group has a zero of its own (default). */
+  /**
+   * Whether the middle code is 0 in every group, or each group has a zero of its own (default, but of 1 bit: with a zero
+   * among its two values most weights would become 0).
+   */
   readonly symmetric?: boolean;
   /**
    * What activations are rounded to in front of weights in groups: `int16` (default) or `int8`. With `byteSums`, what
@@ -46,7 +49,7 @@ const QUANTIZE_CONFIG = 'quantize_config.json';
 function readRounding({
   bits,
   group = bits === 'ternary' ? 'tensor' : GROUP,
-  symmetric = bits === 'ternary',
+  symmetric = bits === 'ternary' || bits === 1,
   ...more
 }: Omit<WeightOptions, 'group'> & { readonly group?: GroupQuantization['group'] }): Quantization {
   if (bits === undefined) return { form: 'float' };
