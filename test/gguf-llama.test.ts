@@ -17,6 +17,8 @@ import { llama3Vocabulary, synthTokenizer } from '../src/checkpoint/synth/tokeni
 import { writeSafetensors } from '../src/checkpoint/write.ts';
 import { f16ToF32, f32ToF16 } from '../src/common/halves.ts';
 import { randomUniform } from '../src/common/random.ts';
+import { importModel } from '../src/models/import.ts';
+import { runPasses } from '../src/passes/pipeline.ts';
 import { askLlamaCpp, llamaCpp } from './support/llama-cpp.ts';
 import { scratchWithCache } from './support/scratch.ts';
 
@@ -208,7 +210,7 @@ async function makePair(typeOf: (part: string) => WeightType) {
   const norm = () => random(HIDDEN, 0.5).map((value) => 1 + value);
   floats('token_embd.weight', 'model.embed_tokens.weight', [VOCAB, HIDDEN], random(VOCAB * HIDDEN, 1));
   floats('output_norm.weight', 'model.norm.weight', [HIDDEN], norm());
-  floats('output.weight', 'lm_head.weight', [VOCAB, HIDDEN], random(VOCAB * HIDDEN, 0.1));
+  matrix('output.weight', 'lm_head.weight', VOCAB, HIDDEN);
   for (let layer = 0; layer < LAYERS; layer++) {
     const [from, to] = [`blk.${layer}`, `model.layers.${layer}`];
     floats(`${from}.attn_norm.weight`, `${to}.input_layernorm.weight`, [HIDDEN], norm());
@@ -257,6 +259,7 @@ async function logitsOf(source: string, target = 'wasm'): Promise<Float32Array> 
 
 const PARTS: Readonly<Record<string, WeightType>> = {
   attn_output: 'Q8_0',
+  output: 'Q8_0',
   ffn_gate: 'Q1_0',
   ffn_up: 'Q1_0',
   ffn_down: 'Q2_0',
@@ -265,7 +268,7 @@ const PARTS: Readonly<Record<string, WeightType>> = {
 const FORMS: readonly (readonly [string, (part: string) => WeightType])[] = [
   ['q4_0, q8_0, q1_0 and q2_0', (part) => PARTS[part] ?? 'Q4_0'],
   // As llama.cpp's Q4_K_M has it: better types where it matters.
-  ['q4_k_m', (part) => (part === 'attn_v' || part === 'ffn_down' ? 'Q6_K' : 'Q4_K')],
+  ['q4_k_m', (part) => (['attn_v', 'ffn_down', 'output'].includes(part) ? 'Q6_K' : 'Q4_K')],
   ['q2_k', (part) => (part === 'attn_v' || part === 'attn_output' ? 'Q4_K' : 'Q2_K')],
 ];
 
@@ -279,9 +282,9 @@ describe.each(FORMS)('a Llama in %s', (name, typeOf) => {
     pairs.set(name, pair);
     const { config: read, close } = await openCheckpoint(pair.path);
     await close();
-    // All seven projections of a layer keep their codes.
+    // All seven projections of a layer keep their codes, and the output head does.
     const { matrices } = read.quantization_config as { readonly matrices: object };
-    expect(Object.keys(matrices)).toHaveLength(7 * LAYERS);
+    expect(Object.keys(matrices)).toHaveLength(7 * LAYERS + 1);
     const [found, expected] = [await logitsOf(pair.path), await logitsOf(pair.folder)];
     let [error, energy] = [0, 0];
     for (let i = 0; i < expected.length; i++) {
@@ -292,6 +295,21 @@ describe.each(FORMS)('a Llama in %s', (name, typeOf) => {
     // 15 bits a product: some 1e-9 of the energy each.
     expect(error / energy).toBeLessThan(1e-6);
   });
+});
+
+it('reads a head of integers as it is stored, or leaves it out', async () => {
+  const { path } = pairs.get('q4_k_m')!;
+  const checkpoint = await openCheckpoint(path);
+  const { graph, info } = importModel(checkpoint);
+  expect(graph.nodes.at(-1)!.op).toBe('lowbit.matmul.blocks');
+  // The embedding is floats.
+  expect(info.headDType).toBe('f32');
+  const [output] = runPasses(graph, { head: 'none' }).outputs;
+  expect(graph.nodes.find(({ outputs }) => outputs[0]!.name === output)!.op).toBe('rmsNorm');
+  for (const head of ['int8', 'exact'] as const) {
+    expect(() => runPasses(graph, { head })).toThrow(`is integers in its file: no head ${head}`);
+  }
+  await checkpoint.close();
 });
 
 describe.skipIf(llamaCpp === undefined)('llama.cpp', () => {

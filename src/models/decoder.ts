@@ -477,10 +477,22 @@ class DecoderWriter {
     return g.op('scale', [rows], { factor: factor[0]! }, 'scaled');
   }
 
+  /** The embedding's table, one of its own, or codes like those of projections. */
+  #head(x: string, embed: string): string {
+    const { hidden, vocab, tied } = this.#config;
+    const { quantization } = this.#form;
+    const codes = quantization.form === 'mixed' ? quantization.matrices['lm_head.weight'] : undefined;
+    if (!tied && codes !== undefined && quantization.form === 'mixed') {
+      return this.#partsLinear(x, 'lm_head', vocab, hidden, 'logits', codes, quantization);
+    }
+    const table = tied ? embed : this.#table('head', 'lm_head.weight');
+    return this.#g.op('matmul', [x, table], {}, 'logits');
+  }
+
   /** `positions`: rows of the rotation table. */
   write(positions: number): Graph {
     const g = this.#g;
-    const { hidden, rope, tied, layers } = this.#config;
+    const { hidden, rope, layers } = this.#config;
     const { gemmaNorms, sliding } = this.#form;
     const tokens = g.input('tokens', 'i32', ['tokens']);
     const embed = this.#table('embed', `${this.#root}embed_tokens.weight`);
@@ -503,8 +515,7 @@ class DecoderWriter {
     }
     const last = g.op('selectOutputs', [x], {}, 'selected');
     const normed = this.#norm(last, `${this.#root}norm`, hidden, 'norm');
-    const head = tied ? embed : this.#table('head', 'lm_head.weight');
-    return g.build([g.op('matmul', [normed, head], {}, 'logits')]);
+    return g.build([this.#head(normed, embed)]);
   }
 
   /** Refuses tensors that the graph does not use: the model is not what its config says, or more than that. */
@@ -551,7 +562,9 @@ export function importDecoder(
   const graph = writer.write(Math.min(config.maxContext, context ?? config.maxContext));
   writer.checkLeftovers();
   const { rope: _, biases: __, ...shape } = config;
-  const head = graph.constants.find((constant) => constant.name === (config.tied ? 'embed' : 'head'))!;
+  // A head of codes is no table: the embedding is the only one.
+  const table = (name: string) => graph.constants.find((constant) => constant.name === name);
+  const head = (config.tied ? undefined : table('head')) ?? table('embed')!;
   return {
     graph,
     info: {

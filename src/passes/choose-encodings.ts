@@ -20,6 +20,7 @@
  *                                           y = matmul.scanned(x, embed, embed.scan)
  * ```
  */
+import { LutraError } from '../common/errors.ts';
 import type { Constant, Graph, Node } from '../graph/ir.ts';
 import { freshNames, type GraphIndex, indexGraph } from '../graph/rewrite.ts';
 import { codeBits, isCode } from '../graph/types.ts';
@@ -125,6 +126,19 @@ function scanHeads(graph: Graph): Graph {
 
 function withHeads(graph: Graph, head: HeadForm): Graph {
   if (head === 'stored' || head === 'none') return graph;
+  const ofCodes = graph.nodes.find(
+    ({ op, outputs }) =>
+      op.startsWith('lowbit.matmul.') && outputs.some(({ name }) => graph.outputs.includes(name)),
+  );
+  if (ofCodes !== undefined) {
+    throw new LutraError(
+      'usage',
+      `the output head of ${graph.name} is integers in its file: no head ${head}`,
+      {
+        hint: 'Leave out --head: it is read as it is stored.',
+      },
+    );
+  }
   return head === 'exact' ? scanHeads(graph) : quantizeHeads(graph, head);
 }
 

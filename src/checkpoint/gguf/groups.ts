@@ -15,7 +15,7 @@ export interface GroupedCodes {
   readonly scales: Float32Array;
   /** The code that means 0, or per group what is subtracted. */
   readonly zero: number | Float32Array;
-  /** Where these floats are products of a block's and of integers. */
+  /** Where these floats are products of a block's and of integers: they are computed where they are asked for. */
   readonly blocks?: BlockFactors;
 }
 
@@ -89,8 +89,18 @@ function withMinima(
   codes: Uint8Array,
   blocks: Required<BlockFactors>,
 ): GroupedCodes {
-  const scales = timesCodes(blocks.scales, blocks.scaleCodes);
-  return { bits, group, codes, scales, zero: timesCodes(blocks.minima, blocks.minimumCodes), blocks };
+  return {
+    bits,
+    group,
+    codes,
+    blocks,
+    get scales() {
+      return timesCodes(blocks.scales, blocks.scaleCodes);
+    },
+    get zero() {
+      return timesCodes(blocks.minima, blocks.minimumCodes);
+    },
+  };
 }
 
 const DECODERS: Readonly<Record<GroupedType, (bytes: Uint8Array) => GroupedCodes>> = {
@@ -211,8 +221,16 @@ function decodeQ6K(bytes: Uint8Array): GroupedCodes {
       codes[b * 256 + i] = low | (high << 4);
     }
   }
-  const floats = timesCodes(scales, new Int8Array(scaleCodes.buffer));
-  return { bits: 6, group: 16, codes, scales: floats, zero: 32, blocks: { scales, scaleCodes } };
+  return {
+    bits: 6,
+    group: 16,
+    codes,
+    zero: 32,
+    blocks: { scales, scaleCodes },
+    get scales() {
+      return timesCodes(scales, new Int8Array(scaleCodes.buffer));
+    },
+  };
 }
 
 /** 18 bytes for 128: f16 d, then one bit a value, lowest first: 1 is d, 0 is -d, so that 0 would be code 1/2. */

@@ -155,6 +155,8 @@ async function presentModel(
   };
 }
 
+const HEAD = 'lm_head.weight';
+
 /** The norm whose channels are a matrix's columns. */
 const NORM_BEFORE: readonly (readonly [part: string, norm: string])[] = [
   ['attn_q', 'attn_norm'],
@@ -279,16 +281,16 @@ class Presenter {
   }
 
   /**
-   * Projections to hand on as codes with scales: those whose groups kernels can compute. The others become
-   * floats; so do all three of attention where k alone is another than q and v, as products of one form are
-   * computed together and attention reads q, k and v in this order.
+   * Projections, and a head that is not the embedding, to hand on as codes with scales: those whose groups kernels
+   * can compute. The others become floats; so do all three of attention where k alone is another than q and v, as
+   * products of one form are computed together and attention reads q, k and v in this order.
    */
   #chooseCodes(roles: ReadonlyMap<string, TensorRole>): Map<string, GroupedForm> {
     const coded = new Map<string, GroupedForm>();
     for (const [name, role] of roles) {
       const { type, shape } = this.#places.get(name)!.tensor;
-      if (role.kind !== 'projection' || type === undefined || !(type in GROUPED) || shape.length !== 2)
-        continue;
+      if (role.kind !== 'projection' && role.name !== HEAD) continue;
+      if (type === undefined || !(type in GROUPED) || shape.length !== 2) continue;
       coded.set(name, GROUPED[type as GroupedType]);
     }
     const formOf = (name: string) => JSON.stringify(coded.get(name) ?? null);
@@ -297,7 +299,8 @@ class Presenter {
       if (formOf(query) !== formOf(value!) || formOf(query) === formOf(key!)) continue;
       for (const name of [query, key!, value!]) coded.delete(name);
     }
-    return coded;
+    // A model of floats that has only its head in codes is one of floats, which may be rounded.
+    return [...coded.keys()].some((name) => roles.get(name)!.kind === 'projection') ? coded : new Map();
   }
 
   #readable({ tensor, source: { path } }: Place): NonNullable<GgufTensor['type']> {
