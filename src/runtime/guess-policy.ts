@@ -1,3 +1,5 @@
+/** Guesses must promise this many times the tokens in the time: what they bring is estimated, and costs vary. */
+const LEAST_GAIN = 1.05;
 /** Guesses that a step may have. */
 const MOST_GUESSES = 15;
 /** What each token more in a step is taken to cost until it was measured. */
@@ -10,7 +12,7 @@ const OUTLIER = 2;
 const MEMORY = 0.9;
 /** Steps without guesses that may be lost at first, and what each of them adds. */
 const START = 1;
-const INCOME = 0.015;
+const INCOME = 0.005;
 /** More is not saved up, so that text that changes costs little. */
 const SAVINGS = 6;
 
@@ -121,7 +123,7 @@ export class GuessPolicy {
     const { held, failed } = this.#of(matched);
     const chance = held / (held + failed);
     let best = 0;
-    let bestRate = 1;
+    let bestRate = LEAST_GAIN;
     let tokens = 1;
     let power = 1;
     for (let guesses = 1; guesses <= most && costs.covers(guesses); guesses++) {
