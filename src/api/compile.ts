@@ -11,6 +11,7 @@ import { PLANE_BITS } from '../encodings/bit-planes.ts';
 import type { CacheElem } from '../kernels/cache.ts';
 import type { TableForm } from '../kernels/lut/tables.ts';
 import type { Machine, NativeOp } from '../loops/machine.ts';
+import { modelName } from '../models/decoder.ts';
 import type { ModelInfo } from '../models/info.ts';
 import type { WeightOptions } from '../models/quantization.ts';
 import type { Family, TernaryEncoding } from '../passes/pass.ts';
@@ -183,7 +184,8 @@ export async function compile(source: string, options: CompileOptions = {}): Pro
   const { arch } = options;
   const foreign = arch !== undefined && arch !== host.cpu.arch ? machinesFor(arch)[0] : undefined;
   // What was tuned here says nothing of weights that go elsewhere.
-  const found = foreign === undefined ? await chooseTuned(machines, host.cpu, options.records) : [];
+  const found =
+    foreign === undefined ? await chooseTuned(machines, host.cpu, modelName(folder), options.records) : [];
   const tuned = options.tuned ?? found;
   if (
     foreign === undefined &&

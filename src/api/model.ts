@@ -4,6 +4,7 @@ import { StepScheduler } from '../runtime/scheduler.ts';
 import { Sequence } from '../runtime/sequence.ts';
 import type { Model, Session } from '../runtime/types.ts';
 import type { Executable } from '../targets/executable.ts';
+import { isGreedy } from '../text/sampling-options.ts';
 import type { TextSource } from '../text/source.ts';
 import { type ChatTemplate, createChatTemplate } from '../text/template.ts';
 import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
@@ -72,6 +73,10 @@ export class LoadedModel implements Model, SessionModel {
 
   get endOfText(): number | undefined {
     return this.tokenizer.endOfText;
+  }
+
+  get greedy(): boolean {
+    return isGreedy(this.generationConfig);
   }
 
   createSession(): Session {

@@ -44,12 +44,13 @@ function endTokens(artifact: Artifact): readonly number[] {
   return [...createTokenizer(textOf(artifact)).eos].sort((a, b) => a - b);
 }
 
-function noScan(): LutraError {
+/** `what` says how to come by another head. */
+function noScan(what: string): LutraError {
   return new LutraError(
     'unsupported',
     'a standalone project has no exact head: it always reads the whole one',
     {
-      hint: 'Choose --head stored, whose output is the same, or int8, int6 or int4, which read fewer bytes.',
+      hint: `${what} --head stored, whose output is the same, or int8, int6 or int4, which read fewer bytes.`,
     },
   );
 }
@@ -64,11 +65,12 @@ export async function compileStandalone(
 ): Promise<Standalone> {
   const { output, arch: asked = process.arch, ...rest } = options;
   const arch = options.arch === undefined && !ARCHITECTURES.has(asked) ? 'any' : parseArch(asked);
-  if (options.head === 'exact') throw noScan();
+  if (options.head === 'exact') throw noScan('Choose');
   const artifact = await artifactOf(source, { ...rest, arch });
-  if (artifact.plan.scans) throw noScan();
+  if (artifact.plan.scans) throw noScan('Compile the checkpoint it was made from, with');
   const machines = machinesFor(arch).map(({ name }) => name);
-  const { tuned = await chooseTuned(machines, await detectCpu(), options.records) } = options;
+  const { tuned = await chooseTuned(machines, await detectCpu(), artifact.manifest.name, options.records) } =
+    options;
   return writeStandalone(artifact, {
     output: resolve(output),
     arch,

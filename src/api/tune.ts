@@ -1,20 +1,24 @@
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { planCheckpoint } from '../artifact/build.ts';
 import { cacheFolder } from '../artifact/cache.ts';
 import { openCheckpoint } from '../checkpoint/open.ts';
 import { LutraError } from '../common/errors.ts';
+import { alternatives } from '../kernels/alternatives.ts';
 import { KERNELS } from '../kernels/registry.ts';
+import { modelName } from '../models/decoder.ts';
 import type { WeightOptions } from '../models/quantization.ts';
-import type { TunedSchedule } from '../plan/types.ts';
+import { kernelKey } from '../plan/lower.ts';
+import type { Plan, TunedSchedule } from '../plan/types.ts';
 import { detectHost } from '../runtime/load.ts';
 import { checkTarget, defaultThreads, type Host, nativeMachines } from '../runtime/targets.ts';
 import type { Model, Progress } from '../runtime/types.ts';
 import { hasCompiler } from '../targets/c/compile.ts';
-import { decide } from '../tune/decide.ts';
+import { decide, mergeChoices } from '../tune/decide.ts';
 import { recordsPath, tuneHost } from '../tune/host.ts';
 import { machineNamed } from '../tune/kernels.ts';
-import { type Adoption, openRecords } from '../tune/records.ts';
+import { type Adoption, adoptedChoices, openRecords, type TuneRecord } from '../tune/records.ts';
 import { runJob } from '../tune/run-job.ts';
 import { tuneTasks } from '../tune/tasks.ts';
 import { type TuneLimits, type TuneProgress, tuneKernels } from '../tune/tune.ts';
@@ -110,7 +114,7 @@ async function measureModel(model: Model): Promise<Speeds> {
 async function compareModels(
   [plain, tuned]: readonly [Model, Model],
   signal: AbortSignal | undefined,
-): Promise<Pick<Adoption, 'decode' | 'prefill' | 'adopted'>> {
+): Promise<Check> {
   const turns: { plain: Speeds; tuned: Speeds }[] = [];
   for (const model of [plain, tuned]) await measureModel(model);
   for (let round = 0; round < ROUNDS; round++) {
@@ -122,20 +126,22 @@ async function compareModels(
   return verdictOf(turns);
 }
 
-/** Compiles the model with and without the choices, and compares the two. */
+type Check = Pick<Adoption, 'decode' | 'prefill' | 'adopted'>;
+
+/** Compiles the model with one set of schedules and with another, and compares the two. */
 async function checkModel(
   folder: string,
   machine: string,
-  choices: readonly TunedSchedule[],
+  sets: readonly [plain: readonly TunedSchedule[], tuned: readonly TunedSchedule[]],
   options: TuneOptions,
-): Promise<Pick<Adoption, 'decode' | 'prefill' | 'adopted'>> {
+): Promise<Check> {
   const parent = join(cacheFolder(), 'tune');
   await mkdir(parent, { recursive: true });
   const scratch = await mkdtemp(join(parent, 'check-'));
   const models: Model[] = [];
   try {
     const { threads, context, cache, head, signal, onProgress, onWarning } = options;
-    for (const tuned of [[], choices]) {
+    for (const tuned of sets) {
       const artifact = await compile(folder, {
         target: machine,
         output: join(scratch, `model-${models.length}`),
@@ -152,6 +158,48 @@ async function checkModel(
   }
 }
 
+/** The choices adopted earlier that this model is compiled with: its own, or other models' for kernels like its. */
+function adoptedFor(
+  plan: Plan,
+  records: readonly TuneRecord[],
+  machine: string,
+  facts: { readonly host: string; readonly model: string },
+): readonly TunedSchedule[] {
+  const adopted = adoptedChoices(records, [machine], facts);
+  const own = records.some(
+    (one) =>
+      one.kind === 'adoption' &&
+      one.adopted &&
+      one.model === facts.model &&
+      one.machine === machine &&
+      one.host === facts.host,
+  );
+  if (own) return adopted;
+  const kernels = new Set(
+    plan.kernels.flatMap((use) => [use, ...alternatives(use)].map((one) => kernelKey(one))),
+  );
+  return adopted.filter((choice) => kernels.has(kernelKey(choice)));
+}
+
+/**
+ * Whether a model gains by all the choices it would be compiled with: against the defaults, and against what it is
+ * compiled with now.
+ */
+async function checkChoices(
+  folder: string,
+  machine: string,
+  earlier: readonly TunedSchedule[],
+  all: readonly TunedSchedule[],
+  options: TuneOptions,
+): Promise<Check> {
+  const check = await checkModel(folder, machine, [[], all], options);
+  const same =
+    earlier.length === all.length &&
+    earlier.every((own) => all.some((other) => isDeepStrictEqual(own, other)));
+  if (!check.adopted || earlier.length === 0 || same) return check;
+  return { ...check, adopted: (await checkModel(folder, machine, [earlier, all], options)).adopted };
+}
+
 /** Without the fields that are undefined. */
 function given<T extends object>(fields: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as never;
@@ -159,8 +207,9 @@ function given<T extends object>(fields: T): { [K in keyof T]?: Exclude<T[K], un
 
 /**
  * Finds fast schedules for a checkpoint's kernels on this machine, and families and encodings for its weights,
- * records every trial, and adopts what was found if the whole model is faster with it: from then on `compile` uses it. Cancelled, it ends with an error; what was
- * measured until then stays recorded, and the next run goes on from there. Throws what reading and compiling throw,
+ * records every trial, and adopts what was found, together with what was adopted before, if the whole model is faster
+ * with all of it: from then on `compile` uses it. Cancelled, it ends with an error; what was measured until then stays
+ * recorded, and the next run goes on from there. Throws what reading and compiling throw,
  * `usage` for operators that do not exist.
  */
 export async function tune(source: string, options: TuneOptions = {}): Promise<TuneResult> {
@@ -178,37 +227,43 @@ export async function tune(source: string, options: TuneOptions = {}): Promise<T
   const machine = await chooseMachine(target, computer);
   const host = await tuneHost(computer.cpu, machine);
   const checkpoint = await openCheckpoint(folder);
-  let name: string;
+  const name = modelName(folder);
+  let plan: Plan;
   let tasks: ReturnType<typeof tuneTasks>;
   try {
     const { context, cache, head = 'stored' } = options;
     const cacheElem = cacheElement(cache);
     // What compile takes without records.
-    const { info, plan } = planCheckpoint(checkpoint, {
+    ({ plan } = planCheckpoint(checkpoint, {
       cacheElem,
       head,
       weights: weightOptions(options),
       ternary: (facts) => chooseTernary([machine], computer, facts),
       lookup: chooseLookup('auto', machineNamed(machine)),
       ...given({ context }),
-    });
-    name = info.name;
+    }));
     tasks = tuneTasks(plan, machineNamed(machine), ops);
   } finally {
     await checkpoint.close();
   }
   const records = await openRecords(options.records ?? recordsPath());
   const before = records.records.length;
+  let stopped = false;
   const found = await tuneKernels(tasks, {
     host,
     threads: options.threads ?? defaultThreads(computer.cpu),
     records,
     limits: { ...LIMITS, ...options.limits },
-    run: (job, timeoutSeconds, stop) => runJob(job, { timeoutSeconds, ...given({ signal: stop }) }),
+    run: (job, timeoutSeconds, stop) =>
+      runJob(job, { timeoutSeconds, ...given({ signal: stop }) }).catch((error) => {
+        // Ctrl-C in a terminal may end the process that measures before it comes here.
+        stopped = error instanceof LutraError && error.code === 'cancelled';
+        throw error;
+      }),
     ...given({ signal, onProgress: onTuning }),
   });
   const choices = decide(tasks, found);
-  if (signal?.aborted) {
+  if (signal?.aborted || stopped) {
     throw new LutraError('cancelled', `tuning was stopped; what was measured is in ${records.path}`, {
       hint: 'The same command goes on from there.',
     });
@@ -222,13 +277,15 @@ export async function tune(source: string, options: TuneOptions = {}): Promise<T
     ...{ trials: outcomes.length, failed, choices },
   };
   if (choices.length === 0) return result;
-  const check = await checkModel(folder, machine, choices, options);
+  const earlier = adoptedFor(plan, records.records, machine, { host, model: name });
+  const all = mergeChoices(earlier, found, choices);
+  const check = await checkChoices(folder, machine, earlier, all, options);
   await records.append({
     kind: 'adoption',
     host,
     model: name,
     machine,
-    choices: choices.map((choice) => ({
+    choices: all.map((choice) => ({
       ...choice,
       shape: { ...choice.shape },
       schedule: { ...choice.schedule },

@@ -3,6 +3,7 @@ import { createReadStream } from 'node:fs';
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileFailure, systemCode } from '../checkpoint/failure.ts';
+import { makeFolders, removeFolders } from '../checkpoint/folders.ts';
 import { LutraError } from '../common/errors.ts';
 import { MANIFEST_FILE, STANDALONE_FILE } from './manifest.ts';
 
@@ -94,11 +95,14 @@ export class HashedWriter {
 export class PendingFolder {
   readonly path: string;
   readonly #target: string;
+  /** The folders that had to be made for it. */
+  readonly #made: readonly string[];
   readonly files: Record<string, FileFacts> = {};
 
-  private constructor(path: string, target: string) {
+  private constructor(path: string, target: string, made: readonly string[]) {
     this.path = path;
     this.#target = target;
+    this.#made = made;
   }
 
   /** Throws `usage` when `target` is anything but free, an empty folder, or an artifact to replace. */
@@ -106,11 +110,10 @@ export class PendingFolder {
     await refuseToReplace(target);
     const path = `${target}.partial-${process.pid}-${Math.random().toString(36).slice(2, 8)}`;
     try {
-      await mkdir(path, { recursive: true });
+      return new PendingFolder(path, target, await makeFolders(path));
     } catch (cause) {
-      throw writeFailure(cause, path);
+      throw writeFailure(cause, target);
     }
-    return new PendingFolder(path, target);
   }
 
   /** Writes a small file and remembers its hash. */
@@ -148,6 +151,8 @@ export class PendingFolder {
 
   async discard(): Promise<void> {
     await rm(this.path, { recursive: true, force: true });
+    const [, ...above] = this.#made;
+    await removeFolders(above);
   }
 }
 

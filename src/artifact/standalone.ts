@@ -1,7 +1,9 @@
 /** A model for devices without Node: C sources, weights, and what builds them. */
-import { constants } from 'node:fs';
+import { constants, createReadStream, createWriteStream } from 'node:fs';
 import { copyFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { fileFailure } from '../checkpoint/failure.ts';
 import { LutraError } from '../common/errors.ts';
 import { VERSION } from '../common/version.ts';
 import type { TunedSchedule } from '../plan/types.ts';
@@ -54,7 +56,7 @@ export async function writeStandalone(artifact: Artifact, options: StandaloneOpt
   const { vocab, logitsStride, weightsBytes, arenaBytes, cacheBytes } = plan;
   const folder = await PendingFolder.create(output);
   try {
-    await copyWeights(join(artifact.path, WEIGHTS_FILE), join(folder.path, WEIGHTS_FILE));
+    await copyWeights(join(artifact.path, WEIGHTS_FILE), join(folder.path, WEIGHTS_FILE), signal);
     folder.files[WEIGHTS_FILE] = weights;
     await folder.add('model.c', source);
     await folder.add('lutra.h', HEADER);
@@ -84,14 +86,21 @@ export async function writeStandalone(artifact: Artifact, options: StandaloneOpt
   }
 }
 
-/** Shares the file's blocks where the file system can. */
-async function copyWeights(from: string, to: string): Promise<void> {
+/** Shares the file's blocks where the file system can; elsewhere a signal ends it. */
+async function copyWeights(from: string, to: string, signal: AbortSignal | undefined): Promise<void> {
+  const shared = copyFile(from, to, constants.COPYFILE_FICLONE_FORCE);
+  if (
+    await shared.then(
+      () => true,
+      () => false,
+    )
+  )
+    return;
+  const reader = createReadStream(from, { highWaterMark: 1 << 20 });
   try {
-    await copyFile(from, to, constants.COPYFILE_FICLONE);
+    await pipeline(reader, createWriteStream(to), signal === undefined ? {} : { signal });
   } catch (cause) {
-    throw new LutraError('environment', `cannot write ${to}: ${(cause as Error).message}`, {
-      hint: 'Free disk space, or choose another folder.',
-      cause,
-    });
+    if (signal?.aborted) throw new LutraError('cancelled', 'compilation was cancelled');
+    throw fileFailure(cause, 'writing', to, 'choose another folder');
   }
 }

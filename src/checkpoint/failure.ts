@@ -38,10 +38,13 @@ export function fileFailure(
   switch (systemCode(error)) {
     case 'ENOENT':
     case 'ENOTDIR':
-      return new LutraError('not-found', `${path} does not exist (while ${doing} it)`, {
-        ...cause,
-        hint: 'Check the path.',
-      });
+      return new LutraError(
+        'not-found',
+        doing === 'writing'
+          ? `${path} cannot be written: its folder does not exist`
+          : `${path} does not exist (while ${doing} it)`,
+        { ...cause, hint: 'Check the path.' },
+      );
     case 'EACCES':
     case 'EPERM':
     case 'EROFS':

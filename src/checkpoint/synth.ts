@@ -2,10 +2,11 @@
  * Checkpoints of the true shape of published models, with random weights: to measure speed and memory
  * without a download. What such a model says means nothing.
  */
-import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
+import { readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { LutraError } from '../common/errors.ts';
-import { fileFailure } from './failure.ts';
+import { fileFailure, systemCode } from './failure.ts';
+import { makeFolders, removeFolders } from './folders.ts';
 import { isObject } from './json.ts';
 import { SYNTH_PRESETS, type SynthPreset } from './synth/presets.ts';
 import {
@@ -56,13 +57,8 @@ export async function synthesizeConfig(
   const { seed = 0, onProgress, signal } = options;
   const texts = textFiles(config);
   const tensors = synthTensors(shapeOf(config), seed);
+  const made = await freeFolder(folder);
   try {
-    await mkdir(folder, { recursive: true });
-    if ((await readdir(folder)).length > 0) {
-      throw new LutraError('usage', `the folder ${folder} is not empty`, {
-        hint: 'Choose another, or empty it.',
-      });
-    }
     for (const [name, text] of texts) await writeFile(join(folder, name), text);
     await writeSafetensors(folder, tensors, {
       maxShardBytes: MAX_SHARD_BYTES,
@@ -70,12 +66,26 @@ export async function synthesizeConfig(
       ...(onProgress !== undefined && { onProgress }),
     });
   } catch (error) {
-    const failure = fileFailure(error, 'writing', folder);
-    if (failure.code !== 'usage') {
-      await Promise.all([...texts.keys()].map((name) => rm(join(folder, name), { force: true })));
-    }
-    throw failure;
+    await Promise.all([...texts.keys()].map((name) => rm(join(folder, name), { force: true })));
+    await removeFolders(made);
+    throw fileFailure(error, 'writing', folder);
   }
+}
+
+/** Makes the folder if it is not there; gives those that it made. Throws `usage` unless it is empty. */
+async function freeFolder(folder: string): Promise<readonly string[]> {
+  try {
+    const made = await makeFolders(folder);
+    if ((await readdir(folder)).length === 0) return made;
+  } catch (error) {
+    if (systemCode(error) !== 'ENOTDIR') throw fileFailure(error, 'writing', folder);
+    throw new LutraError('usage', `no folder can be made at ${folder}: a file is in its place`, {
+      hint: 'Choose another.',
+    });
+  }
+  throw new LutraError('usage', `the folder ${folder} is not empty`, {
+    hint: 'Choose another, or empty it.',
+  });
 }
 
 function textFiles(config: Readonly<Record<string, unknown>>): ReadonlyMap<string, string> {

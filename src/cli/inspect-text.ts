@@ -97,7 +97,8 @@ function speedText({ speed }: Costs): string {
   if ('unknown' in speed) return `unknown: ${speed.unknown}`;
   const { tokensPerSecond, bytesPerToken, bytesPerSecond, target, threads } = speed;
   const rate = tokensPerSecond < 10 ? tokensPerSecond.toFixed(1) : tokensPerSecond.toFixed(0);
-  return `about ${rate} tokens/s here: ${byteSize(bytesPerToken)} a token, ${(bytesPerSecond / 1e9).toFixed(1)} GB/s with ${threads} threads (${target})`;
+  const limit = `${byteSize(bytesPerToken)} a token, ${(bytesPerSecond / 1e9).toFixed(1)} GB/s with ${threads} threads (${target})`;
+  return `at most ${rate} tokens/s here if memory alone limits: ${limit}`;
 }
 
 function memoryText(plan: Plan): string {

@@ -111,6 +111,16 @@ describe('lutra', () => {
     expect(none.error).toContain('Usage: lutra');
   });
 
+  it('says what changes nothing with a model that is greedy', async () => {
+    const idle = await lutra(['run', 'some-model', 'hi', '--top-k', '3', '--seed', '1']);
+    expect(idle.code).toBe(0);
+    expect(idle.error).toContain(
+      'warning: --top-k and --seed changed nothing: fake takes the likeliest token',
+    );
+    expect((await lutra(['run', 'some-model', 'hi', '--top-k', '3', '--temperature', '1'])).error).toBe('');
+    expect((await lutra(['run', 'some-model', 'hi'])).error).toBe('');
+  });
+
   it('writes C projects for an architecture', async () => {
     const args = ['compile', '--standalone', '--arch', 'arm64', '-o', 'device'];
     expect(await lutra(args)).toMatchObject({
@@ -501,7 +511,7 @@ describe('inspect', () => {
     expect(local.out).toMatch(/\nmemory +[\d.]+ MiB: [\d.]+ MiB weights, /);
     expect(local.out).toMatch(/\ndisk +[\d.]+ MiB of weights here, [\d.]+ MiB compiled\n/);
     expect(local.out).toMatch(
-      /\nspeed +about \d+ tokens\/s here: .* GB\/s with \d+ threads \(wasm:baseline\)\n/,
+      /\nspeed +at most \d+ tokens\/s here if memory alone limits: .* GB\/s with \d+ threads \(wasm:baseline\)\n/,
     );
     expect(local.out).toContain(`${(speed.bytesPerSecond / 1e9).toFixed(1)} GB/s`);
     const remote = await lutra(['inspect', 'hf:org/tiny', '--target', 'wasm:baseline']);

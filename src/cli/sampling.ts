@@ -1,6 +1,6 @@
 import { type Command, Option } from 'commander';
 import { LutraError } from '../common/errors.ts';
-import type { GenerateOptions } from '../runtime/types.ts';
+import type { GenerateOptions, Model } from '../runtime/types.ts';
 import { collect, decimal, pick, positiveInteger, wholeNumber } from './arguments.ts';
 
 export interface GenerationFlags {
@@ -36,18 +36,30 @@ export function addGenerationOptions(command: Command): Command {
   );
 }
 
+const DRAWING = { topK: '--top-k', topP: '--top-p', minP: '--min-p', seed: '--seed' } as const;
+
+/** Options about drawing tokens that were given. */
+function drawingOptions(flags: GenerationFlags): readonly string[] {
+  const given = (Object.keys(DRAWING) as (keyof typeof DRAWING)[]).filter((key) => flags[key] !== undefined);
+  return given.map((key) => DRAWING[key]);
+}
+
+/** Says which options change nothing with a model that draws no tokens. */
+export function warnOfIdle(flags: GenerationFlags, model: Model, warn: (message: string) => void): void {
+  const idle = drawingOptions(flags);
+  if (!model.greedy || flags.temperature !== undefined || idle.length === 0) return;
+  warn(
+    `${idle.join(' and ')} changed nothing: ${model.name} takes the likeliest token; --temperature 1 draws`,
+  );
+}
+
 /** The library's options out of a command's, which hold others besides. */
 export function generateOptions(flags: GenerationFlags): GenerateOptions {
-  const drawing = { topK: '--top-k', topP: '--top-p', minP: '--min-p', seed: '--seed' } as const;
-  const idle = (Object.keys(drawing) as (keyof typeof drawing)[]).find((key) => flags[key] !== undefined);
+  const [idle] = drawingOptions(flags);
   if (flags.temperature === 0 && idle !== undefined) {
-    throw new LutraError(
-      'usage',
-      `--temperature 0 always takes the likeliest token: ${drawing[idle]} means nothing`,
-      {
-        hint: `Leave out one of the two.`,
-      },
-    );
+    throw new LutraError('usage', `--temperature 0 always takes the likeliest token: ${idle} means nothing`, {
+      hint: 'Leave out one of the two.',
+    });
   }
   return pick(flags, [
     'maxTokens',

@@ -540,7 +540,7 @@ class DecoderWriter {
 }
 
 /** `org/name` from a path on the hub or inside its cache, else the last part of the path. */
-function modelName(path: string): string {
+export function modelName(path: string): string {
   const [, remote] = /^hf:([^/@]+(?:\/[^/@]+)?)/.exec(path) ?? [];
   if (remote !== undefined) return remote;
   const parts = path.split(/[\\/]/).filter((part) => part !== '');

@@ -120,6 +120,8 @@ export interface Model extends AsyncDisposable {
   readonly vocab: number;
   /** The token that ends a text, where the model has one; `tokenize` does not add it. */
   readonly endOfText: number | undefined;
+  /** Whether it takes the likeliest token where no temperature is given: `topK`, `topP`, `minP` and `seed` say nothing then. */
+  readonly greedy: boolean;
   createSession(): Session;
   tokenize(text: string): readonly number[];
   detokenize(ids: readonly number[]): string;

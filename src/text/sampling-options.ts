@@ -43,6 +43,16 @@ const RULES: Readonly<Record<Exclude<keyof SamplingOptions, 'seed'>, Rule>> = {
   },
 };
 
+/** Whether a model takes the likeliest token where no temperature is asked for. */
+export function isGreedy(generationConfig: Readonly<Record<string, unknown>>): boolean {
+  const { do_sample: doSample, temperature } = generationConfig;
+  return (
+    doSample === false ||
+    (typeof doSample !== 'boolean' && typeof temperature !== 'number') ||
+    temperature === 0
+  );
+}
+
 /**
  * What was asked for, then what generation_config.json says, then neutral values.
  *
@@ -73,14 +83,12 @@ export function resolveSampling(
     }
     return configured;
   };
-  const { do_sample: doSample, temperature: configured } = generationConfig;
-  const greedyModel = doSample === false || (typeof doSample !== 'boolean' && typeof configured !== 'number');
   const { seed } = options;
   if (seed !== undefined && !(Number.isInteger(seed) && seed >= 0 && seed < 2 ** 32)) {
     throw outOfRange('seed', 'an integer from 0 to 4294967295', seed);
   }
   return {
-    temperature: options.temperature === undefined && greedyModel ? 0 : pick('temperature'),
+    temperature: options.temperature === undefined && isGreedy(generationConfig) ? 0 : pick('temperature'),
     topK: pick('topK'),
     topP: pick('topP'),
     minP: pick('minP'),

@@ -7,14 +7,16 @@ import { adoptedChoices, readRecords } from './records.ts';
 
 /**
  * The schedules that tuning adopted for these machines: those in a file of records, wherever they were measured,
- * or by default those that were measured on this computer, with this compiler and this lutra.
+ * or by default those that were measured on this computer, with this compiler and this lutra. `model` is the name of
+ * what they are for: see `adoptedChoices`.
  */
 export async function chooseTuned(
   machines: readonly string[],
   cpu: CpuInfo,
+  model: string,
   records?: string,
 ): Promise<readonly TunedSchedule[]> {
-  if (records !== undefined) return adoptedChoices(await readRecords(records), machines);
+  if (records !== undefined) return adoptedChoices(await readRecords(records), machines, { model });
   const path = recordsPath();
   if ((await stat(path).catch(() => undefined)) === undefined) return [];
   const known = await readRecords(path);
@@ -24,7 +26,7 @@ export async function chooseTuned(
     const own = machines.filter((machine) => machine.startsWith(code));
     const [first] = own;
     if (first === undefined || (code === 'c:' && !compiles)) continue;
-    choices.push(...adoptedChoices(known, own, await tuneHost(cpu, first)));
+    choices.push(...adoptedChoices(known, own, { host: await tuneHost(cpu, first), model }));
   }
   return choices;
 }

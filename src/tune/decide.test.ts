@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { decide, type Found } from './decide.ts';
+import { decide, type Found, mergeChoices } from './decide.ts';
 import type { TuneTask, Variant } from './tasks.ts';
 
 const test = { seed: 1, digest: 'd' };
@@ -58,5 +58,17 @@ describe('what tuning chooses', () => {
   it('is the default family unless both were measured', () => {
     expect(choose(found(one, 1, 0.5))).toEqual([]);
     expect(choose(found(one, 0.9, 0.5), found(many, 1))).toEqual([['mad', 'one']]);
+  });
+
+  it('is checked together with what was adopted before, but for kernels measured again', () => {
+    const earlier = (name: string, batch: string, rows: number) => ({
+      ...{ op: 'product', family: name, machine: 'c:avx2', schedule: { rows } },
+      shape: { m: 64, batch, encoding: name === 'mad' ? 'tiles' : 'planes' },
+    });
+    const before = [earlier('lut', 'one', 2), earlier('mad', 'many', 2)];
+    const again = [found(one, 0.9)];
+    const fresh = decide(tasks, again);
+    expect(mergeChoices(before, again, fresh)).toEqual([earlier('mad', 'many', 2), ...fresh]);
+    expect(mergeChoices(before, [], [])).toEqual(before);
   });
 });

@@ -1,5 +1,6 @@
 /** Which family and encoding a product of weights gets, from the best that was found for each. */
 import type { TunedSchedule } from '../plan/types.ts';
+import { lastChoices, subjectKey } from './records.ts';
 import { type TuneTask, variantName } from './tasks.ts';
 
 /** The best of one variant of a task, relative to the time of the task's default. */
@@ -68,4 +69,19 @@ export function decide(tasks: readonly TuneTask[], found: readonly Found[]): rea
       return best.choice === 0 && best.grain === undefined ? [] : [scheduleOf(one, best)];
     });
   });
+}
+
+/**
+ * What a model runs with once new choices are adopted on top of earlier ones: of kernels that were measured again, only
+ * what that found counts.
+ */
+export function mergeChoices(
+  earlier: readonly TunedSchedule[],
+  found: readonly Found[],
+  choices: readonly TunedSchedule[],
+): readonly TunedSchedule[] {
+  const measured = new Set(
+    found.flatMap(({ task }) => task.variants.map(({ subject }) => subjectKey(subject))),
+  );
+  return lastChoices([...earlier.filter((choice) => !measured.has(subjectKey(choice))), ...choices]);
 }

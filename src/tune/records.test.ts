@@ -94,9 +94,26 @@ describe('tuning records', () => {
       adoption('h', 8, true),
       adoption('h', 16, false),
     ];
-    const choices = adoptedChoices(records, ['c:avx2'], 'h');
+    const choices = adoptedChoices(records, ['c:avx2'], { host: 'h' });
     expect(choices).toEqual([{ ...subject, schedule: { rows: 8 } }]);
-    expect(adoptedChoices(records, ['c:scalar'], 'h')).toEqual([]);
+    expect(adoptedChoices(records, ['c:scalar'], { host: 'h' })).toEqual([]);
     expect(adoptedChoices(records.slice(0, 2), ['c:avx2'])[0]!.schedule).toEqual({ rows: 6 });
+  });
+
+  it('give a model what was adopted for itself, all of it and nothing else', () => {
+    const other = { ...subject, shape: { m: 128, k: 128 } };
+    const choice = (of: typeof subject, rows: number) => ({ ...of, schedule: { rows } });
+    const records: Adoption[] = [
+      { ...adoption('h', 2, true), choices: [choice(subject, 2), choice(other, 2)] },
+      { ...adoption('h', 4, true), choices: [choice(subject, 4)] },
+      { ...adoption('h', 8, true), model: 'n', choices: [choice(other, 8), choice(subject, 8)] },
+    ];
+    const choose = (model: string) => adoptedChoices(records, ['c:avx2'], { host: 'h', model });
+    expect(choose('m')).toEqual([choice(subject, 4)]);
+    expect(choose('n')).toEqual([choice(other, 8), choice(subject, 8)]);
+    expect(adoptedChoices(records.slice(0, 2), ['c:avx2'], { model: 'x' })).toEqual([
+      choice(other, 2),
+      choice(subject, 4),
+    ]);
   });
 });

@@ -140,21 +140,33 @@ export async function openRecords(path: string): Promise<RecordFile> {
   };
 }
 
-/** The schedules adopted last for these machines; where `host` is given, only those measured on it. */
+/** The schedules, of several for a kernel the last one, in the order in which they came. */
+export function lastChoices(choices: readonly TunedSchedule[]): readonly TunedSchedule[] {
+  const byKey = new Map<string, TunedSchedule>();
+  for (const choice of choices) {
+    // Of choices of other encodings for one product, the last is the one that counts.
+    byKey.delete(subjectKey(choice));
+    byKey.set(subjectKey(choice), choice);
+  }
+  return [...byKey.values()];
+}
+
+/**
+ * The schedules adopted for these machines; where `host` is given, only those measured on it. A model that was tuned
+ * itself gets what was adopted for it last and nothing else, since that was checked as a whole; any other model what was
+ * adopted last for kernels like its own.
+ */
 export function adoptedChoices(
   records: readonly TuneRecord[],
   machines: readonly string[],
-  host?: string,
+  { host, model }: { readonly host?: string; readonly model?: string } = {},
 ): readonly TunedSchedule[] {
-  const byKey = new Map<string, TunedSchedule>();
-  for (const record of records) {
-    if (record.kind !== 'adoption' || !record.adopted) continue;
-    if (!machines.includes(record.machine) || record.host !== (host ?? record.host)) continue;
-    for (const choice of record.choices) {
-      // In the order of adoption: of choices of other encodings for one product, the last is the one that counts.
-      byKey.delete(subjectKey(choice));
-      byKey.set(subjectKey(choice), choice);
-    }
-  }
-  return [...byKey.values()];
+  const adoptions = records.filter((record) => record.kind === 'adoption');
+  return machines.flatMap((machine) => {
+    const adopted = adoptions.filter(
+      (one) => one.adopted && one.machine === machine && one.host === (host ?? one.host),
+    );
+    const own = adopted.findLast((one) => one.model === model);
+    return lastChoices((own === undefined ? adopted : [own]).flatMap(({ choices }) => choices));
+  });
 }

@@ -1,5 +1,6 @@
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { temporaryPlace } from '../checkpoint/folders.ts';
 import { LutraError } from '../common/errors.ts';
 import { type MeasureJob, type MeasureResult, measureResultSchema } from './job.ts';
 
@@ -26,7 +27,13 @@ export function runJob(job: MeasureJob, options: RunJobOptions): Promise<Measure
   const cancelled = new LutraError('cancelled', 'tuning was cancelled');
   if (signal?.aborted) return Promise.reject(cancelled);
   return new Promise((done, fail) => {
-    const child = fork(worker, [], { execArgv: [], stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
+    // A killed worker leaves the code that it compiled.
+    const place = temporaryPlace('job');
+    const child = fork(worker, [], {
+      execArgv: [],
+      stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+      env: place.env,
+    });
     let result: MeasureResult | undefined;
     let late = false;
     let output = '';
@@ -46,6 +53,7 @@ export function runJob(job: MeasureJob, options: RunJobOptions): Promise<Measure
     const settle = () => {
       clearTimeout(timer);
       signal?.removeEventListener('abort', kill);
+      place.remove();
     };
     child.on('error', (error) => {
       settle();

@@ -46,6 +46,7 @@ export function fakeModel(options: FakeModelOptions = {}): FakeModel {
     context,
     vocab: FAKE_VOCAB,
     endOfText: FAKE_EOS,
+    greedy: true,
     createSession() {
       open++;
       return fakeSession(options, () => open--);

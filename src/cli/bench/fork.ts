@@ -1,5 +1,6 @@
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { temporaryPlace } from '../../checkpoint/folders.ts';
 import { type ErrorCode, LutraError } from '../../common/errors.ts';
 import type { LoadOptions, Progress } from '../../runtime/types.ts';
 import type { BenchMeasurement, BenchRequest } from './measure.ts';
@@ -57,8 +58,11 @@ export const forkedWorker: BenchWorker = {
 
 function runInChild(request: ChildRequest, hooks: ChildHooks): Promise<unknown> {
   return new Promise((resolve, reject) => {
+    // A killed process leaves the code that it compiled.
+    const place = temporaryPlace('child');
     const child = fork(fileURLToPath(new URL('./child.js', import.meta.url)), {
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+      env: place.env,
     });
     const stop = () => child.kill('SIGKILL');
     hooks.signal.addEventListener('abort', stop, { once: true });
@@ -70,8 +74,12 @@ function runInChild(request: ChildRequest, hooks: ChildHooks): Promise<unknown> 
       if (answer.kind === 'result') resolve(answer.value);
       else reject(new LutraError(answer.code, answer.message, { ...(answer.hint && { hint: answer.hint }) }));
     });
-    child.on('error', reject);
+    child.on('error', (error) => {
+      place.remove();
+      reject(error);
+    });
     child.on('exit', (code, signal) => {
+      place.remove();
       hooks.signal.removeEventListener('abort', stop);
       if (hooks.signal.aborted) return reject(new LutraError('cancelled', 'cancelled'));
       if (settled) return;

@@ -14,7 +14,7 @@ import {
   type ModelOptions,
 } from '../model-options.ts';
 import { createProgressBar } from '../progress.ts';
-import { addGenerationOptions, type GenerationFlags, generateOptions } from '../sampling.ts';
+import { addGenerationOptions, type GenerationFlags, generateOptions, warnOfIdle } from '../sampling.ts';
 
 interface ChatFlags extends ModelOptions, GenerationFlags {
   readonly system?: string;
@@ -34,7 +34,9 @@ export function addChatCommand(program: Command, deps: Deps): void {
 async function runChat(deps: Deps, model: string, flags: ChatFlags): Promise<void> {
   const choosing = generateOptions(flags);
   await interruptible(deps.io, async (signal) => {
-    await using loaded = await loadModel(deps, model, flags, createProgressBar(deps.io), signal);
+    const bar = createProgressBar(deps.io);
+    await using loaded = await loadModel(deps, model, flags, bar, signal);
+    warnOfIdle(flags, loaded, bar.warn);
     if (deps.io.inputIsTerminal) {
       const place = `${loaded.target}, ${loaded.threads} threads, context ${loaded.context}`;
       deps.io.out(`${loaded.name} on ${place}. /help lists commands, Ctrl-C stops an answer.\n`);

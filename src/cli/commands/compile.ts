@@ -3,24 +3,15 @@ import { openArtifact } from '../../artifact/open.ts';
 import { modelSource } from '../../checkpoint/resolve.ts';
 import { LutraError } from '../../common/errors.ts';
 import type { RoundingSummary } from '../../models/info.ts';
-import { FAMILIES, type Family, TERNARY_ENCODINGS, type TernaryEncoding } from '../../passes/pass.ts';
+import { FAMILIES, TERNARY_ENCODINGS } from '../../passes/pass.ts';
 import { pick } from '../arguments.ts';
 import type { Deps } from '../deps.ts';
 import { interruptible } from '../io.ts';
-import { addModelOptions, MODEL_HELP, type ModelOptions } from '../model-options.ts';
+import { addModelOptions, MODEL_HELP } from '../model-options.ts';
 import { createProgressBar } from '../progress.ts';
 import { byteSize } from '../render.ts';
-import { addFormOptions, type FormFlags, formOptions } from '../weight-options.ts';
-
-interface CompileFlags extends ModelOptions, FormFlags {
-  readonly output: string;
-  readonly encoding?: 'auto' | TernaryEncoding;
-  readonly family?: 'auto' | Family;
-  readonly records?: string;
-  readonly standalone?: true;
-  readonly arch?: string;
-  readonly json?: true;
-}
+import { addFormOptions, formOptions } from '../weight-options.ts';
+import { type CompileFlags, compileForDevice } from './compile-standalone.ts';
 
 /** `lutra compile MODEL -o DIR`: what is deployed. */
 export function addCompileCommand(program: Command, deps: Deps): void {
@@ -49,36 +40,6 @@ export function addCompileCommand(program: Command, deps: Deps): void {
     .action((model: string, flags: CompileFlags) =>
       flags.standalone ? compileForDevice(deps, model, flags) : compileModel(deps, model, flags),
     );
-}
-
-async function compileForDevice(deps: Deps, model: string, flags: CompileFlags): Promise<void> {
-  if (flags.target !== undefined) {
-    throw new LutraError('usage', '--target and --standalone exclude each other', {
-      hint: 'Choose the architecture by --arch; of its variants, the device takes the best it can run.',
-    });
-  }
-  const { io } = deps;
-  const start = performance.now();
-  const bar = createProgressBar(io);
-  const made = await interruptible(io, (signal) =>
-    deps.standalone(modelSource(model), {
-      ...pick(flags, ['output', 'threads', 'context', 'encoding', 'family', 'arch', 'records']),
-      ...formOptions(flags),
-      signal,
-      onProgress: bar.update,
-      onWarning: bar.warn,
-    }),
-  ).finally(() => bar.clear());
-  const { name, path, arch, variants, bytes } = made;
-  const seconds = Number(((performance.now() - start) / 1000).toFixed(3));
-  if (flags.json) {
-    io.out(`${JSON.stringify({ model: name, output: path, arch, targets: variants, bytes, seconds })}\n`);
-  } else {
-    io.out(
-      `${name} as C in ${path}: ${byteSize(bytes)} for ${variants.join(', ')}; ${seconds.toFixed(1)} s\n` +
-        'README.md there says how to build it.\n',
-    );
-  }
 }
 
 async function compileModel(deps: Deps, model: string, flags: CompileFlags): Promise<void> {

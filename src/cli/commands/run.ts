@@ -13,7 +13,7 @@ import {
 } from '../model-options.ts';
 import { createProgressBar } from '../progress.ts';
 import { isPrompt, readPrompt } from '../prompt.ts';
-import { addGenerationOptions, type GenerationFlags, generateOptions } from '../sampling.ts';
+import { addGenerationOptions, type GenerationFlags, generateOptions, warnOfIdle } from '../sampling.ts';
 import { speed } from '../speed.ts';
 
 interface RunFlags extends ModelOptions, GenerationFlags {
@@ -52,6 +52,7 @@ async function run(deps: Deps, model: string, words: readonly string[], flags: R
   const result = await interruptible(io, async (signal) => {
     const bar = createProgressBar(io);
     await using loaded = await loadModel(deps, model, flags, bar, signal);
+    warnOfIdle(flags, loaded, bar.warn);
     await using session = loaded.createSession();
     const options = { ...choosing, signal };
     const generation = flags.raw
