@@ -70,3 +70,8 @@ export function fileFailure(
     }
   }
 }
+
+/** Whether an error is the system's of a file or its place (`ENOSPC`, `EACCES`, ...), and no defect of the program. */
+export function isSystemFailure(error: unknown): error is NodeJS.ErrnoException {
+  return /^(ENOSPC|EDQUOT|EACCES|EPERM|EROFS|EMFILE|ENFILE|EIO)$/.test(systemCode(error) ?? '');
+}

@@ -1,3 +1,5 @@
+import { tmpdir } from 'node:os';
+import { fileFailure, isSystemFailure } from '../checkpoint/failure.ts';
 import { type ErrorCode, LutraError } from '../common/errors.ts';
 import type { Io } from './io.ts';
 
@@ -24,11 +26,15 @@ export function reportFailure(error: unknown, io: Io, verbose: boolean): number 
   return EXIT_CODES[failure.code];
 }
 
-/** Errors that are not lutra's own: cancellation by an AbortSignal, or a defect. */
-function asFailure(error: unknown): LutraError {
+/** Errors that are not lutra's own: cancellation by an AbortSignal, what the system says of files, or a defect. */
+export function asFailure(error: unknown): LutraError {
   if (error instanceof LutraError) return error;
   if (error instanceof Error && error.name === 'AbortError') {
     return new LutraError('cancelled', 'cancelled', { cause: error });
+  }
+  if (isSystemFailure(error)) {
+    // Where no path is named, a file that was open was written: those are in the temporary folder.
+    return fileFailure(error, 'writing', error.path ?? tmpdir(), 'set TMPDIR to a folder elsewhere');
   }
   const message = error instanceof Error ? error.message : String(error);
   return new LutraError('internal', `internal error: ${message}`, {

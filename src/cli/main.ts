@@ -1,22 +1,14 @@
 #!/usr/bin/env node
-import { compile, compileStandalone, convert, load, loadEmbedder, tune } from '../index.ts';
-import { forkedWorker } from './bench/fork.ts';
-import { processIo } from './io.ts';
-import { runCli } from './program.ts';
+// Ctrl-C while the program is still being read, which takes a second on a busy machine: nothing has begun.
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+const cancelled = () => {
+  process.stderr.write('lutra: cancelled\n');
+  process.exit(130);
+};
+for (const signal of SIGNALS) process.on(signal, cancelled);
+const { start } = await import('./start.ts');
+const running = start();
+for (const signal of SIGNALS) process.off(signal, cancelled);
+await running;
 
-// A reader that closes early, as `| head` does, ends the program without a complaint.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit(0);
-  throw error;
-});
-
-process.exitCode = await runCli(process.argv.slice(2), {
-  io: processIo(),
-  load,
-  loadEmbedder,
-  compile,
-  convert,
-  standalone: compileStandalone,
-  tune,
-  bench: forkedWorker,
-});
+export {};

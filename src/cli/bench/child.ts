@@ -1,7 +1,7 @@
 /** The measuring process: takes one request from its parent, answers, and ends. */
-import { LutraError } from '../../common/errors.ts';
 import { load } from '../../index.ts';
 import type { Progress } from '../../runtime/types.ts';
+import { asFailure } from '../failure.ts';
 import { measureBandwidth } from './bandwidth.ts';
 import type { ChildAnswer, ChildRequest } from './fork.ts';
 import { measure } from './measure.ts';
@@ -31,13 +31,8 @@ process.once('message', async (request: ChildRequest) => {
   try {
     await send({ kind: 'result', value: await work(request) });
   } catch (error) {
-    const known = error instanceof LutraError;
-    await send({
-      kind: 'failure',
-      code: known ? error.code : 'internal',
-      message: error instanceof Error ? error.message : String(error),
-      hint: known ? error.hint : undefined,
-    });
+    const { code, message, hint } = asFailure(error);
+    await send({ kind: 'failure', code, message, hint });
   }
   process.disconnect();
 });
