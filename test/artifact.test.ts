@@ -257,6 +257,17 @@ describe('compiling', () => {
     expect(readdirSync(scratch).filter((name) => name.startsWith('never'))).toEqual([]);
   });
 
+  it('refuses a broken tokenizer by the name of the checkpoint', async () => {
+    const folder = join(scratch, 'broken-texts');
+    cpSync('models/tiny-bitnet', folder, { recursive: true });
+    writeFileSync(join(folder, 'tokenizer.json'), '{');
+    await expect(compile(folder, { output: join(scratch, 'never'), target: 'wasm' })).rejects.toMatchObject({
+      code: 'invalid',
+      message: expect.stringContaining(join(folder, 'tokenizer.json')),
+    });
+    expect(readdirSync(scratch).filter((name) => name.startsWith('never'))).toEqual([]);
+  });
+
   it('refuses what is compiled already', async () => {
     await expect(compile(original)).rejects.toThrow(/already compiled/);
   });

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import type { Checkpoint } from '../checkpoint/checkpoint.ts';
+import { parseObject } from '../checkpoint/json.ts';
 import { openCheckpoint } from '../checkpoint/open.ts';
 import { endWorkBy } from '../checkpoint/patience.ts';
 import { LutraError } from '../common/errors.ts';
@@ -229,12 +230,18 @@ async function addTexts(folder: PendingFolder, checkpoint: Checkpoint): Promise<
   for (const [name, text] of checkpoint.textFiles) await folder.add(`${TEXT_FOLDER}/${name}`, text);
 }
 
+/** Throws `invalid` for texts that are no JSON: told now, and by the checkpoint's name, not when the model speaks. */
+function checkTexts({ path, textFiles }: Checkpoint): void {
+  for (const [name, text] of textFiles) if (name.endsWith('.json')) parseObject(text, join(path, name));
+}
+
 /** Everything of an artifact but the record of what it must compute and the manifest. */
 async function writeContents(
   folder: PendingFolder,
   checkpoint: Checkpoint,
   options: BuildOptions,
 ): Promise<Draft> {
+  checkTexts(checkpoint);
   const model = planCheckpoint(checkpoint, options);
   const { info, graph, plan, kernels } = model;
   const { tuned = [] } = options;
