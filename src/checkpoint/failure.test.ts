@@ -3,7 +3,7 @@ import { LutraError } from '../common/errors.ts';
 import { fileFailure, quote } from './failure.ts';
 
 test.each([
-  ['ENOENT', 'not-found', /x\/y does not exist/],
+  ['ENOENT', 'not-found', /x\/y cannot be written: its folder does not exist/],
   ['EACCES', 'environment', /no permission for writing x\/y/],
   ['ENOSPC', 'environment', /the disk is full: writing x\/y failed/],
   ['EDQUOT', 'environment', /the disk is full/],
@@ -13,6 +13,11 @@ test.each([
   const cause = Object.assign(new Error('oh'), { code: system });
   const failure = fileFailure(cause, 'writing', 'x/y');
   expect(failure).toMatchObject({ name: 'LutraError', code, cause, message: expect.stringMatching(message) });
+});
+
+test('a file that is read is not there itself', () => {
+  const cause = Object.assign(new Error('oh'), { code: 'ENOENT' });
+  expect(fileFailure(cause, 'reading', 'x/y').message).toBe('x/y does not exist (while reading it)');
 });
 
 test('an error of ours passes', () => {
