@@ -101,6 +101,8 @@ export function createContext({ quick, machine, nodes, models, log }) {
       stepTraffic(
         plan,
         Array.from({ length: sequences }, () => ({ tokens, position: at, logits: 'last' })),
+        // Greedy tokens of one sequence: what an exact head computes after its scan is little, and not known before.
+        plan.scans && !prompt && sequences === 1,
       ).flat();
     if (!prompt) {
       // Bytes grow evenly with the position: the middle token stands for all.

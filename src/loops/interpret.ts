@@ -28,6 +28,8 @@ export interface ProgramArguments {
   /** By the names of MAIN_BUFFERS, each aligned to 4 bytes. */
   readonly buffers: Readonly<Record<'weights' | 'arena' | 'cache' | 'logits', Uint8Array>>;
   readonly sequences: readonly StepSequence[];
+  /** Asks for bounds of the logits, in a program that has them. */
+  readonly scan?: boolean;
   /** How many parts the thread loop of each call is split into; the parts run one after the other. */
   readonly threads?: number;
 }
@@ -171,8 +173,12 @@ export function threadIterations(fn: LoopFunction, scalars: readonly number[]): 
   return out[0]!;
 }
 
-function mainArguments({ buffers, sequences: parts }: Omit<ProgramArguments, 'threads'>): FunctionArguments {
-  const { tokens, sequences, outputs } = stepTables(parts);
+function mainArguments({
+  buffers,
+  sequences: parts,
+  scan,
+}: Omit<ProgramArguments, 'threads'>): FunctionArguments {
+  const { tokens, sequences, outputs } = stepTables(parts, scan);
   const bytes = (table: Int32Array) => new Uint8Array(table.buffer);
   const memory = {
     ...buffers,

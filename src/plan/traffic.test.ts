@@ -98,4 +98,24 @@ describe('stepTraffic', () => {
     const row = total(one, 'attention.parts').cacheBytes / 31;
     expect(total(four, 'attention.parts').cacheBytes).toBe(row * (11 + 21 + 31 + 41));
   });
+
+  it('reads the codes and norms of an exact head where it scans, instead of the table', async () => {
+    const checkpoint = await openCheckpoint('models/tiny-bitnet');
+    const graph = runPasses(importModel(checkpoint, { context: CONTEXT }).graph, { head: 'exact' });
+    await checkpoint.close();
+    const exact = planModel(graph, { context: CONTEXT, block: BLOCK, cacheElem: 'f32' });
+    const head = (scan: boolean) => {
+      const step = stepTraffic(exact, [{ tokens: 1, position: 5, logits: last }], scan);
+      const calls = step.flat().filter(({ op }) => op === 'matmul');
+      expect(calls).toHaveLength(1);
+      return calls[0]!;
+    };
+    const { m, k } = exact.kernels.find(({ op, shape }) => op === 'matmul' && shape.bounds === true)!.shape;
+    const [rows, columns] = [Number(m), Number(k)];
+    // bf16; 6 bits, a bf16 for 64 of them, and a norm for each group.
+    expect(head(false).weightBytes).toBe(2 * rows * columns);
+    const scanned = head(true).weightBytes / (rows * columns);
+    expect(scanned).toBeGreaterThan(6 / 8);
+    expect(scanned).toBeLessThan(8 / 8);
+  });
 });

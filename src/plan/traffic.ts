@@ -127,11 +127,13 @@ function amounts({ use, rows, position, regionBytes }: Call): Amounts {
 
 /**
  * The calls of one forward step in the order they run, in groups: one for each barrier, after which all that
- * the group wrote is there. Memory of the plan's size is addressed, but none of it touched.
+ * the group wrote is there. With `scan`, of the step that an exact head begins with, which finds bounds of the logits.
+ * Memory of the plan's size is addressed, but none of it touched.
  */
 export function stepTraffic(
   plan: Plan,
   sequences: readonly TrafficSequence[],
+  scan = false,
 ): readonly (readonly CallTraffic[])[] {
   const uses = new Map(plan.kernels.map((use) => [use.name, use]));
   const regions = new Map(plan.weights.flatMap((slot) => slot.regions).map((r) => [r.offset, r.bytes]));
@@ -141,7 +143,7 @@ export function stepTraffic(
     weights,
     arena: new Uint8Array(plan.arenaBytes),
     cache: new Uint8Array(plan.cacheBytes),
-    logits: new Uint8Array(rows * plan.logitsStride * 4),
+    logits: new Uint8Array(rows * plan.logitsStride * (scan ? 8 : 4)),
   };
   const parts = sequences.map(
     ({ tokens, position, logits }): StepSequence => ({
@@ -155,7 +157,7 @@ export function stepTraffic(
   let group: CallTraffic[] = [];
   walkMain(
     plan.main,
-    { buffers, sequences: parts },
+    { buffers, sequences: parts, scan },
     {
       call: (kernel, views, scalars) => {
         const use = uses.get(kernel)!;
