@@ -7,28 +7,21 @@ import { measureBandwidth, readProgram } from './bandwidth.ts';
 const CHUNK = 64 << 10;
 
 describe('readProgram', () => {
-  it('fills its buffer first, and then reads every byte of it', () => {
+  it('reads every byte of its weights', () => {
     const program = readProgram(2);
     verifyProgram(program);
-    const cache = new Uint8Array(2 * CHUNK);
+    const weights = Uint8Array.from({ length: 2 * CHUNK }, (_, i) => (i * 7 + (i >> 8)) & 0xff);
     const arena = new Int32Array(2 * 16);
     const buffers = {
-      weights: new Uint8Array(64),
+      weights,
       arena: new Uint8Array(arena.buffer),
-      cache,
+      cache: new Uint8Array(64),
       logits: new Uint8Array(64),
     };
-    const step = (tokens: number) => {
-      const sequence = { tokens: new Int32Array(tokens), position: 0, cache: 0, logits: 'last' } as const;
-      runProgram(program, { buffers, sequences: [sequence], threads: 2 });
-    };
-    step(1);
-    expect(cache.every((byte) => byte === 1)).toBe(true);
-    for (const i of cache.keys()) cache[i] = (i * 7 + (i >> 8)) & 0xff;
-    step(2);
-    const words = new Int32Array(cache.buffer);
+    const sequence = { tokens: new Int32Array(1), position: 0, cache: 0, logits: 'last' } as const;
+    runProgram(program, { buffers, sequences: [sequence], threads: 2 });
     const expected = new Int32Array(arena.length);
-    for (const [i, word] of words.entries()) {
+    for (const [i, word] of new Int32Array(weights.buffer).entries()) {
       const at = Math.floor(i / (CHUNK / 4)) * 16 + (i % 16);
       expected[at] = expected[at]! + word;
     }

@@ -5,7 +5,7 @@
 import { freemem } from 'node:os';
 import { LutraError } from '../../common/errors.ts';
 import { FunctionBuilder } from '../../loops/builder.ts';
-import { add, bitcast, compare, constant, int, mul, vector } from '../../loops/expr.ts';
+import { add, bitcast, constant, mul, vector } from '../../loops/expr.ts';
 import { LINE, type Program } from '../../loops/ir.ts';
 import { detectCpu } from '../../targets/cpu.ts';
 import { leastSeconds, type Meter, openProbe, probeMain } from './probe.ts';
@@ -17,21 +17,9 @@ const PASSES = 7;
 const SMALLEST = 256 << 20;
 const LARGEST = 1 << 30;
 
-/**
- * Two kernels over a buffer of so many chunks, chosen by the tokens of the step: `fill` for one, as memory
- * never written is not there to be read, and `readAll` for more, which adds everything up.
- */
+/** A kernel over so many chunks of weights, which adds everything up. */
 export function readProgram(chunks: number): Program {
   const words = vector('i32', LINE / 4);
-
-  const f = new FunctionBuilder('fill');
-  const filled = f.buffer('bytes', 'u8', 'write');
-  f.thread('chunk', chunks, (chunk) =>
-    f.for('at', 0, CHUNK, LINE, (at) =>
-      f.store(filled, add(mul(chunk, CHUNK), at), constant(vector('u8', LINE), 1)),
-    ),
-  );
-
   const r = new FunctionBuilder('readAll');
   const bytes = r.buffer('bytes', 'u8', 'read');
   const out = r.buffer('sums', 'i32', 'write');
@@ -50,22 +38,16 @@ export function readProgram(chunks: number): Program {
       sums.reduce((a, b) => add(a, b)),
     );
   });
-
-  return probeMain([f.build(), r.build()], (m, arena, cache, tokens) => {
-    m.if(
-      compare('eq', tokens, int(1)),
-      () => m.call('fill', [{ buffer: cache, offset: 0 }], []),
-      () =>
-        m.call(
-          'readAll',
-          [
-            { buffer: cache, offset: 0 },
-            { buffer: arena, offset: 0 },
-          ],
-          [],
-        ),
-    );
-  });
+  return probeMain([r.build()], (m, weights, arena) =>
+    m.call(
+      'readAll',
+      [
+        { buffer: weights, offset: 0 },
+        { buffer: arena, offset: 0 },
+      ],
+      [],
+    ),
+  );
 }
 
 /** Larger than the caches by far, and no more than half of the memory that is free. */
@@ -77,15 +59,15 @@ async function bufferBytes(): Promise<number> {
   return bytes;
 }
 
-/** Bytes per second that this many threads read. */
+/** Bytes per second that this many threads read of weights; they are written into the temporary folder first. */
 export async function openBandwidth(target: string, threads: number): Promise<Meter> {
   const bytes = await bufferBytes();
   const chunks = bytes / CHUNK;
   const program = () => readProgram(chunks);
-  const probe = await openProbe(target, threads, { program, arenaBytes: chunks * LINE, cacheBytes: bytes });
-  await probe.step(1);
+  const probe = await openProbe(target, threads, { program, weightsBytes: bytes, arenaBytes: chunks * LINE });
+  await probe.step();
   return {
-    measure: async () => bytes / (await leastSeconds(probe, 2, { passes: PASSES, enoughSeconds: 10 })),
+    measure: async () => bytes / (await leastSeconds(probe, { passes: PASSES, enoughSeconds: 10 })),
     close: () => probe.close(),
   };
 }

@@ -16,10 +16,10 @@ describe.each([...C_MACHINES, ...WASM_MACHINES])('multiplyAddProgram for $name',
     const arena = new Int32Array(CHUNKS * 16);
     const run = (functions = program.functions) => {
       const buffers = {
-        weights: new Uint8Array(64),
-        arena: new Uint8Array(arena.fill(0).buffer),
         // All ones: each sum is the number of products in it.
-        cache: new Uint8Array(4096).fill(1),
+        weights: new Uint8Array(4096).fill(1),
+        arena: new Uint8Array(arena.fill(0).buffer),
+        cache: new Uint8Array(64),
         logits: new Uint8Array(64),
       };
       const sequence = { tokens: new Int32Array(1), position: 0, cache: 0, logits: 'last' } as const;

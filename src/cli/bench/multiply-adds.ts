@@ -93,11 +93,11 @@ export function multiplyAddProgram(machine: Machine, chunks: number, rounds: num
     const lanes = bitcast(total, vector('i32', bytes / 4));
     k.store(out, mul(chunk, LINE / 4), lanes);
   });
-  return probeMain([k.build()], (m, arena, cache) =>
+  return probeMain([k.build()], (m, weights, arena) =>
     m.call(
       'multiplyAdd',
       [
-        { buffer: cache, offset: 0 },
+        { buffer: weights, offset: 0 },
         { buffer: arena, offset: 0 },
       ],
       [],
@@ -113,13 +113,13 @@ export async function openMultiplyAdds(target: string, threads: number): Promise
   const probe = await openProbe(target, threads, {
     // The scalar variant is only there because a file of C needs one.
     program: (one: Machine) => multiplyAddProgram(one, CHUNKS, rounds),
+    weightsBytes: STREAM,
     arenaBytes: CHUNKS * LINE,
-    cacheBytes: STREAM,
   });
-  await probe.step(1);
+  await probe.step();
   const limits = { passes: PASSES, enoughSeconds: ENOUGH_SECONDS };
   return {
-    measure: async () => (CHUNKS * operationsOf(machine, rounds)) / (await leastSeconds(probe, 1, limits)),
+    measure: async () => (CHUNKS * operationsOf(machine, rounds)) / (await leastSeconds(probe, limits)),
     close: () => probe.close(),
   };
 }

@@ -1,10 +1,9 @@
 /** Runs a program in the loop IR that is no model, to learn what a target can do on this machine. */
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { WEIGHTS_FILE } from '../../artifact/manifest.ts';
 import { type BufferRef, FunctionBuilder } from '../../loops/builder.ts';
-import type { Expr } from '../../loops/ir.ts';
 import { LINE, type LoopFunction, MAIN_BUFFERS, MAIN_SCALARS, type Program } from '../../loops/ir.ts';
 import { legalize } from '../../loops/legalize.ts';
 import type { Machine } from '../../loops/machine.ts';
@@ -15,23 +14,27 @@ import { C_MACHINES } from '../../targets/c/machines.ts';
 import { emitWasm } from '../../targets/wasm/emit.ts';
 import { WASM_MACHINES } from '../../targets/wasm/machines.ts';
 
-/** A program for each machine, and the memory it works on: arena and cache. */
+/** A program for each machine, and the memory it works on. */
 export interface Probe {
   readonly program: (machine: Machine) => Program;
+  /** Of weights, which lie in memory as a model's do: natively, mapped from a file. */
+  readonly weightsBytes: number;
   readonly arenaBytes: number;
-  readonly cacheBytes: number;
 }
+
+/** Written at once. */
+const PIECE = 4 << 20;
 
 /** A `main` that does what `body` says with the buffers and scalars of a forward step. */
 export function probeMain(
   functions: readonly LoopFunction[],
-  body: (m: FunctionBuilder, arena: BufferRef, cache: BufferRef, tokens: Expr) => void,
+  body: (m: FunctionBuilder, weights: BufferRef, arena: BufferRef) => void,
 ): Program {
   const m = new FunctionBuilder('main');
   const buffers = MAIN_BUFFERS.map(({ name, elem, access }) => m.buffer(name, elem, access));
-  const scalars = MAIN_SCALARS.map(({ name, kind }) => m.scalar(name, kind));
+  for (const { name, kind } of MAIN_SCALARS) m.scalar(name, kind);
   const named = (name: string) => buffers[MAIN_BUFFERS.findIndex((buffer) => buffer.name === name)]!;
-  body(m, named('arena'), named('cache'), scalars[0]!);
+  body(m, named('weights'), named('arena'));
   m.barrier();
   return { functions, main: m.build() };
 }
@@ -40,12 +43,25 @@ function lowered({ functions, main }: Program, machine: Machine): Program {
   return { functions: functions.map((fn) => legalize(fn, machine)), main: legalize(main, machine) };
 }
 
+/** A file of so many bytes, none of them 0 and no two lines of a kilobyte alike. */
+async function writeWeights(path: string, bytes: number): Promise<void> {
+  const piece = Uint8Array.from({ length: Math.min(bytes, PIECE) }, (_, i) => 1 + ((i * 7 + (i >> 8)) % 255));
+  const file = await open(path, 'wx');
+  try {
+    for (let at = 0; at < bytes; at += piece.length) {
+      await file.writeFile(piece.subarray(0, Math.min(piece.length, bytes - at)));
+    }
+  } finally {
+    await file.close();
+  }
+}
+
 /** Writes the code for a target such as `c:avx2` into a folder that `startExecutable` takes. */
 async function build(folder: string, target: string, probe: Probe): Promise<Runnable> {
-  const { arenaBytes, cacheBytes } = probe;
-  const needs = { arenaBytes, cacheBytes, vocab: 16, logitsStride: 16 };
+  const { weightsBytes, arenaBytes } = probe;
+  const needs = { arenaBytes, cacheBytes: LINE, vocab: 16, logitsStride: 16 };
   await mkdir(join(folder, 'code'));
-  await writeFile(join(folder, WEIGHTS_FILE), new Uint8Array(LINE));
+  await writeWeights(join(folder, WEIGHTS_FILE), weightsBytes);
   const wasm = WASM_MACHINES.find((machine) => machine.name === target);
   if (wasm !== undefined) {
     const file = 'code/probe.wasm';
@@ -60,15 +76,15 @@ async function build(folder: string, target: string, probe: Probe): Promise<Runn
     machine,
     program: lowered(probe.program(machine), machine),
   }));
-  await writeFile(source, emitC(variants, { name: 'probe', needs, weightsBytes: LINE }));
+  await writeFile(source, emitC(variants, { name: 'probe', needs, weightsBytes }));
   await compileC({ compiler: await findCompiler(), source, output: join(folder, file) });
   return { path: folder, needs, code: [{ file, machines: machines.map(({ name }) => name) }] };
 }
 
 /** A probe that runs. */
 export interface OpenProbe {
-  /** A step of so many tokens; gives the seconds it took. */
-  step(tokens: number): Promise<number>;
+  /** Runs the program; gives the seconds it took. */
+  step(): Promise<number>;
   close(): Promise<void>;
 }
 
@@ -89,9 +105,9 @@ export async function openProbe(target: string, threads: number, probe: Probe): 
     const executable = await startExecutable(runnable, { machine: target, kind }, threads);
     const cache = executable.createCache();
     return {
-      async step(tokens) {
+      async step() {
         const start = performance.now();
-        await executable.step([{ tokens: new Int32Array(tokens), position: 0, cache, logits: 'last' }]);
+        await executable.step([{ tokens: new Int32Array(1), position: 0, cache, logits: 'last' }]);
         return (performance.now() - start) / 1000;
       },
       async close() {
@@ -105,16 +121,15 @@ export async function openProbe(target: string, threads: number, probe: Probe): 
   }
 }
 
-/** The least seconds of a step of so many tokens, in so many passes or until they took long enough. */
+/** The least seconds of a step, in so many passes or until they took long enough. */
 export async function leastSeconds(
   { step }: OpenProbe,
-  tokens: number,
   { passes, enoughSeconds }: { readonly passes: number; readonly enoughSeconds: number },
 ): Promise<number> {
   let best = Number.POSITIVE_INFINITY;
   let spent = 0;
   for (let pass = 0; pass < passes && spent < enoughSeconds; pass++) {
-    const seconds = await step(tokens);
+    const seconds = await step();
     best = Math.min(best, seconds);
     spent += seconds;
   }
