@@ -40,7 +40,8 @@ export function createContext({ quick, machine, nodes, models, log }) {
   async function endMeters() {
     const ended = [...meters.values()].filter(({ readings }) => readings.length > 0);
     for (const { worker } of meters.values()) {
-      await worker.ask('endLimits');
+      // Of one that died there is nothing to be had, but what the others read is to be kept.
+      await worker.ask('endLimits').catch(() => undefined);
       await worker.end();
     }
     meters.clear();
@@ -122,6 +123,25 @@ export function createContext({ quick, machine, nodes, models, log }) {
     return figure({ id, title, unit: 'tokens/s', ...spread(values), stolen, ...facts, ...held });
   }
 
+  /**
+   * Rates of models in turns, as figures; `more`: facts of all of them.
+   * @param {readonly { worker: object, run: () => Promise<number>, machine: object, id: string, title: string }[]} runs
+   */
+  async function ratesInTurns(runs, rounds, more) {
+    const { values, limits, stolen } = await inTurns(runs, rounds);
+    const figures = runs.map(({ worker, run, ...facts }, i) =>
+      rateFigure({
+        ...facts,
+        ...more,
+        target: worker.facts.target,
+        values: values[i],
+        limits: limits[i],
+        stolen,
+      }),
+    );
+    return Promise.all(figures);
+  }
+
   function figure({ id, ...facts }) {
     const goal = goalOf(id);
     const rounded = Object.fromEntries(
@@ -142,6 +162,7 @@ export function createContext({ quick, machine, nodes, models, log }) {
     limitsOf,
     endMeters,
     inTurns,
+    ratesInTurns,
     open,
     callsOf,
     rateFigure,

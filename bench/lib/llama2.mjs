@@ -9,7 +9,7 @@ const FORMS = [{ activations: 'int16' }, { activations: 'int8' }, { activations:
 
 /** Decode and prefill with every number of threads. */
 async function measure(ctx, threadCounts, bits, { activations, family }) {
-  const { quick, cores, models, inTurns, open, callsOf, limitsOf, rateFigure } = ctx;
+  const { quick, cores, models, ratesInTurns, open, callsOf, limitsOf } = ctx;
   const preset = `llama2-7b-w${bits}`;
   const path = await models.artifact({ preset, head: HEAD, activations, family });
   const form = [activations, family].filter((part) => part !== undefined).join('.');
@@ -38,16 +38,8 @@ async function measure(ctx, threadCounts, bits, { activations, family }) {
         run: async () => PROMPT / (await worker.ask('prefill', { tokens: PROMPT })).seconds,
       });
     }
-    const { values, limits, stolen } = await inTurns(runs, quick ? 3 : 5);
-    const figures = [];
-    for (const [i, { worker, run, ...facts }] of runs.entries()) {
-      const { target } = worker.facts;
-      const model = { model: preset, head: HEAD, activations, ...(family && { family }) };
-      figures.push(
-        await rateFigure({ ...facts, ...model, target, values: values[i], limits: limits[i], stolen }),
-      );
-    }
-    return figures;
+    const model = { model: preset, head: HEAD, activations, ...(family && { family }) };
+    return await ratesInTurns(runs, quick ? 3 : 5, model);
   } finally {
     for (const worker of new Set(runs.map((run) => run.worker))) await worker.end();
   }

@@ -29,7 +29,7 @@ const perSecond = (tokens) => async (answer) => tokens / (await answer).seconds;
 
 /** Decode with every form of the head, prefill, with every number of threads: all in turns. */
 async function native(ctx) {
-  const { quick, cores, models, inTurns, open, callsOf, limitsOf, rateFigure } = ctx;
+  const { quick, cores, models, ratesInTurns, open, callsOf, limitsOf } = ctx;
   const heads = await choicesOf('head');
   const tokens = quick ? 24 : 64;
   const prompt = 512;
@@ -41,7 +41,7 @@ async function native(ctx) {
       for (const threads of threadCounts(cores)) {
         const worker = await open({ source: path, target: 'c', threads });
         const machine = await limitsOf(worker.facts.target, threads);
-        const common = { worker, machine, threads, head, path };
+        const common = { worker, machine, threads, head };
         runs.push({
           ...common,
           id: `native.decode.${threads}t.${head}`,
@@ -61,13 +61,7 @@ async function native(ctx) {
         });
       }
     }
-    const { values, limits, stolen } = await inTurns(runs, quick ? 3 : 7);
-    for (const [i, { worker, run, path, ...facts }] of runs.entries()) {
-      const { target } = worker.facts;
-      figures.push(
-        await rateFigure({ ...facts, model: MODEL, target, values: values[i], limits: limits[i], stolen }),
-      );
-    }
+    figures.push(...(await ratesInTurns(runs, quick ? 3 : 7, { model: MODEL })));
   } finally {
     for (const worker of new Set(runs.map((run) => run.worker))) await worker.end();
   }
@@ -76,7 +70,7 @@ async function native(ctx) {
 
 /** WebAssembly in this Node and in those given with --node. */
 async function wasm(ctx) {
-  const { quick, cores, nodes, models, inTurns, open, callsOf, limitsOf, rateFigure } = ctx;
+  const { quick, cores, nodes, models, ratesInTurns, open, callsOf, limitsOf } = ctx;
   const path = await models.artifact({ preset: MODEL, head: USUAL_HEAD });
   const tokens = quick ? 16 : 32;
   const prompt = 128;
@@ -107,13 +101,7 @@ async function wasm(ctx) {
           run: () => perSecond(prompt)(worker.ask('prefill', { tokens: prompt })),
         });
       }
-      const { values, limits, stolen } = await inTurns(runs, quick ? 3 : 5);
-      for (const [i, { worker, run, ...facts }] of runs.entries()) {
-        const { target } = worker.facts;
-        figures.push(
-          await rateFigure({ ...facts, model: MODEL, target, values: values[i], limits: limits[i], stolen }),
-        );
-      }
+      figures.push(...(await ratesInTurns(runs, quick ? 3 : 5, { model: MODEL })));
     } finally {
       for (const worker of new Set(runs.map((run) => run.worker))) await worker.end();
     }
@@ -239,7 +227,7 @@ async function load(ctx) {
 
 /** The shapes that break blocks of 256: 3200 and 8640 columns, heads of 100. */
 async function bitnet3b(ctx) {
-  const { quick, cores, models, inTurns, open, callsOf, limitsOf, rateFigure } = ctx;
+  const { quick, cores, models, ratesInTurns, open, callsOf, limitsOf } = ctx;
   const preset = 'bitnet-3b';
   const path = await models.artifact({ preset, head: USUAL_HEAD });
   const tokens = quick ? 16 : 48;
@@ -260,13 +248,7 @@ async function bitnet3b(ctx) {
         run: () => perSecond(tokens)(worker.ask('decode', { position: DECODE_AT, tokens })),
       });
     }
-    const { values, limits, stolen } = await inTurns(runs, quick ? 3 : 7);
-    for (const [i, { worker, run, ...facts }] of runs.entries()) {
-      const { target } = worker.facts;
-      figures.push(
-        await rateFigure({ ...facts, model: preset, target, values: values[i], limits: limits[i], stolen }),
-      );
-    }
+    figures.push(...(await ratesInTurns(runs, quick ? 3 : 7, { model: preset })));
   } finally {
     for (const { worker } of runs) await worker.end();
   }
