@@ -18,7 +18,7 @@ import { hasCompiler } from '../targets/c/compile.ts';
 import { decide, mergeChoices } from '../tune/decide.ts';
 import { recordsPath, tuneHost } from '../tune/host.ts';
 import { machineNamed } from '../tune/kernels.ts';
-import { type Adoption, adoptedChoices, openRecords, type TuneRecord } from '../tune/records.ts';
+import { type Adoption, adoptedChoices, openRecords, type TuneRecord, wasAdopted } from '../tune/records.ts';
 import { runJob } from '../tune/run-job.ts';
 import { tuneTasks } from '../tune/tasks.ts';
 import { type TuneLimits, type TuneProgress, tuneKernels } from '../tune/tune.ts';
@@ -166,15 +166,7 @@ function adoptedFor(
   facts: { readonly host: string; readonly model: string },
 ): readonly TunedSchedule[] {
   const adopted = adoptedChoices(records, [machine], facts);
-  const own = records.some(
-    (one) =>
-      one.kind === 'adoption' &&
-      one.adopted &&
-      one.model === facts.model &&
-      one.machine === machine &&
-      one.host === facts.host,
-  );
-  if (own) return adopted;
+  if (wasAdopted(records, machine, facts)) return adopted;
   const kernels = new Set(
     plan.kernels.flatMap((use) => [use, ...alternatives(use)].map((one) => kernelKey(one))),
   );

@@ -88,14 +88,11 @@ export async function writeStandalone(artifact: Artifact, options: StandaloneOpt
 
 /** Shares the file's blocks where the file system can; elsewhere a signal ends it. */
 async function copyWeights(from: string, to: string, signal: AbortSignal | undefined): Promise<void> {
-  const shared = copyFile(from, to, constants.COPYFILE_FICLONE_FORCE);
-  if (
-    await shared.then(
-      () => true,
-      () => false,
-    )
-  )
-    return;
+  try {
+    return await copyFile(from, to, constants.COPYFILE_FICLONE_FORCE);
+  } catch {
+    // It cannot: the bytes are copied.
+  }
   const reader = createReadStream(from, { highWaterMark: 1 << 20 });
   try {
     await pipeline(reader, createWriteStream(to), signal === undefined ? {} : { signal });

@@ -35,14 +35,10 @@ export async function makeFolders(path: string): Promise<readonly string[]> {
 
 /** Takes back what `makeFolders` made, as far as nothing is in it. */
 export async function removeFolders(made: readonly string[]): Promise<void> {
-  for (const folder of made) {
-    if (
-      !(await rmdir(folder).then(
-        () => true,
-        () => false,
-      ))
-    )
-      return;
+  try {
+    for (const folder of made) await rmdir(folder);
+  } catch {
+    // Something is in it, and so in those above.
   }
 }
 

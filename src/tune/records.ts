@@ -151,6 +151,22 @@ export function lastChoices(choices: readonly TunedSchedule[]): readonly TunedSc
   return [...byKey.values()];
 }
 
+/** What was adopted for a machine; where `host` is given, only what was measured on it. */
+function adoptionsOn(records: readonly TuneRecord[], machine: string, host?: string): readonly Adoption[] {
+  return records
+    .filter((record) => record.kind === 'adoption')
+    .filter((one) => one.adopted && one.machine === machine && one.host === (host ?? one.host));
+}
+
+/** Whether something was adopted for this very model. */
+export function wasAdopted(
+  records: readonly TuneRecord[],
+  machine: string,
+  { host, model }: { readonly host: string; readonly model: string },
+): boolean {
+  return adoptionsOn(records, machine, host).some((one) => one.model === model);
+}
+
 /**
  * The schedules adopted for these machines; where `host` is given, only those measured on it. A model that was tuned
  * itself gets what was adopted for it last and nothing else, since that was checked as a whole; any other model what was
@@ -161,11 +177,8 @@ export function adoptedChoices(
   machines: readonly string[],
   { host, model }: { readonly host?: string; readonly model?: string } = {},
 ): readonly TunedSchedule[] {
-  const adoptions = records.filter((record) => record.kind === 'adoption');
   return machines.flatMap((machine) => {
-    const adopted = adoptions.filter(
-      (one) => one.adopted && one.machine === machine && one.host === (host ?? one.host),
-    );
+    const adopted = adoptionsOn(records, machine, host);
     const own = adopted.findLast((one) => one.model === model);
     return lastChoices((own === undefined ? adopted : [own]).flatMap(({ choices }) => choices));
   });
