@@ -1,7 +1,7 @@
 /**
  * Draws plots of a benchmark's results and writes its tables into docs/benchmarks.md.
  *
- *   npm run bench:docs -- [bench-results.json] [bench-peers.json]
+ *   npm run bench:docs -- [bench-results.json] [bench-peers.json and other results of the same machine]
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -116,6 +116,6 @@ if (bars.length > 0) {
 }
 const page = join(DOCS, 'benchmarks.md');
 const images = drawn.map(([file, title]) => `![${title}](${file})\n`).join('\n');
-const text = `${markdownReport({ ...results, figures })}\n${images}`;
+const text = `${markdownReport(results, more)}\n${images}`;
 writeFileSync(page, fillSection(readFileSync(page, 'utf8'), 'results', text));
 console.log(`${drawn.length} plots and the tables of ${figures.length} figures are in docs/`);

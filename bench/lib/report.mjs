@@ -140,9 +140,13 @@ export function textReport(results) {
     ([target, threads, bandwidth, rate]) =>
       `  ${target}, ${threads} threads: reads ${bandwidth} GB/s, multiplies and adds ${rate} GOP/s\n`,
   );
+  if (limits.length > 0) {
+    limits.unshift(
+      '\nlimits measured in this run, each time right before what is held against them: median and range\n',
+    );
+  }
   return [
     ...machineText(results).map((line) => `${line}\n`),
-    '\nlimits measured in this run, each time right before what is held against them: median and range\n',
     ...limits,
     '\n',
     textTable(results.figures),
@@ -165,12 +169,17 @@ const SECTIONS = /** @type {const} */ ([
   ['Beside node-llama-cpp', /^peers\./],
 ]);
 
-/** @param {Results} results */
-export function markdownReport(results) {
+/**
+ * @param {Results} results whose limits are told
+ * @param {readonly Results[]} more other runs, on the same machine, whose figures are listed too
+ */
+export function markdownReport(results, more = []) {
+  const [machine = '', ...run] = machineText(results);
+  const runs = [run, ...more.map((one) => machineText(one).slice(1))].map((lines) => lines.join(', '));
+  const figures = [results, ...more].flatMap((one) => one.figures);
   const parts = [
-    `${machineText(results)
-      .map((line) => `- ${line}\n`)
-      .join('')}\n`,
+    [machine, ...runs].map((line) => `- ${line}\n`).join(''),
+    '\n',
     'Limits that the bench measured in the same run, each time right before what is held against them (median and\nrange; the shares below are medians of rounds, each against its own limits):\n\n',
     markdownTable([
       ['target', 'threads', 'reads, GB/s', 'multiply-adds, GOP/s', 'n'],
@@ -178,9 +187,9 @@ export function markdownReport(results) {
     ]),
   ];
   for (const [title, match] of SECTIONS) {
-    const figures = results.figures.filter(({ id }) => match.test(id));
-    if (figures.length === 0) continue;
-    const rows = [[...COLUMNS], ...figures.map(cells)];
+    const own = figures.filter(({ id }) => match.test(id));
+    if (own.length === 0) continue;
+    const rows = [[...COLUMNS], ...own.map(cells)];
     const used = COLUMNS.map((_, i) => rows.slice(1).some((row) => row[i] !== ''));
     parts.push(`\n### ${title}\n\n`, markdownTable(rows.map((row) => row.filter((_, i) => used[i]))));
   }

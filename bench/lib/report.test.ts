@@ -87,6 +87,7 @@ describe('textReport', () => {
     expect(find('  c:avx2')).toContain('reads 25.3 (20-30) GB/s, multiplies and adds 290 (290-290) GOP/s');
     expect(lines).toContain('left out: wasm: no engine');
     expect(lines[1]).toBe('code abc of 2026-01-01, 3 files changed since');
+    expect(textReport({ ...results, limits: [] })).not.toContain('limits');
   });
 });
 
@@ -98,6 +99,20 @@ describe('markdownReport', () => {
     expect(text).toContain('| figure | median | n | unit | goal |\n');
     expect(text).toContain('| native decode, 2t \\| int8 | 30.3 | 28-31.5 | 7 |');
     expect(text).toContain('Left out: wasm: no engine');
+  });
+
+  test('says of every run by what command it was made', () => {
+    const other = {
+      ...results,
+      command: 'npm run bench:peers',
+      figures: [{ ...results.figures[0]!, id: 'peers.decode' }],
+    };
+    const text = markdownReport(results, [other]);
+    expect(text).toMatch(
+      /^- CPU \| 9000.*\n- code abc.*`npm run bench -- --quick`.*\n- code abc.*`npm run bench:peers`/,
+    );
+    expect(text).toContain('### Decode and prefill, native');
+    expect(text).toContain('### Beside node-llama-cpp');
   });
 
   test('markdownTable', () => {
