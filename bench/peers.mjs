@@ -21,7 +21,7 @@ import { createModels } from './lib/models.mjs';
 import { runMain, runWatched, startWorker } from './lib/process.mjs';
 import { textReport } from './lib/report.mjs';
 import { spread } from './lib/statistics.mjs';
-import { threadCounts } from './lib/suites.mjs';
+import { threadCounts } from './lib/suites/common.mjs';
 
 const MODEL = 'bitnet-2b-4t';
 const PACKAGE = 'node-llama-cpp@3';

@@ -4,17 +4,17 @@
  */
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { chooseLookup, chooseTernary } from '../../dist/api/compile.js';
-import { planCheckpoint } from '../../dist/artifact/build.js';
-import { openCheckpoint } from '../../dist/checkpoint/open.js';
-import { SYNTH_PRESETS } from '../../dist/checkpoint/synth/presets.js';
-import { synthesizeConfig } from '../../dist/checkpoint/synth.js';
-import { detectHost } from '../../dist/runtime/load.js';
-import { nativeMachines } from '../../dist/runtime/targets.js';
-import { machineNamed } from '../../dist/tune/kernels.js';
-import { runJob } from '../../dist/tune/run-job.js';
-import { tuneTasks, variantName } from '../../dist/tune/tasks.js';
-import { tuneKernels } from '../../dist/tune/tune.js';
+import { chooseLookup, chooseTernary } from '../../../dist/api/compile.js';
+import { planCheckpoint } from '../../../dist/artifact/build.js';
+import { openCheckpoint } from '../../../dist/checkpoint/open.js';
+import { SYNTH_PRESETS } from '../../../dist/checkpoint/synth/presets.js';
+import { synthesizeConfig } from '../../../dist/checkpoint/synth.js';
+import { detectHost } from '../../../dist/runtime/load.js';
+import { nativeMachines } from '../../../dist/runtime/targets.js';
+import { machineNamed } from '../../../dist/tune/kernels.js';
+import { runJob } from '../../../dist/tune/run-job.js';
+import { tuneTasks, variantName } from '../../../dist/tune/tasks.js';
+import { tuneKernels } from '../../../dist/tune/tune.js';
 
 const PRESETS = ['bitnet-2b-4t', 'bitnet-3b', 'llama2-7b-w2', 'llama2-7b-w4'];
 

@@ -1,17 +1,16 @@
 /** Weights in groups: Llama-2-7B's widths, 8 of its layers, codes of 2 and 4 bits in groups of 128. */
+import { DECODE_AT, perSecond, threadCounts, USUAL_HEAD } from './common.mjs';
 
-const HEAD = 'int8';
-const DECODE_AT = 64;
 const PROMPT = 128;
 
 /** What is measured: multiplied with activations of int16, the default, and of int8, and looked up with the same results. */
 const FORMS = [{ activations: 'int16' }, { activations: 'int8' }, { activations: 'int8', family: 'lut' }];
 
 /** Decode and prefill with every number of threads. */
-async function measure(ctx, threadCounts, bits, { activations, family }) {
+async function measure(ctx, bits, { activations, family }) {
   const { quick, cores, models, ratesInTurns, open, callsOf, limitsOf } = ctx;
   const preset = `llama2-7b-w${bits}`;
-  const path = await models.artifact({ preset, head: HEAD, activations, family });
+  const path = await models.artifact({ preset, head: USUAL_HEAD, activations, family });
   const form = [activations, family].filter((part) => part !== undefined).join('.');
   const what = `activations ${activations}${family === undefined ? '' : `, ${family}`}`;
   const tokens = quick ? 16 : 48;
@@ -27,7 +26,7 @@ async function measure(ctx, threadCounts, bits, { activations, family }) {
         title: `W${bits} decode, ${threads}t, ${what}`,
         tokens,
         calls: await callsOf(path, { position: DECODE_AT, count: tokens }),
-        run: async () => tokens / (await worker.ask('decode', { position: DECODE_AT, tokens })).seconds,
+        run: () => perSecond(tokens)(worker.ask('decode', { position: DECODE_AT, tokens })),
       });
       runs.push({
         ...common,
@@ -35,10 +34,10 @@ async function measure(ctx, threadCounts, bits, { activations, family }) {
         title: `W${bits} prefill of ${PROMPT}, ${threads}t, ${what}`,
         tokens: PROMPT,
         calls: await callsOf(path, { position: 0, count: PROMPT, prompt: true }),
-        run: async () => PROMPT / (await worker.ask('prefill', { tokens: PROMPT })).seconds,
+        run: () => perSecond(PROMPT)(worker.ask('prefill', { tokens: PROMPT })),
       });
     }
-    const model = { model: preset, head: HEAD, activations, ...(family && { family }) };
+    const model = { model: preset, head: USUAL_HEAD, activations, ...(family && { family }) };
     return await ratesInTurns(runs, quick ? 3 : 5, model);
   } finally {
     for (const worker of new Set(runs.map((run) => run.worker))) await worker.end();
@@ -46,11 +45,11 @@ async function measure(ctx, threadCounts, bits, { activations, family }) {
 }
 
 /** One model after the other; the quick benchmark has only their defaults. */
-export async function llama2(ctx, threadCounts) {
+export async function llama2(ctx) {
   const figures = [];
   for (const bits of [2, 4]) {
     for (const form of ctx.quick ? FORMS.slice(0, 1) : FORMS) {
-      figures.push(...(await measure(ctx, threadCounts, bits, form)));
+      figures.push(...(await measure(ctx, bits, form)));
     }
   }
   return figures;
