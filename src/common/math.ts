@@ -3,6 +3,11 @@ export function alignUp(value: number, step: number): number {
   return Math.ceil(value / step) * step;
 }
 
+/** 0, 1, ... below `count`. */
+export function range(count: number): readonly number[] {
+  return Array.from({ length: count }, (_, i) => i);
+}
+
 /** Rounds to the nearest integer, ties to even: what x86, ARM and WebAssembly do, and Math.round does not. */
 export function roundHalfEven(value: number): number {
   const floor = Math.floor(value);

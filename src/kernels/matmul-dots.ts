@@ -1,4 +1,5 @@
 /** Dots of rows of a table with activations: what the output head and other products of floats are made of. */
+import { range } from '../common/math.ts';
 import type { BufferRef, FunctionBuilder } from '../loops/builder.ts';
 import {
   add,
@@ -44,8 +45,6 @@ export type MatmulSchedule = {
  * single stream, and the additions of one row must then overlap each other.
  */
 export const PARTS = 32;
-
-const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 
 export interface Product {
   readonly b: FunctionBuilder;

@@ -1,4 +1,5 @@
 /** A chunk of positions: its scores, and its values weighted with what softmax makes of them. */
+import { range } from '../../common/math.ts';
 import {
   add,
   cast,
@@ -21,8 +22,6 @@ import { LANES, laneIndices } from '../lanes.ts';
 import { forTiles } from '../tiles.ts';
 import { type Attention, CHUNK, NOTHING, seenBy, type Visit } from './shape.ts';
 import { type ChunkSums, writeSoftmax } from './softmax.ts';
-
-const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 
 /** Bytes that one prefetch brings near. */
 const LINE = 64;

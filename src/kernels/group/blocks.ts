@@ -2,6 +2,7 @@
  * Sums of weights whose groups have scales of integers in units of their block's, as those of llama.cpp's K-quants are:
  * integers as far as they go, then floats once a block.
  */
+import { range } from '../../common/math.ts';
 import type { BufferRef, FunctionBuilder } from '../../loops/builder.ts';
 import { add, and, cast, constant, mul, repeat, shift, sub, vector } from '../../loops/expr.ts';
 import type { Expr } from '../../loops/ir.ts';
@@ -17,8 +18,6 @@ import {
   planesOf,
   type Totals,
 } from './shape.ts';
-
-const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 
 /** Integers of the rows, of group `first` + `more`: even with `first`, of u4 two are in a byte. */
 function codeReader(

@@ -1,3 +1,4 @@
+import { range } from '../../common/math.ts';
 import type { BufferRef, FunctionBuilder } from '../../loops/builder.ts';
 import {
   add,
@@ -32,8 +33,6 @@ import {
   tokenStride,
 } from './shape.ts';
 import { sumGroups } from './sums.ts';
-
-const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 
 interface Product {
   readonly b: FunctionBuilder;

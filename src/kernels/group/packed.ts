@@ -1,3 +1,4 @@
+import { range } from '../../common/math.ts';
 import type { FunctionBuilder } from '../../loops/builder.ts';
 import {
   add,
@@ -32,8 +33,6 @@ import { sumGroups } from './sums.ts';
 
 /** A schedule that is not scalar. */
 export type VectorSchedule = GroupSchedule & { readonly multiply: 'dot4' | 'dot2' | 'madd' };
-
-const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 
 /** Some rows of a row of tiles by some tokens. */
 interface Product {

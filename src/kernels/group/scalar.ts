@@ -1,3 +1,4 @@
+import { range } from '../../common/math.ts';
 import type { FunctionBuilder } from '../../loops/builder.ts';
 import { add, and, binary, cast, int, mul, shift } from '../../loops/expr.ts';
 import type { Expr } from '../../loops/ir.ts';
@@ -14,8 +15,6 @@ import {
   tokenStride,
 } from './shape.ts';
 import { sumGroups } from './sums.ts';
-
-const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 
 /** Code of column `column` of a span, from the bytes of its tiles for one row. */
 function codeOf(bytes: readonly (readonly Expr[])[], bits: number, column: number): Expr {

@@ -1,4 +1,5 @@
 /** Matrix-vector products by lookups: the weights' bits, 4 columns at a time, index tables of sums of activations. */
+import { range } from '../../common/math.ts';
 import type { BufferRef, FunctionBuilder } from '../../loops/builder.ts';
 import {
   add,
@@ -22,8 +23,6 @@ import { rowStride } from '../kernel.ts';
 import { type LutSchedule, type LutShape, MEANS } from './shape.ts';
 import { type Adder, adderOf } from './sums.ts';
 import { BASE_BITS, ENTRIES, QUAD, tableBytes } from './tables.ts';
-
-const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 
 export interface LutParams extends GroupParams {
   readonly tables: BufferRef;

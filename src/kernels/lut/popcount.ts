@@ -1,4 +1,5 @@
 /** Matrix-vector products bit by bit: bits of weights and of activations that are both set are counted. */
+import { range } from '../../common/math.ts';
 import type { FunctionBuilder } from '../../loops/builder.ts';
 import {
   add,
@@ -23,8 +24,6 @@ import { ACTIVATION_BITS, BIT_BYTES } from './bits.ts';
 import { inRowOrder, type LutParams } from './gemv.ts';
 import type { LutShape } from './shape.ts';
 import { tableBytes } from './tables.ts';
-
-const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 
 /** Columns whose bits are counted in a byte: 16 counts of up to 8. */
 const MOST_COLUMNS = 128;

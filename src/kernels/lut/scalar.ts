@@ -1,3 +1,4 @@
+import { range } from '../../common/math.ts';
 import type { FunctionBuilder } from '../../loops/builder.ts';
 import { add, and, cast, float, int, mul, shift, sub } from '../../loops/expr.ts';
 import type { Expr } from '../../loops/ir.ts';
@@ -8,8 +9,6 @@ import { rowStride } from '../kernel.ts';
 import type { LutParams } from './gemv.ts';
 import type { LutShape } from './shape.ts';
 import { BASE_BITS, ENTRIES, EXACT_BIAS, QUAD, tableBytes } from './tables.ts';
-
-const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 
 /** Columns of a byte of weights. */
 const COLUMNS = 8;

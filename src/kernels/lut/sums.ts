@@ -1,4 +1,5 @@
 /** How bytes that were looked up are added: exactly, or as means of some (tables `fast`). */
+import { range } from '../../common/math.ts';
 import type { FunctionBuilder } from '../../loops/builder.ts';
 import { add, and, binary, bitcast, constant, shift, sub, vector } from '../../loops/expr.ts';
 import type { Expr } from '../../loops/ir.ts';
@@ -8,8 +9,6 @@ import { QUAD, type TableForm } from './tables.ts';
 
 /** Lookups in a span, and of `exact` tables those that are added in bytes. */
 const QUADS = SPAN / QUAD;
-
-const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 
 /**
  * Adds up bytes one by one; or takes averages of neighbours, then of those, ...: the mean of a power of two, rounded

@@ -11,6 +11,7 @@
  */
 
 import { LutraError } from '../../common/errors.ts';
+import { range } from '../../common/math.ts';
 import type { BufferRef } from '../../loops/builder.ts';
 import { FunctionBuilder } from '../../loops/builder.ts';
 import {
@@ -66,8 +67,6 @@ export function tableBytes(shape: TablesShape): number {
   const perQuad = shape.tables === 'exact' ? 2 * planesOf(shape) * ENTRIES : ENTRIES;
   return (rowStride(shape.k) / QUAD) * perQuad;
 }
-
-const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 
 /** Bytes 2e, 2e + 1: bits `first` and `first + 1` of e, as dot2 takes them, of the first entries. */
 function pattern(b: FunctionBuilder, first: 0 | 2, entries: number): Expr {
