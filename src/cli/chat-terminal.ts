@@ -38,6 +38,7 @@ export function openTerminal(historyFile: string): OpenTerminal {
   const queue: Entry[] = [];
   let waiting: ((entry: Entry) => void) | undefined;
   let closed = false;
+  let stopping = false;
   const interrupts = new Set<() => void>();
 
   const enter = (entry: Entry) => {
@@ -61,7 +62,10 @@ export function openTerminal(historyFile: string): OpenTerminal {
   });
   lines.on('SIGINT', () => {
     if (waiting === undefined) {
-      for (const listener of interrupts) listener();
+      // The first stops the answer; where that takes long, the next is one for the whole program.
+      if (stopping) process.kill(process.pid, 'SIGINT');
+      else for (const listener of interrupts) listener();
+      stopping = true;
     } else if (lines.line === '') {
       process.stdout.write('\n');
       enter({ kind: 'interrupt' });
@@ -73,6 +77,7 @@ export function openTerminal(historyFile: string): OpenTerminal {
 
   return {
     read() {
+      stopping = false;
       const early = queue.shift();
       if (early !== undefined) {
         if (interactive && early.kind === 'line') process.stdout.write(`> ${early.text}\n`);

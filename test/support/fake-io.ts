@@ -4,6 +4,7 @@ export interface FakeIo extends Io {
   readonly written: { out: string; error: string };
   /** As Ctrl-C does. */
   interrupt(): void;
+  readonly abandoned: () => boolean;
 }
 
 export interface FakeIoOptions {
@@ -17,6 +18,7 @@ export function fakeIo(options: FakeIoOptions = {}): FakeIo {
   const written = { out: '', error: '' };
   const listeners = new Set<() => void>();
   const { input = '' } = options;
+  let abandoned = false;
   return {
     input: (async function* () {
       yield typeof input === 'string' ? new TextEncoder().encode(input) : input;
@@ -33,7 +35,11 @@ export function fakeIo(options: FakeIoOptions = {}): FakeIo {
       listeners.add(listener);
       return () => listeners.delete(listener);
     },
+    abandon() {
+      abandoned = true;
+    },
     written,
+    abandoned: () => abandoned,
     interrupt() {
       for (const listener of listeners) listener();
     },
