@@ -1,9 +1,10 @@
 import { LutraError } from '../common/errors.ts';
 import { FunctionBuilder } from '../loops/builder.ts';
 import type { Machine } from '../loops/machine.ts';
+import type { VectorSchedule } from './group/dots.ts';
 import { SPANS } from './group/fields.ts';
 import { writeGemm } from './group/gemm.ts';
-import { type VectorSchedule, writeGemv } from './group/packed.ts';
+import { writeGemv } from './group/packed.ts';
 import { writeScalar } from './group/scalar.ts';
 import {
   type GroupParams,

@@ -4,7 +4,6 @@ import {
   addPairs,
   and,
   bitcast,
-  compare,
   constant,
   dot2,
   dot4,
@@ -38,7 +37,7 @@ import {
   widenPairs,
 } from './lowbit.ts';
 import { writeTileRow } from './lowbit-packed.ts';
-import { forSteps, forTiles } from './tiles.ts';
+import { forRowBlocks, forSteps, forTiles } from './tiles.ts';
 
 interface Product {
   readonly b: FunctionBuilder;
@@ -221,14 +220,12 @@ export function writeGemm(b: FunctionBuilder, p: LowbitParams, shape: LowbitShap
   const { m, k } = shape;
   const codes = b.local('codes', s.multiply === 'madd' ? 'i16' : 'u8', s.rowBlock * rowStride(k));
   const sums = s.multiply === 'dot2' ? b.local('sums', 'i32', s.tokens * s.rows) : undefined;
-  b.thread('block', rowStride(m) / s.rowBlock, (block) => {
-    const unpacked = () => writeUnpacked({ b, p, k, s, codes }, shape, block, sums);
-    const packed = () => {
-      const first = b.let('first', mul(block, s.rowBlock / TILE));
-      const end = add(first, s.rowBlock / TILE);
-      b.for('tileRow', first, end, 1, (tileRow) => writeTileRow(b, p, shape, s, tileRow, s.fewTokens));
-    };
-    if (s.few === 0) unpacked();
-    else b.if(compare('le', p.n, int(s.few)), packed, unpacked);
-  });
+  forRowBlocks(
+    b,
+    p.n,
+    rowStride(m),
+    s,
+    (block) => writeUnpacked({ b, p, k, s, codes }, shape, block, sums),
+    (tileRow) => writeTileRow(b, p, shape, s, tileRow, s.fewTokens),
+  );
 }

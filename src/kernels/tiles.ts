@@ -1,6 +1,6 @@
-/** Loops over a number of things that is known only at run time, several at a time. */
+/** Loops over rows, columns and tokens, several at a time. */
 import type { FunctionBuilder } from '../loops/builder.ts';
-import { add, div, int, mul, sub } from '../loops/expr.ts';
+import { add, compare, div, int, mul, sub } from '../loops/expr.ts';
 import type { Expr } from '../loops/ir.ts';
 
 /** `body` for from, from + step, ... below `to`, `unroll` of them written out at a time; the distance must divide. */
@@ -48,4 +48,29 @@ export function forRows(
     done = b.let('done', add(from, mul(div(sub(to, from), rows), rows)));
   }
   b.for('row', done, to, 1, (row) => body(row, 1));
+}
+
+/** Rows of a tile of low-bit weights, in every encoding. */
+export const TILE_ROWS = 16;
+
+/**
+ * The thread loop of a matrix product over blocks of `rowBlock` of the `rows` rows of weights. A block is `unpacked` for
+ * all n tokens; for up to `few` of them, its rows of tiles are used as they are, `packed`, one after the other.
+ */
+export function forRowBlocks(
+  b: FunctionBuilder,
+  n: Expr,
+  rows: number,
+  { rowBlock, few }: { readonly rowBlock: number; readonly few: number },
+  unpacked: (block: Expr) => void,
+  packed: (tileRow: Expr) => void,
+): void {
+  b.thread('block', rows / rowBlock, (block) => {
+    const eachTileRow = () => {
+      const first = b.let('first', mul(block, rowBlock / TILE_ROWS));
+      b.for('tileRow', first, add(first, rowBlock / TILE_ROWS), 1, packed);
+    };
+    if (few === 0) unpacked(block);
+    else b.if(compare('le', n, int(few)), eachTileRow, () => unpacked(block));
+  });
 }

@@ -1,44 +1,33 @@
 import { range } from '../../common/math.ts';
 import type { BufferRef, FunctionBuilder } from '../../loops/builder.ts';
-import {
-  add,
-  addPairs,
-  compare,
-  constant,
-  dot2,
-  dot4,
-  float,
-  int,
-  madd,
-  mul,
-  repeat,
-  slice,
-  vector,
-} from '../../loops/expr.ts';
+import { add, addPairs, float, mul, slice, vector } from '../../loops/expr.ts';
 import type { Expr } from '../../loops/ir.ts';
 import { rowStride } from '../kernel.ts';
-import { widenPairs } from '../lowbit.ts';
-import { forSteps, forTiles } from '../tiles.ts';
+import { forRowBlocks, forSteps, forTiles } from '../tiles.ts';
 import { forPlaneCodes } from './bit-planes.ts';
+import {
+  accumulators,
+  addInParts,
+  addProducts,
+  DOT2_COLUMNS,
+  type Dots,
+  type VectorSchedule,
+  type Writer,
+} from './dots.ts';
 import { forFields, SPANS, splitPairs } from './fields.ts';
-import { DOT2_COLUMNS, type VectorSchedule, writeTileRow } from './packed.ts';
+import { writeTileRow } from './packed.ts';
 import {
   columnBytes,
   type GroupParams,
   type GroupShape,
   type Place,
-  planesOf,
   storeResult,
   TILE,
   tokenStride,
 } from './shape.ts';
 import { sumGroups } from './sums.ts';
 
-interface Product {
-  readonly b: FunctionBuilder;
-  readonly p: GroupParams;
-  readonly shape: GroupShape;
-  readonly s: VectorSchedule;
+interface Product extends Writer {
   /** Unpacked codes of the row block. */
   readonly codes: BufferRef;
   /** Sums of a register tile, [token][row]: touched once in a part, they leave the registers to the dots. */
@@ -93,64 +82,33 @@ function storeCodes(
 }
 
 /** Dots of unpacked codes over `width` columns; `group` is where the codes of the rows begin, `x` the activations. */
-function partDots(
-  { b, p, shape, s, codes }: Product,
-  { rows, tokens }: Place,
-  group: Expr,
-  x: Expr,
-  column: Expr,
-  width: number,
-): readonly (readonly Expr[])[] {
-  const planes = planesOf(shape);
-  const largest = 2 ** shape.bits - 1;
-  const accumulators = (name: string, type: Expr['type']) =>
-    range(tokens).map(() => range(planes).map(() => b.var(name, constant(type, 0))));
-  const addColumns = (from: Expr, count: number, dots: readonly (readonly Expr[])[]) => {
+function partDots(product: Product, place: Place, group: Expr, x: Expr, column: Expr, width: number): Dots {
+  const { b, shape, s, codes } = product;
+  const { rows, tokens } = place;
+  const halves = s.multiply === 'madd' ? 2 : 1;
+  const lanes = (4 / halves) * rows;
+  const addColumns = (from: Expr, count: number, dots: Dots) => {
     forSteps(b, 0, count, 4, count % (4 * s.unroll) === 0 ? s.unroll : 1, (offset) => {
       const at = b.let('at', add(from, offset));
       const start = b.let('start', add(group, mul(at, rows)));
       const first = b.let('first', add(x, at));
-      const halves = s.multiply === 'madd' ? 2 : 1;
-      const weights = range(halves).map((half) => {
-        const lanes = (4 / halves) * rows;
-        return b.let('codes', b.load(codes, add(start, half * lanes), lanes));
-      });
-      for (const t of range(tokens)) {
-        for (const plane of range(planes)) {
-          const q = add(first, t * tokenStride(shape) + plane * rowStride(shape.k));
-          const four = b.let('four', repeat(b.load(p.q, q, 4), rows));
-          const dot = dots[t]![plane]!;
-          if (s.multiply === 'dot4') b.set(dot, dot4(dot, weights[0]!, four, largest));
-          else if (s.multiply === 'dot2') b.set(dot, add(dot, dot2(weights[0]!, four, largest)));
-          else
-            for (const [i, half] of widenPairs(b, four).entries())
-              b.set(dot, add(dot, madd(weights[i]!, half)));
-        }
-      }
+      const loaded = range(halves).map((half) =>
+        b.let('codes', b.load(codes, add(start, half * lanes), lanes)),
+      );
+      addProducts(product, place, loaded, 2 ** shape.bits - 1, first, 0, (t, plane) => dots[t]![plane]!);
     });
+    return dots;
   };
   const wide = vector('i32', rows);
-  if (s.multiply !== 'dot2') {
-    const dots = accumulators('dots', wide);
-    addColumns(column, width, dots);
-    return dots;
-  }
+  if (s.multiply !== 'dot2') return addColumns(column, width, accumulators(product, 'dots', tokens, wide));
   const some = (from: Expr, count: number) => {
-    const dots = accumulators('dots', vector('i16', 2 * rows));
-    addColumns(from, count, dots);
-    return dots.map((ofToken) => ofToken.map(addPairs));
+    const dots = accumulators(product, 'dots', tokens, vector('i16', 2 * rows));
+    return addColumns(from, count, dots).map((ofToken) => ofToken.map(addPairs));
   };
   const most = DOT2_COLUMNS[shape.bits]!;
   if (width <= most) return some(column, width);
-  const sums = accumulators('sums', wide);
-  const addSome = (from: Expr, count: number) => {
-    for (const [t, ofToken] of some(from, count).entries()) {
-      for (const [i, sum] of ofToken.entries()) b.set(sums[t]![i]!, add(sums[t]![i]!, sum));
-    }
-  };
-  const full = Math.floor(width / most) * most;
-  b.for('block', 0, full, most, (offset) => addSome(b.let('from', add(column, offset)), most));
-  if (full < width) addSome(b.let('from', add(column, full)), width - full);
+  const sums = accumulators(product, 'sums', tokens, wide);
+  addInParts(product, sums, column, width, most, some);
   return sums;
 }
 
@@ -185,14 +143,12 @@ export function writeGemm(b: FunctionBuilder, p: GroupParams, shape: GroupShape,
   const { m, k } = shape;
   const codes = b.local('codes', s.multiply === 'madd' ? 'i16' : 'u8', s.rowBlock * rowStride(k));
   const totals = b.local('totals', 'f32', s.tokens * s.rows);
-  b.thread('block', rowStride(m) / s.rowBlock, (block) => {
-    const unpacked = () => writeUnpacked({ b, p, shape, s, codes, totals }, block);
-    const packed = () => {
-      const first = b.let('first', mul(block, s.rowBlock / TILE));
-      const end = add(first, s.rowBlock / TILE);
-      b.for('tileRow', first, end, 1, (tileRow) => writeTileRow(b, p, shape, s, tileRow, s.fewTokens));
-    };
-    if (s.few === 0) unpacked();
-    else b.if(compare('le', p.n, int(s.few)), packed, unpacked);
-  });
+  forRowBlocks(
+    b,
+    p.n,
+    rowStride(m),
+    s,
+    (block) => writeUnpacked({ b, p, shape, s, codes, totals }, block),
+    (tileRow) => writeTileRow(b, p, shape, s, tileRow, s.fewTokens),
+  );
 }

@@ -1,27 +1,23 @@
 import { range } from '../../common/math.ts';
 import type { FunctionBuilder } from '../../loops/builder.ts';
-import {
-  add,
-  addPairs,
-  constant,
-  dot2,
-  dot4,
-  int,
-  madd,
-  mul,
-  repeat,
-  shift,
-  vector,
-} from '../../loops/expr.ts';
+import { add, addPairs, constant, int, mul, shift, vector } from '../../loops/expr.ts';
 import type { Expr } from '../../loops/ir.ts';
 import { rowStride } from '../kernel.ts';
-import { widenPairs } from '../lowbit.ts';
 import { forSteps, forTiles } from '../tiles.ts';
+import {
+  accumulators,
+  addDots,
+  addInParts,
+  addProducts,
+  DOT2_COLUMNS,
+  type Dots,
+  type VectorSchedule,
+  type Writer,
+} from './dots.ts';
 import { fieldScales, forFields, SPANS, splitPairs } from './fields.ts';
 import {
   columnBytes,
   type GroupParams,
-  type GroupSchedule,
   type GroupShape,
   type Place,
   planesOf,
@@ -31,15 +27,8 @@ import {
 } from './shape.ts';
 import { sumGroups } from './sums.ts';
 
-/** A schedule that is not scalar. */
-export type VectorSchedule = GroupSchedule & { readonly multiply: 'dot4' | 'dot2' | 'madd' };
-
 /** Some rows of a row of tiles by some tokens. */
-interface Product {
-  readonly b: FunctionBuilder;
-  readonly p: GroupParams;
-  readonly shape: GroupShape;
-  readonly s: VectorSchedule;
+interface Product extends Writer {
   readonly place: Place;
   /** Byte of the weights where the rows start. */
   readonly start: Expr;
@@ -50,11 +39,8 @@ interface Product {
 /** [token][plane][scale of fields] */
 type Accumulators = readonly (readonly (readonly Expr[])[])[];
 
-/** Columns until an i16 accumulator is full: 4 columns add up to 2 * 128 * (2^bits - 1) to it. */
-export const DOT2_COLUMNS: Readonly<Record<number, number>> = { 1: 512, 2: 128, 3: 64, 4: 32, 6: 8 };
-
 /**
- * The same of codes in place: a field of the largest scale adds up to 2^scale times that, once in a half of a byte.
+ * `DOT2_COLUMNS` of codes in place: a field of the largest scale adds up to 2^scale times that, once in a half of a byte.
  */
 const IN_PLACE_COLUMNS: Readonly<Record<number, number>> = { 1: 256, 2: 64, 3: 64, 4: 32, 6: 8 };
 
@@ -74,7 +60,6 @@ function addSpans(product: Product, column: Expr, width: number, sums: Sums): vo
   const { b, p, shape, s, place, start, x } = product;
   const { columns, tiles } = SPANS[shape.bits]!;
   const scales = scalesOf(shape, s);
-  const largest = (scale: number) => (2 ** shape.bits - 1) << scale;
   const unroll = Math.max(
     1,
     ...range(width / columns + 1).filter((u) => (width / columns) % u === 0 && u * columns <= s.unroll),
@@ -90,19 +75,18 @@ function addSpans(product: Product, column: Expr, width: number, sums: Sums): vo
     );
     const first = b.let('first', add(x, at));
     forFields(b, shape.bits, loaded, s.inPlace, ({ column: inSpan, scale, codes }) => {
-      const pairs = s.multiply === 'madd' ? splitPairs(b, codes) : undefined;
+      const parts = s.multiply === 'madd' ? splitPairs(b, codes) : [codes];
       const dots = sums.before(inSpan);
-      for (const t of range(place.tokens)) {
-        for (const plane of range(planesOf(shape))) {
-          const q = add(first, t * tokenStride(shape) + plane * rowStride(shape.k) + inSpan);
-          const four = b.let('four', repeat(b.load(p.q, q, 4), place.rows));
-          const dot = dots[t]![plane]![scales.indexOf(scale)]!;
-          if (s.multiply === 'dot4') b.set(dot, dot4(dot, codes, four, largest(scale)));
-          if (s.multiply === 'dot2') b.set(dot, add(dot, dot2(codes, four, largest(scale))));
-          if (pairs === undefined) continue;
-          for (const [i, half] of widenPairs(b, four).entries()) b.set(dot, add(dot, madd(pairs[i]!, half)));
-        }
-      }
+      const largest = (2 ** shape.bits - 1) << scale;
+      addProducts(
+        product,
+        place,
+        parts,
+        largest,
+        first,
+        inSpan,
+        (t, plane) => dots[t]![plane]![scales.indexOf(scale)]!,
+      );
       sums.after(inSpan);
     });
   });
@@ -114,52 +98,44 @@ function joinScales(sums: readonly Expr[], scales: readonly number[]): Expr {
   return others.reduce((a, b) => add(a, b), first!);
 }
 
-function partDots(product: Product, column: Expr, width: number): readonly (readonly Expr[])[] {
+function partDots(product: Product, column: Expr, width: number): Dots {
   const { b, shape, s, place } = product;
-  const narrow = s.multiply === 'dot2';
-  const accumulators = (name: string, count: number, type: Expr['type']) =>
-    range(place.tokens).map(() =>
-      range(planesOf(shape)).map(() => range(count).map(() => b.var(name, constant(type, 0)))),
-    );
+  const { rows, tokens } = place;
   const scales = scalesOf(shape, s);
-  const wide = vector('i32', place.rows);
-  if (!narrow) {
-    const dots = accumulators('dots', scales.length, wide);
+  const ofScales = (type: Expr['type']): Accumulators =>
+    range(tokens).map(() =>
+      range(planesOf(shape)).map(() => scales.map(() => b.var('dots', constant(type, 0)))),
+    );
+  const join = (dots: Accumulators) => dots.map((planes) => planes.map((sums) => joinScales(sums, scales)));
+  if (s.multiply !== 'dot2') {
+    const dots = ofScales(vector('i32', rows));
     addSpans(product, column, width, inOne(dots));
-    return dots.map((planes) => planes.map((sums) => joinScales(sums, scales)));
+    return join(dots);
   }
+  const narrow = () => ofScales(vector('i16', 2 * rows));
+  const widen = (dots: Accumulators) => join(dots).map((planes) => planes.map(addPairs));
   const some = (from: Expr, columns: number) => {
-    const dots = accumulators('dots', scales.length, vector('i16', 2 * place.rows));
+    const dots = narrow();
     addSpans(product, from, columns, inOne(dots));
-    return dots.map((planes) => planes.map((sums) => addPairs(joinScales(sums, scales))));
+    return widen(dots);
   };
   const most = (s.inPlace ? IN_PLACE_COLUMNS : DOT2_COLUMNS)[shape.bits]!;
   if (width <= most) return some(column, width);
-  const totals = accumulators('totals', 1, wide);
-  const addToTotals = (found: readonly (readonly Expr[])[]) => {
-    for (const [t, planes] of found.entries()) {
-      for (const [i, sum] of planes.entries()) b.set(totals[t]![i]![0]!, add(totals[t]![i]![0]!, sum));
-    }
-  };
+  const totals = accumulators(product, 'totals', tokens, vector('i32', rows));
   if (most < SPANS[shape.bits]!.columns) {
     // Accumulators are full before a span is through.
     let dots: Accumulators = [];
     addSpans(product, column, width, {
       before(inSpan) {
-        if (inSpan % most === 0) dots = accumulators('dots', 1, vector('i16', 2 * place.rows));
+        if (inSpan % most === 0) dots = narrow();
         return dots;
       },
       after(inSpan) {
-        if ((inSpan + 4) % most === 0)
-          addToTotals(dots.map((planes) => planes.map((sums) => addPairs(sums[0]!))));
+        if ((inSpan + 4) % most === 0) addDots(product, totals, widen(dots));
       },
     });
-  } else {
-    const full = Math.floor(width / most) * most;
-    b.for('block', 0, full, most, (block) => addToTotals(some(b.let('from', add(column, block)), most)));
-    if (full < width) addToTotals(some(b.let('from', add(column, full)), width - full));
-  }
-  return totals.map((planes) => planes.map(([sum]) => sum!));
+  } else addInParts(product, totals, column, width, most, some);
+  return totals;
 }
 
 /**
