@@ -24,6 +24,7 @@ import { LutraError } from '../common/errors.ts';
 import type { Constant, Graph, Node } from '../graph/ir.ts';
 import { freshNames, type GraphIndex, indexGraph } from '../graph/rewrite.ts';
 import { codeBits, isCode } from '../graph/types.ts';
+import { headOf } from './head.ts';
 import type { HeadForm, Pass, PassOptions } from './pass.ts';
 
 /** Whether it is a table of angles, whatever its source: what attention reads without padding. */
@@ -79,7 +80,7 @@ const ROUNDED: Readonly<Record<Exclude<HeadForm, 'stored' | 'exact' | 'none'>, s
 /** What `exact` heads are scanned by. */
 const SCAN = 'int6-g64-scan';
 
-/** Gives every output head a rounded table: the one it has, if nothing but heads reads that. */
+/** Gives every product by floats, as output heads are, a rounded table: its own, if nothing but such products reads that. */
 function quantizeHeads(graph: Graph, form: keyof typeof ROUNDED): Graph {
   const index = indexGraph(graph);
   const fresh = freshNames(graph);
@@ -111,12 +112,13 @@ function quantizeHeads(graph: Graph, form: keyof typeof ROUNDED): Graph {
 
 /** Gives the head that computes the logits a table to scan beside its own. */
 function scanHeads(graph: Graph): Graph {
-  const { constants } = indexGraph(graph);
+  const index = indexGraph(graph);
   const fresh = freshNames(graph);
+  const heads = new Set(graph.outputs.map((name) => headOf(index, name)?.node));
   const added: Constant[] = [];
   const nodes = graph.nodes.map((node): Node => {
-    const table = node.op === 'matmul' ? constants.get(node.inputs[1]!) : undefined;
-    if (table === undefined || !node.outputs.some(({ name }) => graph.outputs.includes(name))) return node;
+    const table = heads.has(node) ? index.constants.get(node.inputs[1]!) : undefined;
+    if (table === undefined) return node;
     const scan = { ...table, name: fresh(`${table.name}.scan`), encoding: SCAN };
     added.push(scan);
     return { ...node, op: 'matmul.scanned', inputs: [...node.inputs, scan.name] };
@@ -126,11 +128,8 @@ function scanHeads(graph: Graph): Graph {
 
 function withHeads(graph: Graph, head: HeadForm): Graph {
   if (head === 'stored' || head === 'none') return graph;
-  const ofCodes = graph.nodes.find(
-    ({ op, outputs }) =>
-      op.startsWith('lowbit.matmul.') && outputs.some(({ name }) => graph.outputs.includes(name)),
-  );
-  if (ofCodes !== undefined) {
+  const index = indexGraph(graph);
+  if (graph.outputs.some((name) => headOf(index, name)?.ofCodes === true)) {
     throw new LutraError(
       'usage',
       `the output head of ${graph.name} is integers in its file: no head ${head}`,

@@ -10,19 +10,17 @@
  */
 import type { Graph } from '../graph/ir.ts';
 import { indexGraph, removeDead } from '../graph/rewrite.ts';
+import { headOf } from './head.ts';
 import type { Pass, PassOptions } from './pass.ts';
 
-const HEADS: readonly string[] = ['matmul', 'lowbit.matmul.group', 'lowbit.matmul.blocks'];
-
-function run(graph: Graph, { head }: PassOptions): Graph {
-  if (head !== 'none') return graph;
-  const { producers } = indexGraph(graph);
+function run(graph: Graph, { head: form }: PassOptions): Graph {
+  if (form !== 'none') return graph;
+  const index = indexGraph(graph);
   const outputs = graph.outputs.map((name) => {
-    const node = producers.get(name);
-    if (node === undefined || !HEADS.includes(node.op)) return name;
-    const input = node.inputs[0]!;
-    // Codes are multiplied by activations that were quantized for them.
-    return node.op === 'matmul' ? input : producers.get(input)!.inputs[0]!;
+    const head = headOf(index, name);
+    if (head === undefined) return name;
+    const input = head.node.inputs[0]!;
+    return head.ofCodes ? index.producers.get(input)!.inputs[0]! : input;
   });
   if (outputs.every((name, i) => name === graph.outputs[i])) return graph;
   return removeDead({ ...graph, outputs });
