@@ -119,6 +119,7 @@ it('embeds texts with BitNet embedding models', { timeout: 60_000 }, async () =>
     await using logits = await load(folder, { target });
     ids = [...logits.tokenize('ab cd')];
     if (logits.endOfText !== undefined && ids.at(-1) !== logits.endOfText) ids.push(logits.endOfText);
+    await expect(model.embed('')).rejects.toThrow('the text is empty');
     await expect(model.embed('ab '.repeat(400))).rejects.toThrow('do not fit the context of 64');
   }
   expect(found[0]).toEqual(found[1]);

@@ -180,6 +180,30 @@ describe('an artifact', () => {
     expect(text).toBe('4 + 106 = 110');
     expect(warnings.join()).toMatch(/failed its self-test \(wrong results from rmsNorm_quantize_256/);
   });
+
+  it.skipIf(!hasCompiler)('runs as WebAssembly on another platform, and says so', async () => {
+    const path = copy();
+    changeManifest(path, (manifest) => {
+      for (const entry of manifest.code) {
+        if (entry.platform !== undefined) Object.assign(entry, { platform: 'plan9-mips' });
+      }
+    });
+    const warnings: string[] = [];
+    await using model = await load(path, { onWarning: (message) => warnings.push(message) });
+    expect(model.target).toMatch(/^wasm:/);
+    expect(warnings).toEqual([expect.stringContaining('has native code for plan9-mips, not for')]);
+    await expect(load(path, { target: 'c' })).rejects.toMatchObject({
+      code: 'environment',
+      message: 'the artifact has no code for c that runs here',
+    });
+  });
+});
+
+describe('loading', () => {
+  it('ends at once by a signal that was aborted before', async () => {
+    const signal = AbortSignal.abort();
+    await expect(load(original, { signal })).rejects.toMatchObject({ code: 'cancelled' });
+  });
 });
 
 describe('compiling', () => {

@@ -21,7 +21,7 @@ export interface Embedder extends AsyncDisposable {
   readonly context: number;
   /**
    * The final activations of the text's last token, which is the one that ends texts where the model has one, of
-   * length 1 (L2). Dot products of such vectors are cosine similarities. Throws `usage` for a text that is too long.
+   * length 1 (L2). Dot products of such vectors are cosine similarities. Throws `usage` for a text that is empty or too long.
    */
   embed(text: string, signal?: AbortSignal): Promise<Float32Array>;
   dispose(): Promise<void>;
@@ -65,11 +65,10 @@ class LoadedEmbedder implements Embedder {
   embed(text: string, signal?: AbortSignal): Promise<Float32Array> {
     if (this.#disposed) return Promise.reject(new LutraError('usage', `the model ${this.name} was disposed`));
     const result = this.#last.then(async () => {
+      if (text === '') throw new LutraError('usage', 'the text is empty', { hint: 'Give some text.' });
       const tokens = this.#tokenizer.encode(text);
       const { endOfText } = this.#tokenizer;
       if (endOfText !== undefined && tokens.at(-1) !== endOfText) tokens.push(endOfText);
-      if (tokens.length === 0)
-        throw new LutraError('usage', 'the text is empty', { hint: 'Give some text.' });
       this.#sequence.rewind(0);
       return normalized(await this.#sequence.forward(tokens, 'last', signal));
     });

@@ -38,11 +38,14 @@ export async function startFirstSound<
 ): Promise<Executable> {
   const faults: string[] = [];
   for (const candidate of chain) {
+    if (test.signal?.aborted) throw new LutraError('cancelled', 'cancelled');
     let executable: Executable | undefined;
     let fault: string | undefined;
+    let tested = false;
     try {
       executable = await test.start(candidate);
       if (await trust.isTrusted(candidate)) return executable;
+      tested = true;
       fault = await findFault(executable, test);
       if (fault === undefined) {
         await trust.passed(candidate);
@@ -59,7 +62,8 @@ export async function startFirstSound<
     await executable?.close();
     const name = candidate.label ?? candidate.machine;
     faults.push(`${name}: ${fault}`);
-    onWarning?.(`${name} failed its self-test (${fault}); falling back to the next target`);
+    const failed = tested ? 'failed its self-test' : 'cannot be started';
+    onWarning?.(`${name} ${failed} (${fault}); falling back to the next target`);
   }
   throw new LutraError('environment', `no target runs this model correctly here: ${faults.join('; ')}`, {
     hint: 'The artifact or the machine is damaged: compile the model again, and report it if that does not help.',

@@ -18,7 +18,7 @@ export async function detectHost(): Promise<Host> {
 
 /**
  * Starts an artifact: hashes and self-test are checked the first time on this machine, then remembered.
- * Throws `invalid` for changed files, `environment` when nothing of it runs here.
+ * Throws `invalid` for changed files, `environment` when nothing of it runs here, `cancelled`.
  */
 export async function startArtifact(
   artifact: Artifact,
@@ -32,13 +32,21 @@ export async function startArtifact(
 ): Promise<Executable> {
   const host = await detectHost();
   const { manifest, path, plan, selfTest } = artifact;
-  const chain = candidates(options.target ?? manifest.target, manifest.code, host);
+  const { onWarning, hugePages, signal } = options;
+  const here = `${process.platform}-${process.arch}`;
+  const code = manifest.code.filter(({ platform }) => platform === undefined || platform === here);
+  const target = options.target ?? manifest.target;
+  const chain = candidates(target, code, host);
+  const foreign = manifest.code.filter(({ platform }) => platform !== undefined && platform !== here);
+  if (foreign.length > 0 && chain.every(({ kind }) => kind === 'wasm') && !target.startsWith('wasm')) {
+    const platforms = foreign.map(({ platform }) => platform).join(', ');
+    onWarning?.(`${path} has native code for ${platforms}, not for ${here}: it runs as WebAssembly here`);
+  }
   const { cpu } = host;
   if (!(await isVerified(path, manifest, 'files', cpu))) {
-    await verifyHashes(artifact, options.signal);
+    await verifyHashes(artifact, signal);
     await rememberVerified(path, manifest, 'files', cpu);
   }
-  const { onWarning, hugePages } = options;
   const threads = options.threads ?? defaultThreads(host.cpu);
   const runnable: Runnable = {
     path,
@@ -53,6 +61,7 @@ export async function startArtifact(
       start: (candidate) => startExecutable(runnable, candidate, threads),
       kernels: selfTest.kernels,
       steps: selfTest.steps,
+      ...(signal && { signal }),
     },
     onWarning,
     {
