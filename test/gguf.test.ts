@@ -3,7 +3,7 @@
  * again by lutra with the same tokens, and by llama.cpp where node-llama-cpp is installed (here, or in the
  * folder LUTRA_LLAMA_CPP).
  */
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { type ConvertType, convert } from '../src/api/convert.ts';
@@ -157,6 +157,25 @@ describe('refuses', () => {
     expect(await problem({ type: 'tq2_0', architecture: 'llama' })).toMatch(
       /^usage: .*has sub-norms.*bitnet/,
     );
+  });
+
+  it.each([
+    [{ torch_dtype: 'bfloat16' }, /^unsupported: .*its weights are floats, not ternary/],
+    [
+      { quantization_config: { quant_method: 'gptq', bits: 4, group_size: 64, sym: true, desc_act: false } },
+      /^unsupported: .*its weights are codes of groups, not ternary/,
+    ],
+  ])('models that are not ternary: %j', async (own, expected) => {
+    const folder = mkdtempSync(join(scratch, 'other-'));
+    const { quantization_config: _, ...rest } = COUSIN;
+    await synthesizeConfig({ ...rest, ...own }, folder);
+    const output = join(scratch, 'other.gguf');
+    const why = await convert(folder, output, { type: 'tq2_0' }).then(
+      () => 'none',
+      ({ code, message }) => `${code}: ${message}`,
+    );
+    expect(why).toMatch(expected);
+    expect(() => statSync(output)).toThrow('ENOENT');
   });
 
   it('folders that do not exist, and leaves nothing behind', async () => {

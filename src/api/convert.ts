@@ -105,6 +105,15 @@ function requireFit(info: ModelInfo, architecture: GgufArchitecture, type: Terna
       'Bitnets and ternary Llamas can.',
     );
   }
+  const { form } = info.quantization;
+  if (form !== 'packed' && form !== 'online') {
+    refuse(
+      form === 'float'
+        ? 'its weights are floats, not ternary'
+        : 'its weights are codes of groups, not ternary',
+      "convert writes ternary models alone; llama.cpp's own tools convert others.",
+    );
+  }
   if (architecture === 'llama') {
     if (info.activation !== 'silu') {
       refuse(`the architecture llama has no activation ${info.activation}`, 'Only silu can be written.');
