@@ -9,7 +9,7 @@ import { groupMatmul } from './group-matmul.ts';
 import { defaultFirst, type Kernel, rowStride } from './kernel.ts';
 import { type LutParams, writeLutTile } from './lut/gemv.ts';
 import { writeLutScalar } from './lut/scalar.ts';
-import { type LutSchedule, type LutShape, tablesExcess } from './lut/shape.ts';
+import { type LutSchedule, type LutShape, MEANS, tablesExcess } from './lut/shape.ts';
 import { isBytes } from './lut/tables.ts';
 
 /** Whether there are enough tokens for codes to be unpacked. */
@@ -24,7 +24,8 @@ function defaultSchedule(shape: LutShape, machine: Machine): LutSchedule {
     method: scalar && (shape.tables === 'exact' || multiplies(shape)) ? 'scalar' : 'lookup',
     lanes,
     rows: scalar ? lanes : TILE_ROWS,
-    columns: SPAN,
+    // One plane of sums stays in registers; more of them only get in each other's way.
+    columns: shape.bits === 1 && shape.tables === 'exact' ? 4 * SPAN : SPAN,
     sums: 'words',
     prefetchBytes: 0,
     multiply: 'madd',
@@ -52,7 +53,7 @@ function schedules(shape: LutShape, machine: Machine): readonly LutSchedule[] {
     ]);
   }
   const all: LutSchedule[] = [];
-  const added = [{ columns: SPAN, sums: 'words' } as const];
+  const added = [{ columns: base.columns, sums: 'words' } as const];
   const averaged = [SPAN, 4 * SPAN].map((columns) => ({ columns, sums: 'averages' }) as const);
   const sums = shape.tables === 'int8' ? [...added, ...averaged] : added;
   for (const lanes of [16, 32, 64].filter((l) => l >= machine.vectorBytes)) {
@@ -107,7 +108,7 @@ export const groupLut: Kernel<LutShape, LutSchedule> = {
       writeGemm(b, p, shape, { multiply, rows: dotRows, tokens, rowBlock, unroll, ...unused });
     } else {
       const excess = (width: number, part: Expr) => tablesExcess(b, shape, tableBias, width, part);
-      const sums: LutParams = { ...p, excess };
+      const sums: LutParams = { ...p, excess, unit: shape.tables === 'fast' ? MEANS : 1 };
       b.thread('tile', rowStride(shape.m) / TILE_ROWS, (tile) =>
         writeLutTile(b, sums, shape, schedule, tile),
       );

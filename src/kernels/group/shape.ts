@@ -77,6 +77,8 @@ export interface GroupParams {
    * parts of all tokens. Default 0.
    */
   readonly excess?: (width: number, part: Expr) => Expr;
+  /** What a dot of 1 counts, a power of two, before that is subtracted. Default 1. */
+  readonly unit?: number;
   /** Where scales are integers in units of a block's. */
   readonly blocks?: BlockParams;
   readonly out: BufferRef;

@@ -17,27 +17,39 @@ import {
   type Totals,
 } from './shape.ts';
 
+/** Whether dots of so many columns, with what lookups add, are exact as f32, and so are halves of twice of them. */
+const exactInFloats = ({ bits, to }: GroupShape, width: number) =>
+  to !== 'int16' && 512 * 2 ** bits * width <= 2 ** 24;
+
 /**
- * dot - excess - zero * sum, in integers, as `dot` times a `factor`: where zero is half way between two codes, twice of
- * it is an integer.
+ * unit * dot - excess - zero * sum, exactly, as `dot` times a `factor`. Where zero is half way between two codes, or
+ * dots count more than 1, that are floats, if these can hold it, or twice of it, an integer.
  */
 function subtractZero(
-  { zero }: GroupShape,
+  shape: GroupShape,
+  unit: number,
+  width: number,
   dot: Expr,
   excess: Expr | undefined,
   sum: Expr,
   zeros: Expr | undefined,
 ) {
   const { lanes } = dot.type;
+  const counted = (times: number) => shift('left', dot, Math.log2(times * unit));
   if (zeros !== undefined) {
-    const found = excess === undefined ? dot : sub(dot, repeat(excess, lanes));
+    const found = excess === undefined ? counted(1) : sub(counted(1), repeat(excess, lanes));
     return { dot: sub(found, mul(zeros, repeat(sum, lanes))), factor: 1 };
   }
-  const factor = Number.isInteger(zero) ? 1 : 0.5;
-  const whole = factor === 1 ? dot : shift('left', dot, 1);
-  const ofZero = mul(sum, zero / factor);
-  const less = excess === undefined ? ofZero : add(ofZero, mul(excess, 1 / factor));
-  return { dot: less.kind === 'const' && less.value === 0 ? whole : sub(whole, repeat(less, lanes)), factor };
+  const parts = Number.isInteger(shape.zero) ? 1 : 2;
+  const ofZero = mul(sum, shape.zero * parts);
+  const less = excess === undefined ? ofZero : add(ofZero, mul(excess, parts));
+  if (parts * unit > 1 && exactInFloats(shape, width)) {
+    const inUnits = mul(cast(less, 'f32'), 1 / (parts * unit));
+    return { dot: sub(cast(dot, 'f32'), repeat(inUnits, lanes)), factor: unit };
+  }
+  const whole = counted(parts);
+  const isNothing = less.kind === 'const' && less.value === 0;
+  return { dot: isNothing ? whole : sub(whole, repeat(less, lanes)), factor: 1 / parts };
 }
 
 /**
@@ -73,7 +85,8 @@ export function sumGroups(
       const from = add(at, t * partStride(shape));
       const sum = b.let('sum', b.load(p.sum, from));
       const scale = b.let('scale', b.load(p.scale, from));
-      const { dot, factor } = subtractZero(shape, dots[t]!, p.excess?.(width, from), sum, zeros);
+      const excess = p.excess?.(width, from);
+      const { dot, factor } = subtractZero(shape, p.unit ?? 1, width, dots[t]!, excess, sum, zeros);
       const scaled = factor === 1 ? scale : mul(scale, factor);
       const product = mul(cast(dot, 'f32'), repeat(scaled, place.rows));
       return {

@@ -20,9 +20,9 @@ import { LINE_COLUMNS, lineOfColumn, PLANE_BYTES, SPAN, TILE_ROWS, tileBytes } f
 import { type GroupParams, joinPlanes, planesOf, storeResult } from '../group/shape.ts';
 import { sumGroups } from '../group/sums.ts';
 import { rowStride } from '../kernel.ts';
-import { type LutSchedule, type LutShape, MEANS } from './shape.ts';
+import type { LutSchedule, LutShape } from './shape.ts';
 import { type Adder, adderOf } from './sums.ts';
-import { BASE_BITS, ENTRIES, QUAD, tableBytes } from './tables.ts';
+import { ENTRIES, QUAD, tableBytes } from './tables.ts';
 
 export interface LutParams extends GroupParams {
   readonly tables: BufferRef;
@@ -79,7 +79,7 @@ function chunkOf(width: number, most: number): number {
 
 /**
  * Sums over `width` columns of lookups of `lanes` rows by all planes of the weights, plane p counting 2^p; i32, with
- * what entries have added.
+ * what entries have added, and of `fast` tables in units of `MEANS`.
  */
 function sumPart(product: Product, start: Expr, column: Expr, width: number, tablesOffset: number): Expr {
   const { b, shape, s, table } = product;
@@ -124,13 +124,13 @@ function sumPart(product: Product, start: Expr, column: Expr, width: number, tab
       }
     }
   });
-  const unit = shape.tables === 'fast' ? Math.log2(MEANS) : 0;
-  const halves = sets.flatMap((lowest, i) =>
-    adder.split(held[i]!, chunk / QUAD).map(({ even, odd }, kind) => {
-      const wide = (half: Expr) => shift('left', cast(half, 'i32'), unit + lowest + kind * BASE_BITS);
+  const halves = sets.flatMap((lowest, i) => {
+    const times = (width / chunk) * (2 ** Math.min(most, bits - lowest) - 1);
+    return adder.split(held[i]!, chunk / QUAD, times).map(({ even, odd, shift: by }) => {
+      const wide = (half: Expr) => shift('left', cast(half, 'i32'), lowest + by);
       return { even: wide(even), odd: wide(odd) };
-    }),
-  );
+    });
+  });
   const sumOf = (parts: readonly Expr[]) => parts.reduce((x, y) => add(x, y));
   const even = b.let('even', sumOf(halves.map((half) => half.even)));
   const odd = b.let('odd', sumOf(halves.map((half) => half.odd)));

@@ -5,7 +5,7 @@ import { add, and, binary, bitcast, constant, shift, sub, vector } from '../../l
 import type { Expr } from '../../loops/ir.ts';
 import { SPAN } from '../group/bit-planes.ts';
 import { type LutSchedule, MEANS } from './shape.ts';
-import { QUAD, type TableForm } from './tables.ts';
+import { BASE_BITS, QUAD, type TableForm } from './tables.ts';
 
 /** Lookups in a span, and of `exact` tables those that are added in bytes. */
 const QUADS = SPAN / QUAD;
@@ -61,11 +61,17 @@ export interface Adder {
   readonly shifts: boolean;
   /** How many planes there is room for, of so many times so many lookups. */
   readonly planes: (lookups: number, times: number) => number;
-  /** Sums as u16 of the even rows and of the odd ones, of every kind. */
-  readonly split: (
-    sums: readonly Expr[],
-    lookups: number,
-  ) => readonly { readonly even: Expr; readonly odd: Expr }[];
+  /**
+   * Sums as u16 of the even rows and of the odd ones, of every kind and what that counts (as a power of two): such as
+   * `start` gave of so many lookups, added up so many times.
+   */
+  readonly split: (sums: readonly Expr[], lookups: number, times: number) => readonly Halves[];
+}
+
+export interface Halves {
+  readonly even: Expr;
+  readonly odd: Expr;
+  readonly shift: number;
 }
 
 /** Planes that add up to at most `limit`, where one has at most `largest`. */
@@ -106,11 +112,19 @@ function wordAdder(b: FunctionBuilder, tables: TableForm, { columns }: LutSchedu
       const entries = (lookups * times) / (tables === 'fast' ? MEANS : 1);
       return planesWithin(65535, (tables === 'exact' ? 31 : 255) * entries);
     },
-    split: (sums) =>
-      range(kinds).map((kind) => {
-        const [all, odd] = [sums[2 * kind]!, sums[2 * kind + 1]!];
-        return { even: sub(all, shift('left', odd, 8)), odd };
-      }),
+    split(sums, lookups, times) {
+      const halves = (all: Expr, odd: Expr, by: number) => ({
+        even: sub(all, shift('left', odd, 8)),
+        odd,
+        shift: by,
+      });
+      const [all, odd, highAll, highOdd] = sums;
+      if (highAll === undefined || highOdd === undefined) return [halves(all!, odd!, 0)];
+      const most = 2 ** (2 * BASE_BITS) - 1;
+      if (most * lookups * times > 65535) return [halves(all!, odd!, 0), halves(highAll, highOdd, BASE_BITS)];
+      const join = (low: Expr, high: Expr) => b.let('joined', add(low, shift('left', high, BASE_BITS)));
+      return [halves(join(all!, highAll), join(odd!, highOdd), 0)];
+    },
   };
 }
 
@@ -149,7 +163,7 @@ function averageAdder(b: FunctionBuilder, { columns }: LutSchedule): Adder {
         const most = b.let('most', shift('left', mean, Math.log2(lookups)));
         return b.let('words', sub(most, and(sub(most, residue), 255)));
       };
-      return [{ even: exact(even!, low), odd: exact(odd!, shift('right', low, 8)) }];
+      return [{ even: exact(even!, low), odd: exact(odd!, shift('right', low, 8)), shift: 0 }];
     },
   };
 }
