@@ -1,15 +1,23 @@
 /**
- * Puts side by side what attention and gate read, where no fused projection has it so.
+ * Has attention and gate read one value: a fused projection as it is, where they read all of it by slices; else what
+ * they read, put side by side.
  *
  * ```
- * a = rope(q, table) {heads = 8, ...}            p = columns(q, k, v)
- * b = rope(k, table) {heads = 4, ...}     ->     y = attention.packed(p, table) {heads = 8, ...}
+ * q = slice(p) {start = 0, ...}
+ * k = slice(p) {start = m of q, ...}
+ * v = slice(p) {start = m of q + m of k, ...}
+ * a = rope(q, table) {heads = 8, ...}           ->    y = attention.packed(p, table) {heads = 8, ...}
+ * b = rope(k, table) {heads = 4, ...}
  * y = attention(a, b, v) {heads = 8, ...}
  *
- * y = gate(g, u) {act = "silu"}           ->     p = columns(g, u)
- *                                                y = gate.packed(p) {act = "silu"}
+ * g = slice(p) {start = 0, length = k}
+ * u = slice(p) {start = k, length = k}          ->    y = gate.packed(p) {act = "relu2"}
+ * y = gate(g, u) {act = "relu2"}
  *
- * q, k = the two slices of x, and v of another   ->     p = columns(x, v)
+ * y = gate(g, u) {act = "silu"}, no slices      ->    p = columns(g, u)
+ *                                                     y = gate.packed(p) {act = "silu"}
+ *
+ * q, k = the two slices of x, and v of another  ->    p = columns(x, v)
  * ```
  */
 import type { Graph, Node } from '../graph/ir.ts';
@@ -17,8 +25,9 @@ import { freshNames, type GraphIndex, indexGraph, replaceNodes } from '../graph/
 import { tensor } from '../graph/types.ts';
 import type { Pass } from './pass.ts';
 
+/** An operator that reads its operands side by side. */
 interface Packed {
-  /** What is put side by side. */
+  /** The operands. */
   readonly parts: readonly string[];
   readonly op: string;
   /** Inputs after the packed one. */
@@ -26,6 +35,7 @@ interface Packed {
   readonly attrs: Node['attrs'];
 }
 
+/** Attention whose queries and keys are turned by the same angles, in heads as it has them; undefined for other. */
 function attentionOf(index: GraphIndex, node: Node): Packed | undefined {
   const [q, k] = node.inputs.slice(0, 2).map((name) => index.producers.get(name));
   if (q?.op !== 'rope' || k?.op !== 'rope') return undefined;
@@ -72,19 +82,18 @@ function run(graph: Graph): Graph {
           ? { parts: node.inputs, op: 'gate.packed', others: [], attrs: node.attrs }
           : undefined;
     if (packed === undefined) continue;
-    const types = packed.parts.map((name) => index.types.get(name)!);
-    const width = types.reduce((sum, { shape }) => sum + (shape[1] as number), 0);
-    const name = fresh(`${node.outputs[0]!.name}.columns`);
     remove.push(node);
-    insert.push(
-      {
-        op: 'columns',
-        inputs: joinSlices(index, packed.parts),
-        outputs: [{ name, type: tensor('f32', types[0]!.shape[0]!, width) }],
-        attrs: {},
-      },
-      { op: packed.op, inputs: [name, ...packed.others], outputs: node.outputs, attrs: packed.attrs },
-    );
+    const parts = joinSlices(index, packed.parts);
+    let [whole] = parts as readonly [string];
+    if (parts.length > 1) {
+      const types = parts.map((name) => index.types.get(name)!);
+      const width = types.reduce((sum, { shape }) => sum + (shape[1] as number), 0);
+      whole = fresh(`${node.outputs[0]!.name}.columns`);
+      const outputs = [{ name: whole, type: tensor('f32', types[0]!.shape[0]!, width) }];
+      insert.push({ op: 'columns', inputs: parts, outputs, attrs: {} });
+    }
+    const { op, others, attrs } = packed;
+    insert.push({ op, inputs: [whole, ...others], outputs: node.outputs, attrs });
   }
   return remove.length === 0 ? graph : replaceNodes(graph, { remove, insert });
 }

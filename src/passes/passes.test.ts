@@ -3,7 +3,6 @@ import type { Graph } from '../graph/ir.ts';
 import { parseGraph } from '../graph/parse.ts';
 import { printGraph } from '../graph/print.ts';
 import { verifyGraph } from '../graph/verify.ts';
-import { absorbSlices } from './absorb-slices.ts';
 import { chooseEncodings } from './choose-encodings.ts';
 import { dropDead } from './drop-dead.ts';
 import { dropHead } from './drop-head.ts';
@@ -313,11 +312,9 @@ describe('pack-columns', () => {
   it('leaves attention that turns q and k differently', () => {
     expectUntouched(packColumns, body('interleaved'));
   });
-});
 
-describe('absorb-slices', () => {
   /** q: 2 heads of 2, k and v: 1 head of 2, in a projection of 8. */
-  const attention = (vStart: number, kStyle = 'half') => `
+  const sliced = (vStart: number) => `
       ${EMBED}
       const table: f32[5, 2] = rope-table(theta = 100, headDim = 2, positions = 5)
       ${X}
@@ -325,12 +322,12 @@ describe('absorb-slices', () => {
       k: f32[tokens, 2] = slice(x) {start = 4, length = 2}
       v: f32[tokens, 2] = slice(x) {start = ${vStart}, length = 2}
       qr: f32[tokens, 4] = rope(q, table) {heads = 2, headDim = 2, style = "half"}
-      kr: f32[tokens, 2] = rope(k, table) {heads = 1, headDim = 2, style = "${kStyle}"}
+      kr: f32[tokens, 2] = rope(k, table) {heads = 1, headDim = 2, style = "half"}
       y: f32[tokens, 4] = attention(qr, kr, v) {layer = 3, heads = 2, kvHeads = 1, headDim = 2}
       return y`;
 
-  it('packs rope and attention', () => {
-    const graph = dropDead.run(apply(absorbSlices, attention(6)), { head: 'stored' });
+  it('lets attention read a projection that it reads all of', () => {
+    const graph = dropDead.run(apply(packColumns, sliced(6)), { head: 'stored' });
     expect(lines(printGraph(graph))).toEqual(
       lines(
         graphText(`${EMBED}
@@ -342,9 +339,10 @@ describe('absorb-slices', () => {
     );
   });
 
-  it('leaves attention that reads another order, or turns q and k differently', () => {
-    expectUntouched(absorbSlices, attention(4));
-    expectUntouched(absorbSlices, attention(6, 'interleaved'));
+  it('puts side by side slices in another order', () => {
+    const text = printGraph(apply(packColumns, sliced(4)));
+    expect(text).toContain('= columns(q, k, v)');
+    expect(text).toContain('= attention.packed(y.columns, table)');
   });
 
   const gate = (upStart: number) => `${EMBED}
@@ -354,14 +352,12 @@ describe('absorb-slices', () => {
       y: f32[tokens, 4] = gate(g, u) {act = "silu"}
       return y`;
 
-  it('packs gates', () => {
-    const text = printGraph(apply(absorbSlices, gate(4)));
+  it('lets a gate read a projection by its halves, and no other slices', () => {
+    const text = printGraph(apply(packColumns, gate(4)));
     expect(text).toContain('y: f32[tokens, 4] = gate.packed(x) {act = "silu"}');
-  });
-
-  it('leaves gates of other slices', () => {
-    expectUntouched(absorbSlices, gate(2));
-    expectUntouched(absorbSlices, gate(0));
+    for (const start of [2, 0]) {
+      expect(printGraph(apply(packColumns, gate(start)))).toContain('= columns(g, u)');
+    }
   });
 });
 

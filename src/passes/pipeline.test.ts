@@ -123,7 +123,7 @@ describe('PIPELINE', () => {
 });
 
 /** Of the passes, those that find nothing to do in a BitNet. */
-const UNUSED = new Set(['drop-head', 'fold-constants', 'join-columns', 'pack-columns']);
+const UNUSED = new Set(['drop-head', 'fold-constants', 'join-columns']);
 
 describe('runPasses', () => {
   const { graph } = importModel(smallModel({ weights: { packedScale: 8 }, subNorms: SUB_NORMS }));

@@ -3,7 +3,6 @@ import type { Graph } from '../graph/ir.ts';
 import { coreOperators } from '../graph/operators/core.ts';
 import type { Registry } from '../graph/registry.ts';
 import { verifyGraph } from '../graph/verify.ts';
-import { absorbSlices } from './absorb-slices.ts';
 import { chooseEncodings } from './choose-encodings.ts';
 import { dropDead } from './drop-dead.ts';
 import { dropHead } from './drop-head.ts';
@@ -24,7 +23,6 @@ export const PIPELINE: readonly Pass[] = [
   shareQuantize,
   fuseProjections,
   joinColumns,
-  absorbSlices,
   packColumns,
   foldConstants,
   fuseNormQuantize,
