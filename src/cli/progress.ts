@@ -1,5 +1,5 @@
 import type { Progress } from '../runtime/types.ts';
-import type { Io } from './io.ts';
+import { type Io, interruptible } from './io.ts';
 
 /** A bar on standard error while long work goes on; nothing where standard error is not a terminal. */
 export interface ProgressBar {
@@ -39,6 +39,27 @@ export function createProgressBar(io: Io, now: () => number = () => performance.
       io.error(`lutra: warning: ${message}\n`);
     },
   };
+}
+
+/** What work that takes long is given, as options of the API. */
+interface WorkOptions {
+  /** Aborted by Ctrl-C. */
+  readonly signal: AbortSignal;
+  readonly onProgress: (progress: Progress) => void;
+  readonly onWarning: (message: string) => void;
+}
+
+/** Does a command's long work under a progress bar, until Ctrl-C ends it; what it made, and how long that took. */
+export async function withProgress<T>(
+  io: Io,
+  work: (options: WorkOptions) => Promise<T>,
+): Promise<{ readonly made: T; readonly seconds: number }> {
+  const start = performance.now();
+  const bar = createProgressBar(io);
+  const made = await interruptible(io, (signal) =>
+    work({ signal, onProgress: bar.update, onWarning: bar.warn }),
+  ).finally(() => bar.clear());
+  return { made, seconds: Number(((performance.now() - start) / 1000).toFixed(3)) };
 }
 
 /** `compile  [==========>         ]  37%` */

@@ -3,9 +3,8 @@ import { LutraError } from '../../common/errors.ts';
 import type { Family, TernaryEncoding } from '../../passes/pass.ts';
 import { pick } from '../arguments.ts';
 import type { Deps } from '../deps.ts';
-import { interruptible } from '../io.ts';
 import type { ModelOptions } from '../model-options.ts';
-import { createProgressBar } from '../progress.ts';
+import { withProgress } from '../progress.ts';
 import { byteSize } from '../render.ts';
 import { type FormFlags, formOptions } from '../weight-options.ts';
 
@@ -27,19 +26,14 @@ export async function compileForDevice(deps: Deps, model: string, flags: Compile
     });
   }
   const { io } = deps;
-  const start = performance.now();
-  const bar = createProgressBar(io);
-  const made = await interruptible(io, (signal) =>
+  const { made, seconds } = await withProgress(io, (work) =>
     deps.standalone(modelSource(model), {
       ...pick(flags, ['output', 'threads', 'context', 'encoding', 'family', 'arch', 'records']),
       ...formOptions(flags),
-      signal,
-      onProgress: bar.update,
-      onWarning: bar.warn,
+      ...work,
     }),
-  ).finally(() => bar.clear());
+  );
   const { name, path, arch, variants, bytes } = made;
-  const seconds = Number(((performance.now() - start) / 1000).toFixed(3));
   if (flags.json) {
     io.out(`${JSON.stringify({ model: name, output: path, arch, targets: variants, bytes, seconds })}\n`);
   } else {

@@ -6,9 +6,8 @@ import type { RoundingSummary } from '../../models/info.ts';
 import { FAMILIES, TERNARY_ENCODINGS } from '../../passes/pass.ts';
 import { pick } from '../arguments.ts';
 import type { Deps } from '../deps.ts';
-import { interruptible } from '../io.ts';
 import { addModelOptions, MODEL_HELP } from '../model-options.ts';
-import { createProgressBar } from '../progress.ts';
+import { withProgress } from '../progress.ts';
 import { byteSize } from '../render.ts';
 import { addFormOptions, formOptions } from '../weight-options.ts';
 import { type CompileFlags, compileForDevice } from './compile-standalone.ts';
@@ -49,18 +48,13 @@ async function compileModel(deps: Deps, model: string, flags: CompileFlags): Pro
     });
   }
   const { io } = deps;
-  const start = performance.now();
-  const bar = createProgressBar(io);
-  const path = await interruptible(io, (signal) =>
+  const { made: path, seconds } = await withProgress(io, (work) =>
     deps.compile(modelSource(model), {
       ...pick(flags, ['output', 'target', 'threads', 'context', 'encoding', 'family', 'records']),
       ...formOptions(flags),
-      signal,
-      onProgress: bar.update,
-      onWarning: bar.warn,
+      ...work,
     }),
-  ).finally(() => bar.clear());
-  const seconds = Number(((performance.now() - start) / 1000).toFixed(3));
+  );
   const { manifest } = await openArtifact(path);
   const bytes = Object.values(manifest.files).reduce((sum, file) => sum + file.bytes, 0);
   const targets = manifest.code.flatMap(({ machines }) => machines);

@@ -7,9 +7,8 @@ import { modelSource } from '../../checkpoint/resolve.ts';
 import { LutraError } from '../../common/errors.ts';
 import { pick } from '../arguments.ts';
 import type { Deps } from '../deps.ts';
-import { interruptible } from '../io.ts';
 import { MODEL_HELP } from '../model-options.ts';
-import { createProgressBar } from '../progress.ts';
+import { withProgress } from '../progress.ts';
 import { byteSize } from '../render.ts';
 
 interface ConvertFlags extends Pick<ConvertOptions, 'type' | 'head' | 'architecture' | 'i2sOrder'> {
@@ -53,21 +52,16 @@ async function convertModel(deps: Deps, model: string, flags: ConvertFlags): Pro
       hint: 'Programs go by the name: give -o FILE.gguf.',
     });
   }
-  const start = performance.now();
-  const bar = createProgressBar(io);
-  const converted = await interruptible(io, (signal) =>
+  const { made, seconds } = await withProgress(io, (work) =>
     deps.convert(modelSource(model), flags.output, {
       ...pick(flags, ['type', 'head', 'architecture', 'i2sOrder']),
-      signal,
-      onProgress: bar.update,
-      onWarning: bar.warn,
+      ...work,
     }),
-  ).finally(() => bar.clear());
-  const seconds = Number(((performance.now() - start) / 1000).toFixed(3));
-  const { model: name, output, architecture, bytes } = converted;
+  );
+  const { model: name, output, architecture, bytes } = made;
   io.out(
     flags.json
-      ? `${JSON.stringify({ ...converted, seconds })}\n`
+      ? `${JSON.stringify({ ...made, seconds })}\n`
       : `${name} in ${output}: ${flags.type}, architecture ${architecture}, ${byteSize(bytes)}; ${seconds.toFixed(1)} s\n`,
   );
 }

@@ -4,8 +4,7 @@ import { synthesize } from '../../checkpoint/synth.ts';
 import { LutraError } from '../../common/errors.ts';
 import { wholeNumber } from '../arguments.ts';
 import type { Deps } from '../deps.ts';
-import { interruptible } from '../io.ts';
-import { createProgressBar } from '../progress.ts';
+import { withProgress } from '../progress.ts';
 
 interface SynthFlags {
   readonly output: string;
@@ -38,20 +37,17 @@ function isPreset(model: string): model is SynthPreset {
 }
 
 async function synth(deps: Deps, preset: SynthPreset, { output, seed, json }: SynthFlags): Promise<void> {
-  const start = performance.now();
-  const bar = createProgressBar(deps.io);
   let bytes = 0;
-  await interruptible(deps.io, (signal) =>
+  const { seconds } = await withProgress(deps.io, ({ signal, onProgress }) =>
     synthesize(preset, output, {
       seed,
       signal,
       onProgress: (done, total) => {
         bytes = total;
-        bar.update({ stage: 'write', done, total });
+        onProgress({ stage: 'write', done, total });
       },
     }),
-  ).finally(() => bar.clear());
-  const seconds = Number(((performance.now() - start) / 1000).toFixed(3));
+  );
   deps.io.out(
     json
       ? `${JSON.stringify({ model: preset, output, bytes, seconds })}\n`

@@ -9,9 +9,8 @@ import { drawSearch } from '../../tune/report.ts';
 import type { TuneProgress } from '../../tune/tune.ts';
 import { pick, positiveInteger } from '../arguments.ts';
 import type { Deps } from '../deps.ts';
-import { interruptible } from '../io.ts';
 import { addModelOptions, MODEL_HELP, type ModelOptions } from '../model-options.ts';
-import { createProgressBar } from '../progress.ts';
+import { withProgress } from '../progress.ts';
 import { addFormOptions, type FormFlags, formOptions } from '../weight-options.ts';
 
 interface TuneFlags extends ModelOptions, FormFlags {
@@ -79,7 +78,6 @@ function describe({ kernel, index, kernels, trials, space, best, variant }: Tune
 
 async function tuneModel(deps: Deps, model: string, flags: TuneFlags): Promise<void> {
   const { io } = deps;
-  const bar = createProgressBar(io);
   const { trials, timeout, kernelSeconds, seconds, ops } = flags;
   const limits = {
     ...(trials === undefined ? {} : { trials }),
@@ -87,18 +85,17 @@ async function tuneModel(deps: Deps, model: string, flags: TuneFlags): Promise<v
     ...(kernelSeconds === undefined ? {} : { secondsPerKernel: kernelSeconds }),
     ...(seconds === undefined ? {} : { secondsInAll: seconds }),
   };
-  const result = await interruptible(io, (signal) =>
+  const { made: result } = await withProgress(io, (work) =>
     deps.tune(modelSource(model), {
       ...pick(flags, ['target', 'threads', 'context', 'records']),
       ...formOptions(flags),
       ...(ops === undefined ? {} : { ops: ops.split(',').map((op) => op.trim()) }),
       limits,
-      signal,
-      onProgress: bar.update,
-      onTuning: (p) => bar.update({ stage: describe(p), done: p.trials, total: Math.max(1, p.space - 1) }),
-      onWarning: bar.warn,
+      ...work,
+      onTuning: (p) =>
+        work.onProgress({ stage: describe(p), done: p.trials, total: Math.max(1, p.space - 1) }),
     }),
-  ).finally(() => bar.clear());
+  );
   if (flags.json) {
     io.out(`${JSON.stringify(result)}\n`);
     return;
