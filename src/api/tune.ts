@@ -61,8 +61,11 @@ export interface TuneResult {
   /** Schedules that measured faster than their defaults. */
   readonly choices: readonly TunedSchedule[];
   /** How the whole model runs with them; undefined when there was nothing to compare, or no time. */
-  readonly check?: Pick<Adoption, 'decode' | 'prefill' | 'adopted'>;
+  readonly check?: Check;
 }
+
+/** How a whole model runs with the defaults and with what was chosen, and what it is compiled with from then on. */
+type Check = Pick<Adoption, 'decode' | 'prefill' | 'adopted' | 'kept'>;
 
 const LIMITS: TuneLimits = { trials: 200, secondsPerKernel: 300, secondsInAll: 600, secondsPerTrial: 30 };
 
@@ -126,8 +129,6 @@ async function compareModels(
   return verdictOf(turns);
 }
 
-type Check = Pick<Adoption, 'decode' | 'prefill' | 'adopted'>;
-
 /** Compiles the model with one set of schedules and with another, and compares the two. */
 async function checkModel(
   folder: string,
@@ -175,21 +176,23 @@ function adoptedFor(
 
 /**
  * Whether a model gains by all the choices it would be compiled with: against the defaults, and against what it is
- * compiled with now.
+ * compiled with now, `earlier`, which was checked on this model (`own`) or on others.
  */
 async function checkChoices(
   folder: string,
   machine: string,
-  earlier: readonly TunedSchedule[],
+  { earlier, own }: { readonly earlier: readonly TunedSchedule[]; readonly own: boolean },
   all: readonly TunedSchedule[],
   options: TuneOptions,
 ): Promise<Check> {
   const check = await checkModel(folder, machine, [[], all], options);
+  if (!check.adopted) return { ...check, kept: own ? 'earlier' : 'defaults' };
   const same =
     earlier.length === all.length &&
     earlier.every((own) => all.some((other) => isDeepStrictEqual(own, other)));
-  if (!check.adopted || earlier.length === 0 || same) return check;
-  return { ...check, adopted: (await checkModel(folder, machine, [earlier, all], options)).adopted };
+  if (earlier.length === 0 || same) return check;
+  const { adopted } = await checkModel(folder, machine, [earlier, all], options);
+  return adopted ? check : { ...check, adopted, kept: 'earlier' };
 }
 
 /** Without the fields that are undefined. */
@@ -268,10 +271,13 @@ export async function tune(source: string, options: TuneOptions = {}): Promise<T
     ...{ machine, records: records.path, kernels: tasks.length },
     ...{ trials: outcomes.length, failed, choices },
   };
-  if (choices.length === 0) return result;
-  const earlier = adoptedFor(plan, records.records, machine, { host, model: name });
-  const all = mergeChoices(earlier, found, choices);
-  const check = await checkChoices(folder, machine, earlier, all, options);
+  const facts = { host, model: name };
+  const own = wasAdopted(records.records, machine, facts);
+  const earlier = adoptedFor(plan, records.records, machine, facts);
+  // What other models had adopted has to prove itself on this one, too.
+  const all = choices.length > 0 ? mergeChoices(earlier, found, choices) : own ? [] : earlier;
+  if (tasks.length === 0 || all.length === 0) return result;
+  const check = await checkChoices(folder, machine, { earlier, own }, all, options);
   await records.append({
     kind: 'adoption',
     host,

@@ -116,4 +116,22 @@ describe('tuning records', () => {
       choice(subject, 4),
     ]);
   });
+
+  it('give a model the defaults that its own check found as fast as what others adopted', () => {
+    const adopted = adoption('h', 4, true);
+    const refused = (kept: 'earlier' | 'defaults'): Adoption => ({
+      ...adoption('h', 8, false),
+      model: 'n',
+      kept,
+    });
+    const rows = (records: readonly Adoption[], host = 'h') =>
+      adoptedChoices(records, ['c:avx2'], { host, model: 'n' }).map(({ schedule }) => schedule.rows);
+    expect(rows([adopted])).toEqual([4]);
+    expect(rows([adopted, refused('earlier')])).toEqual([4]);
+    expect(rows([adopted, refused('defaults')])).toEqual([]);
+    // What is adopted for others later has not proved itself either; what is adopted for itself has.
+    expect(rows([refused('defaults'), adopted])).toEqual([]);
+    expect(rows([refused('defaults'), { ...adoption('h', 2, true), model: 'n' }])).toEqual([2]);
+    expect(rows([{ ...refused('defaults'), host: 'other' }, adopted])).toEqual([4]);
+  });
 });

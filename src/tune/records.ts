@@ -54,6 +54,8 @@ const adoptionSchema = z.object({
   decode: z.object({ default: z.number(), tuned: z.number() }),
   prefill: z.object({ default: z.number(), tuned: z.number() }),
   adopted: z.boolean(),
+  /** What the model is compiled with instead, where it was not: what was before, or the defaults. */
+  kept: z.enum(['earlier', 'defaults']).optional(),
 });
 
 const recordSchema = z.discriminatedUnion('kind', [trialSchema, adoptionSchema]);
@@ -151,11 +153,11 @@ export function lastChoices(choices: readonly TunedSchedule[]): readonly TunedSc
   return [...byKey.values()];
 }
 
-/** What was adopted for a machine; where `host` is given, only what was measured on it. */
-function adoptionsOn(records: readonly TuneRecord[], machine: string, host?: string): readonly Adoption[] {
+/** What was checked on a machine, adopted or not; where `host` is given, only what was measured on it. */
+function checkedOn(records: readonly TuneRecord[], machine: string, host?: string): readonly Adoption[] {
   return records
     .filter((record) => record.kind === 'adoption')
-    .filter((one) => one.adopted && one.machine === machine && one.host === (host ?? one.host));
+    .filter((one) => one.machine === machine && one.host === (host ?? one.host));
 }
 
 /** Whether something was adopted for this very model. */
@@ -164,13 +166,13 @@ export function wasAdopted(
   machine: string,
   { host, model }: { readonly host: string; readonly model: string },
 ): boolean {
-  return adoptionsOn(records, machine, host).some((one) => one.model === model);
+  return checkedOn(records, machine, host).some((one) => one.adopted && one.model === model);
 }
 
 /**
  * The schedules adopted for these machines; where `host` is given, only those measured on it. A model that was tuned
- * itself gets what was adopted for it last and nothing else, since that was checked as a whole; any other model what was
- * adopted last for kernels like its own.
+ * itself gets what was adopted for it last and nothing else, since that was checked as a whole, or the defaults if they
+ * were found to be as fast; any other model what was adopted last for kernels like its own.
  */
 export function adoptedChoices(
   records: readonly TuneRecord[],
@@ -178,8 +180,10 @@ export function adoptedChoices(
   { host, model }: { readonly host?: string; readonly model?: string } = {},
 ): readonly TunedSchedule[] {
   return machines.flatMap((machine) => {
-    const adopted = adoptionsOn(records, machine, host);
+    const checked = checkedOn(records, machine, host);
+    const adopted = checked.filter((one) => one.adopted);
     const own = adopted.findLast((one) => one.model === model);
+    if (own === undefined && checked.some((one) => one.model === model && one.kept === 'defaults')) return [];
     return lastChoices((own === undefined ? adopted : [own]).flatMap(({ choices }) => choices));
   });
 }

@@ -118,7 +118,9 @@ async function tuneModel(deps: Deps, model: string, flags: TuneFlags): Promise<v
       `${name} ${before.toFixed(1)} -> ${tuned.toFixed(1)} tokens/s`;
     const verdict = check.adopted
       ? 'adopted: compile uses them from now on'
-      : 'not faster: what compile used before stays';
+      : check.kept === 'defaults'
+        ? 'not faster: compile takes the defaults for this model'
+        : 'not faster: what compile used before stays';
     io.out(`whole model: ${phase('decode', check.decode)}, ${phase('prefill', check.prefill)}; ${verdict}\n`);
   }
   io.out(`records: ${records}\n`);
