@@ -1,6 +1,7 @@
 import { type Command, Option } from 'commander';
+import type { CompileOptions } from '../api/compile.ts';
 import { modelSource } from '../checkpoint/resolve.ts';
-import type { LoadOptions, Model } from '../runtime/types.ts';
+import type { Model } from '../runtime/types.ts';
 import { pick, positiveInteger, threadCount } from './arguments.ts';
 import type { Deps } from './deps.ts';
 import type { ProgressBar } from './progress.ts';
@@ -8,7 +9,7 @@ import type { ProgressBar } from './progress.ts';
 export const MODEL_HELP =
   'embedded (the default), a checkpoint folder, a GGUF file, a compiled folder, or hf:org/name[/file.gguf][@revision]';
 
-export interface ModelOptions {
+export interface ModelOptions extends Pick<CompileOptions, 'head' | 'cache'> {
   readonly target?: string;
   readonly threads?: number;
   readonly context?: number;
@@ -53,14 +54,13 @@ export async function loadModel(
   bar: ProgressBar,
   signal: AbortSignal,
 ): Promise<Model> {
-  const loadOptions: LoadOptions = {
-    ...pick(options, ['target', 'threads', 'context', 'hugePages']),
-    signal,
-    onProgress: bar.update,
-    onWarning: bar.warn,
-  };
   try {
-    return await deps.load(modelSource(model), loadOptions);
+    return await deps.load(modelSource(model), {
+      ...pick(options, ['target', 'threads', 'context', 'head', 'cache', 'hugePages']),
+      signal,
+      onProgress: bar.update,
+      onWarning: bar.warn,
+    });
   } finally {
     bar.clear();
   }

@@ -16,7 +16,7 @@ interface Run {
   readonly code: number;
   readonly out: string;
   readonly error: string;
-  readonly loads: { source: string; options: LoadOptions }[];
+  readonly loads: { source: string; options: NonNullable<Parameters<Deps['load']>[1]> }[];
   readonly models: FakeModel[];
 }
 
@@ -210,6 +210,36 @@ describe('lutra', () => {
 });
 
 describe('lutra run', () => {
+  it('makes a checkpoint into the form that is asked for, as chat, eval and bench do', async () => {
+    const form = ['--head', 'int4', '--cache', 'int8'];
+    for (const args of [
+      ['run', 'm', 'hi'],
+      ['chat', 'm'],
+      ['eval', 'm', '--text', file('line', 'one line')],
+      ['bench', 'm', '-p', '0', '-n', '1', '-r', '1'],
+    ]) {
+      // A chat that loads would read this process's input.
+      const load = () => {
+        if (args[0] === 'chat') throw new LutraError('not-found', 'no model');
+      };
+      const { loads } = await lutra([...args, ...form], { load });
+      expect(loads.length).toBeGreaterThan(0);
+      for (const { options } of loads) expect(options).toMatchObject({ head: 'int4', cache: 'int8' });
+    }
+    expect((await lutra(['run', 'm', 'hi', '--head', 'int5'])).error).toContain("'int5' is invalid");
+  });
+
+  it('says what came of guesses and of the bounds of an exact head', async () => {
+    const counts = { speculation: { proposed: 4, accepted: 3 }, head: { median: 5, max: 9, full: 1 } };
+    const json = await lutra(['run', 'm', 'hi', '--json'], { counts });
+    expect(JSON.parse(json.out)).toMatchObject(counts);
+    const { out, error } = await lutra(['run', 'm', 'hi', '--verbose'], { counts });
+    expect(out).toBe('yes\n');
+    expect(error).toContain(
+      '3 of 4 guesses right, exact logits a token: 5 (median), 9 at most, all of them 1 times',
+    );
+  });
+
   it('streams an answer and ends it with a line break', async () => {
     const seen: (readonly ChatMessage[])[] = [];
     const answer = (messages: readonly ChatMessage[]) => {

@@ -20,8 +20,8 @@ export function formOptions(flags: FormFlags): Partial<FormFlags> {
   return pick(flags, FORM_FLAGS);
 }
 
-/** The options of commands that compile a checkpoint into a form of the user's choice. */
-export function addFormOptions(command: Command): Command {
+/** What a checkpoint is made into on its way to be run; an artifact is what it is. */
+export function addHeadOptions(command: Command): Command {
   return command
     .addOption(
       new Option(
@@ -34,7 +34,12 @@ export function addFormOptions(command: Command): Command {
         '--cache <type>',
         'elements of the KV cache: f32; f16, half the size, or int8, a quarter (not lossless)',
       ).choices(['f32', 'f16', 'int8']),
-    )
+    );
+}
+
+/** The options of commands that compile a checkpoint into a form of the user's choice. */
+export function addFormOptions(command: Command): Command {
+  return addHeadOptions(command)
     .option(
       '--bits <n>',
       'round weights that are floats to 1, 2, 3, 4 or 8 bits, or ternary: trits by absmean, as BitNet b1.58',

@@ -24,6 +24,8 @@ export interface FakeModelOptions {
   readonly context?: number;
   /** Called before each character of an answer. */
   readonly onPiece?: () => void;
+  /** What else results say. */
+  readonly counts?: Pick<GenerationResult, 'speculation' | 'head'>;
 }
 
 export interface FakeModel extends Model {
@@ -71,7 +73,7 @@ function fakeSession(options: FakeModelOptions, onDispose: () => void): Session 
       const messages: readonly ChatMessage[] =
         typeof prompt === 'string' ? [{ role: 'user', content: prompt }] : prompt;
       const answer = options.answer ?? (() => 'yes');
-      return fakeGeneration(() => answer(messages, given), given, options.onPiece);
+      return fakeGeneration(() => answer(messages, given), given, options);
     },
     async forward(tokens, logits) {
       position += tokens.length;
@@ -88,7 +90,11 @@ function fakeSession(options: FakeModelOptions, onDispose: () => void): Session 
   };
 }
 
-function fakeGeneration(answer: () => string, options: GenerateOptions, onPiece?: () => void): Generation {
+function fakeGeneration(
+  answer: () => string,
+  options: GenerateOptions,
+  { onPiece, counts }: FakeModelOptions,
+): Generation {
   let settle: (result: GenerationResult) => void = () => undefined;
   let fail: (error: unknown) => void = () => undefined;
   const result = new Promise<GenerationResult>((resolve, reject) => {
@@ -120,6 +126,7 @@ function fakeGeneration(answer: () => string, options: GenerateOptions, onPiece?
       finishReason,
       promptTokens: 5,
       timings: { prefillSeconds: 0.5, decodeSeconds: 0.25 },
+      ...counts,
     });
   }
   const pieces = run();

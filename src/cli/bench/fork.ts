@@ -2,7 +2,7 @@ import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { temporaryPlace } from '../../checkpoint/folders.ts';
 import { type ErrorCode, LutraError } from '../../common/errors.ts';
-import type { LoadOptions, Progress } from '../../runtime/types.ts';
+import type { Progress } from '../../runtime/types.ts';
 import type { BenchMeasurement, BenchRequest } from './measure.ts';
 import type { ProfileReport, ProfileRequest } from './run-profile.ts';
 
@@ -12,7 +12,7 @@ export type ChildRequest =
   | {
       readonly kind: 'prepare';
       readonly source: string;
-      readonly options: Pick<LoadOptions, 'target' | 'threads' | 'context' | 'hugePages'>;
+      readonly options: Pick<BenchRequest, 'target' | 'threads' | 'context' | 'head' | 'cache' | 'hugePages'>;
     }
   | { readonly kind: 'model'; readonly request: BenchRequest }
   | { readonly kind: 'profile'; readonly request: ProfileRequest }

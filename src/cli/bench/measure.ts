@@ -1,13 +1,15 @@
 import { readFileSync } from 'node:fs';
+import type { CompileOptions } from '../../api/compile.ts';
+import type { load } from '../../api/load.ts';
 import { LutraError } from '../../common/errors.ts';
 import { randomUniform } from '../../common/random.ts';
-import type { LoadOptions, Model, Session } from '../../runtime/types.ts';
+import type { Model, Session } from '../../runtime/types.ts';
 import { createSampler } from '../../text/sampler.ts';
 import { resolveSampling } from '../../text/sampling-options.ts';
 import { pick } from '../arguments.ts';
 
 /** One measurement, done in a process of its own: plain data, so that it can be sent there. */
-export interface BenchRequest {
+export interface BenchRequest extends Pick<CompileOptions, 'head' | 'cache'> {
   readonly source: string;
   readonly target?: string;
   readonly threads?: number;
@@ -33,7 +35,7 @@ export interface BenchMeasurement {
   readonly peakMemoryBytes: number;
 }
 
-type Load = (source: string, options?: LoadOptions) => Promise<Model>;
+type Load = (source: string, options?: Parameters<typeof load>[1]) => Promise<Model>;
 
 const WARM_UP_TOKENS = 8;
 
@@ -47,7 +49,7 @@ export async function measure(
   const start = performance.now();
   await using model = await load(
     request.source,
-    pick(request, ['target', 'threads', 'context', 'hugePages']),
+    pick(request, ['target', 'threads', 'context', 'head', 'cache', 'hugePages']),
   );
   const loadSeconds = secondsSince(start);
   const needed = promptTokens + Math.max(newTokens, 1);

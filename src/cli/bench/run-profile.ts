@@ -1,5 +1,6 @@
 import { writeFile } from 'node:fs/promises';
 import { artifactOf } from '../../api/artifact-of.ts';
+import type { CompileOptions } from '../../api/compile.ts';
 import { fileFailure } from '../../checkpoint/failure.ts';
 import { LutraError } from '../../common/errors.ts';
 import { randomUniform } from '../../common/random.ts';
@@ -14,7 +15,7 @@ import { resolveSampling } from '../../text/sampling-options.ts';
 import { pick } from '../arguments.ts';
 import { type PhaseProfile, profilePhase, type TimedStep, traceOf } from './profile.ts';
 
-export interface ProfileRequest {
+export interface ProfileRequest extends Pick<CompileOptions, 'head' | 'cache'> {
   readonly source: string;
   readonly target?: string;
   readonly threads?: number;
@@ -47,7 +48,10 @@ export async function runProfile(
   hooks: Pick<LoadOptions, 'onProgress' | 'onWarning'> = {},
 ): Promise<ProfileReport> {
   const { source, batch, promptTokens, newTokens, trace } = request;
-  const artifact = await artifactOf(source, { ...pick(request, ['target', 'context']), ...hooks });
+  const artifact = await artifactOf(source, {
+    ...pick(request, ['target', 'context', 'head', 'cache']),
+    ...hooks,
+  });
   const { manifest, plan } = artifact;
   const { vocab } = manifest.needs;
   if (promptTokens + newTokens > manifest.context) {

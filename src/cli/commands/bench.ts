@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
+import type { CompileOptions } from '../../api/compile.ts';
 import { modelSource } from '../../checkpoint/resolve.ts';
 import { LutraError } from '../../common/errors.ts';
 import { batchSizes, pick, positiveInteger, threadCounts, wholeNumber } from '../arguments.ts';
@@ -11,8 +12,9 @@ import { interruptible } from '../io.ts';
 import { addContextOption, addHugePagesOption, addTargetOption, MODEL_HELP } from '../model-options.ts';
 import { createProgressBar } from '../progress.ts';
 import { byteSize, table } from '../render.ts';
+import { addHeadOptions } from '../weight-options.ts';
 
-interface BenchFlags {
+interface BenchFlags extends Pick<CompileOptions, 'head' | 'cache'> {
   readonly prompt: number;
   readonly new: number;
   readonly threads?: readonly number[];
@@ -69,7 +71,7 @@ export function addBenchCommand(program: Command, deps: Deps): void {
   option('-t, --threads <list>', 'thread counts, as in 1,2', threadCounts('--threads'));
   option('-b, --batch <list>', 'sequences at once, as in 1,4,16', batchSizes('--batch'), [1]);
   option('-r, --repetitions <n>', `runs of each test (${REPETITIONS})`, positiveInteger('--repetitions'));
-  addHugePagesOption(addContextOption(addTargetOption(command)))
+  addHeadOptions(addHugePagesOption(addContextOption(addTargetOption(command))))
     .option(
       '--profile [file]',
       `time, bytes and bandwidth of each kernel, and a trace for ui.perfetto.dev (default: ${TRACE_FILE})`,
@@ -105,7 +107,7 @@ async function profile(deps: Deps, model: string, flags: BenchFlags, file: strin
     deps.bench.profile(
       {
         source: modelSource(model),
-        ...pick(flags, ['target', 'context', 'hugePages']),
+        ...pick(flags, ['target', 'context', 'head', 'cache', 'hugePages']),
         ...(threads === undefined ? {} : { threads }),
         batch: flags.batch[0]!,
         promptTokens: flags.prompt,
@@ -124,8 +126,8 @@ async function measureAll(
   flags: BenchFlags,
   hooks: ChildHooks,
 ): Promise<BenchReport> {
-  const options = pick(flags, ['target', 'context']);
-  await deps.bench.prepare({ source, options: { ...options, ...pick(flags, ['hugePages']) } }, hooks);
+  const options = pick(flags, ['target', 'context', 'head', 'cache', 'hugePages']);
+  await deps.bench.prepare({ source, options }, hooks);
   const measured: { readonly batch: number; readonly one: BenchMeasurement }[] = [];
   const memoryBandwidth: Record<string, number> = {};
   for (const threads of flags.threads ?? [undefined]) {
@@ -133,7 +135,6 @@ async function measureAll(
       const request = {
         source,
         ...options,
-        ...pick(flags, ['hugePages']),
         ...(threads === undefined ? {} : { threads }),
         batch,
         promptTokens: flags.prompt,

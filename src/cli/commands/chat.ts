@@ -15,6 +15,7 @@ import {
 } from '../model-options.ts';
 import { createProgressBar } from '../progress.ts';
 import { addGenerationOptions, type GenerationFlags, generateOptions, warnOfIdle } from '../sampling.ts';
+import { addHeadOptions } from '../weight-options.ts';
 
 interface ChatFlags extends ModelOptions, GenerationFlags {
   readonly system?: string;
@@ -26,7 +27,7 @@ export function addChatCommand(program: Command, deps: Deps): void {
     .command('chat')
     .description('talk with a model; /help inside lists what can be done')
     .argument('[model]', MODEL_HELP, 'embedded');
-  addGenerationOptions(addHugePagesOption(addModelOptions(command)))
+  addGenerationOptions(addHeadOptions(addHugePagesOption(addModelOptions(command))))
     .option('--system <text>', 'a system message before the conversation')
     .action((model: string, flags: ChatFlags) => runChat(deps, model, flags));
 }

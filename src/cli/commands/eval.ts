@@ -6,6 +6,7 @@ import { readTextFile } from '../files.ts';
 import { interruptible } from '../io.ts';
 import { addModelOptions, loadModel, MODEL_HELP, type ModelOptions } from '../model-options.ts';
 import { createProgressBar } from '../progress.ts';
+import { addHeadOptions } from '../weight-options.ts';
 
 interface EvalFlags extends ModelOptions {
   readonly tests?: string;
@@ -26,7 +27,7 @@ export function addEvalCommand(program: Command, deps: Deps): void {
     .command('eval')
     .description('measure exact answers to tests and the perplexity of a text')
     .argument('[model]', MODEL_HELP, 'embedded');
-  addModelOptions(command)
+  addHeadOptions(addModelOptions(command))
     .option('--tests <file>', 'JSON lines of {skill, prompt, answer}')
     .option('--text <file>', 'a text, each line of which stands alone')
     .option('--json', 'print one JSON object')

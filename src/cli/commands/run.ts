@@ -15,6 +15,7 @@ import { createProgressBar } from '../progress.ts';
 import { isPrompt, readPrompt } from '../prompt.ts';
 import { addGenerationOptions, type GenerationFlags, generateOptions, warnOfIdle } from '../sampling.ts';
 import { speed } from '../speed.ts';
+import { addHeadOptions } from '../weight-options.ts';
 
 interface RunFlags extends ModelOptions, GenerationFlags {
   readonly system?: string;
@@ -30,7 +31,7 @@ export function addRunCommand(program: Command, deps: Deps): void {
     .description('answer one prompt, given as words or on standard input')
     .argument('[model]', MODEL_HELP, 'embedded')
     .argument('[prompt...]', 'the prompt; - or nothing reads standard input');
-  addGenerationOptions(addHugePagesOption(addModelOptions(command)))
+  addGenerationOptions(addHeadOptions(addHugePagesOption(addModelOptions(command))))
     .option('--system <text>', 'a system message before the prompt')
     .option('--raw', 'continue the prompt as plain text, without the chat template')
     .option('--json', 'print one JSON object at the end instead of streaming')
@@ -60,14 +61,15 @@ async function run(deps: Deps, model: string, words: readonly string[], flags: R
       : session.generate(conversation(prompt, flags.system), options);
     for await (const piece of generation) if (!flags.json) io.out(piece);
     const finished = await generation.result;
-    if (flags.verbose) io.error(`\n${loaded.target}, ${loaded.threads} threads: ${speed(finished)}\n`);
+    if (!flags.json) io.out('\n');
+    if (flags.verbose) io.error(`${loaded.target}, ${loaded.threads} threads: ${speed(finished)}\n`);
     return finished;
   });
   if (flags.json) {
-    const { text, tokens, finishReason, promptTokens, timings } = result;
-    io.out(`${JSON.stringify({ text, tokens, finishReason, promptTokens, timings })}\n`);
-  } else {
-    io.out('\n');
+    const { text, tokens, finishReason, promptTokens, timings, speculation, head } = result;
+    // What is undefined is left out.
+    const report = { text, tokens, finishReason, promptTokens, timings, speculation, head };
+    io.out(`${JSON.stringify(report)}\n`);
   }
   if (result.finishReason === 'cancelled') throw new LutraError('cancelled', 'cancelled');
 }
