@@ -57,15 +57,16 @@ const attention = (n, pos, cacheElem = 'f32') => ({
   unit: 'GFLOP/s',
 });
 
-function lowbit(m, k, n) {
-  const shape = { m, k, residual: false, batch: n === 1 ? 'one' : 'many', encoding: 'i2' };
-  const label = `${m} x ${k}, ${n} token${n > 1 ? 's' : ''}`;
+/** Encoded as `bit-planes`, weights are looked up; what makes the tables is a kernel of its own. */
+function lowbit(m, k, n, encoding = 'i2') {
+  const shape = { m, k, residual: false, batch: n === 1 ? 'one' : 'many', encoding };
+  const family = encoding === 'bit-planes' ? 'lut' : 'mad';
+  const label = `${m} x ${k} ${family}, ${n} token${n > 1 ? 's' : ''}`;
+  const kernel = { op: 'lowbit.matmul', family, label, shape };
   return n === 1
-    ? { op: 'lowbit.matmul', label, shape, scalars: [1], rows: 1, work: (m * k) / 1e9, unit: 'G weights/s' }
+    ? { ...kernel, scalars: [1], rows: 1, work: (m * k) / 1e9, unit: 'G weights/s' }
     : {
-        op: 'lowbit.matmul',
-        label,
-        shape,
+        ...kernel,
         scalars: [n],
         rows: n,
         work: (2 * m * k * n) / 1e9,
@@ -154,6 +155,7 @@ const rowWise = (op, shape) => ({
 const CASES = [
   lowbit(131072, 2560, 1),
   lowbit(49152, 6912, 1),
+  ...[2560, 6912].flatMap((k) => ['i2', 'bit-planes'].map((encoding) => lowbit(2560, k, 1, encoding))),
   lowbit(2560, 2560, 64),
   lowbit(2560, 6912, 64),
   ...[2, 4, 8, 16].map((n) => lowbit(65536, 2560, n)),
@@ -185,11 +187,12 @@ const CASES = [
 ];
 
 /** Bytes of each buffer. */
-function bufferBytes({ op, shape, rows }) {
+function bufferBytes({ op, family, shape, rows }) {
   const pad = (width) => Math.ceil(width / 64) * 64;
   const { m, k } = shape;
   switch (op) {
     case 'lowbit.matmul':
+      if (family === 'lut') return [rows * pad(k) * 8, ...bufferBytes({ op, shape, rows })];
       return [rows * pad(k), rows * 4, rows * 4, (pad(m) * pad(k)) / 4, pad(m) * 4, rows * pad(m) * 4];
     case 'lowbit.matmul.group': {
       const planes = shape.to === 'int16' ? 2 : 1;
@@ -320,7 +323,7 @@ function extent(c, schedule) {
     case 'lowbit.matmul.group':
     case 'lowbit.matmul.blocks':
       if (c.shape.batch === 'many' && schedule.multiply !== 'scalar') return m / schedule.rowBlock;
-      return m / 16;
+      return m / (c.family === 'lut' ? 64 : 16);
     case 'matmul':
       return c.shape.bits === undefined ? m / 64 : m / 16;
     case 'attention':

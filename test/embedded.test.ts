@@ -161,4 +161,41 @@ describe.each(FORMS)('the embedded model, $name', ({ name, checkpoint, reference
       }
     }
   }, 300_000);
+
+  it.runIf(name === 'packed')(
+    'has the same logits by table lookups, at once and token by token',
+    async () => {
+      const output = join(scratch, 'lookups');
+      const lookups = await openArtifact(await compile(checkpoint, { output, family: 'lut', context: 64 }));
+      const products = lookups.plan.kernels.filter(({ op }) => op === 'lowbit.matmul');
+      expect(new Set(products.map(({ family }) => family))).toEqual(new Set(['lut']));
+      const { code, context, needs } = lookups.manifest;
+      for (const candidate of candidates('auto', code, await host)) {
+        const executable = await startExecutable({ path: output, needs, code }, candidate, 2);
+        const scheduler = new StepScheduler(executable);
+        try {
+          for (const [i, { ids, greedy_ids, smallest_margin }] of prompts.entries()) {
+            if (i % 7 !== 0) continue;
+            const what = `${candidate.machine}, prompt ${i}`;
+            const [whole, single] = [1, 2].map(() => new Sequence(scheduler, context, needs.vocab));
+            expect(await whole!.forward(ids, 'last'), what).toEqual(seen.get(`${i}`));
+            let logits = new Float32Array(0) as Float32Array;
+            for (const id of ids) logits = await single!.forward([id], 'last');
+            expect(logits, what).toEqual(seen.get(`${i}`));
+            const generated: number[] = [];
+            for (const expected of greedy_ids) {
+              generated.push(argmax(logits));
+              logits = await single!.forward([expected], 'last');
+            }
+            if (smallest_margin > SURE_MARGIN) expect(generated, what).toEqual(greedy_ids);
+            whole!.free();
+            single!.free();
+          }
+        } finally {
+          await executable.close();
+        }
+      }
+    },
+    300_000,
+  );
 });

@@ -29,9 +29,9 @@ async function warningsOf(options: CompileOptions): Promise<readonly string[]> {
 
 describe('options that change nothing', () => {
   it('are told where that depends on the model', async () => {
-    expect(await warningsOf({ activations: 'int8', family: 'lut' })).toEqual([
+    expect(await warningsOf({ activations: 'int8', family: 'lut-int8' })).toEqual([
       '--activations changed nothing: this model has no weights in groups',
-      '--family lut changed nothing: this model has no weights in groups',
+      '--family lut-int8 changed nothing: this model has no weights that can be computed so',
     ]);
     const records = join(cli.scratch, 'none.jsonl');
     writeFileSync(records, '');
@@ -43,6 +43,13 @@ describe('options that change nothing', () => {
     const usage = (message: string) => ({ code: 'usage', message: expect.stringContaining(message) });
     await expect(compile(EMBEDDED, { group: 64 })).rejects.toMatchObject(usage('group says how'));
     await expect(compile(EMBEDDED, { symmetric: false })).rejects.toMatchObject(usage('symmetric says'));
+  });
+
+  it('are refused where they contradict each other', async () => {
+    await expect(compile(EMBEDDED, { family: 'lut', encoding: 'i2' })).rejects.toMatchObject({
+      code: 'usage',
+      message: 'the family lut looks up bit planes of weights, not i2',
+    });
   });
 
   it('are refused for what is compiled already', async () => {

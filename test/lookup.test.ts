@@ -41,11 +41,14 @@ async function logits(
   chunk = PROMPT.length,
 ): Promise<Float32Array> {
   const { graph: imported } = importModel(model, { context: CONTEXT, ...options });
-  const graph = runPasses(imported, { lookup: tables === undefined ? [] : PLANE_BITS });
+  const graph = runPasses(
+    imported,
+    tables === undefined ? {} : { lookup: PLANE_BITS, ternary: 'bit-planes' },
+  );
   const form = { context: CONTEXT, block: 16, cacheElem: 'f32', ...(tables && { tables }) } as const;
   const plan = planModel(graph, form);
   const wanted = tables === 'bits' ? 'popcount' : 'lut';
-  const products = plan.kernels.filter(({ op }) => op.startsWith('lowbit.matmul.group'));
+  const products = plan.kernels.filter(({ op }) => op.startsWith('lowbit.matmul'));
   const lookups = products.filter(({ family }) => family === wanted);
   expect(lookups.length).toBe(tables === undefined ? 0 : products.length);
   const program = scheduleProgram(plan, C_MACHINES[3]!);
@@ -85,6 +88,16 @@ describe('a model by table lookups', () => {
     const expected = await logits(checkpoint, options, undefined);
     expect(await logits(checkpoint, options, 'exact')).toEqual(expected);
     expect(await logits(checkpoint, options, 'exact', 1)).toEqual(expected);
+  });
+
+  it('has them where weights are trits, as of BitNet', async () => {
+    const quantization = { quant_method: 'bitnet', modules_to_not_convert: ['lm_head'] };
+    const config = { ...smallConfig(SHAPE), model_type: 'llama', architectures: ['LlamaForCausalLM'] };
+    const tensors = smallTensors({ weights: { packedScale: 8 }, shape: SHAPE });
+    const bitnet = memoryCheckpoint(tensors, { ...config, quantization_config: quantization });
+    const expected = await logits(bitnet, {}, undefined);
+    expect(await logits(bitnet, {}, 'exact')).toEqual(expected);
+    expect(await logits(bitnet, {}, 'exact', 1)).toEqual(expected);
   });
 
   it('has them by counting bits, of 2 bits', async () => {

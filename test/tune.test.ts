@@ -91,10 +91,10 @@ describe('lutra tune', () => {
     const checkpoint = await openCheckpoint(EMBEDDED);
     const { plan } = planCheckpoint(checkpoint, { cacheElem: 'f32', head: 'stored' });
     await checkpoint.close();
-    const choicesOf = (encoding: string, wanted: (m: number) => boolean) =>
+    const choicesOf = (encoding: string, wanted: (m: number) => boolean, family = 'mad') =>
       plan.kernels
         .filter(({ op, shape }) => op === 'lowbit.matmul' && wanted(Number(shape.m)))
-        .map(({ op, family, shape: own }) => {
+        .map(({ op, shape: own }) => {
           const shape = { ...own, encoding };
           const schedule = kernelFor(op, family).schedules(shape, machineNamed(MACHINE)).at(-1)!;
           return { op, family, shape, machine: MACHINE, schedule };
@@ -117,6 +117,11 @@ describe('lutra tune', () => {
       'encodings.jsonl',
       choicesOf('t5b', (m) => m === 512),
     );
+    const lookups = adopt(
+      'lookups.jsonl',
+      choicesOf('bit-planes', (m) => m === 512, 'lut'),
+    );
+    const others = ['t5b', 'bit-planes'];
     const digests: string[] = [];
     const codes: Buffer[] = [];
     const reencoded: number[] = [];
@@ -125,19 +130,21 @@ describe('lutra tune', () => {
       ['--records', schedules],
       ['--records', encodings],
       ['--records', encodings, '--encoding', 'i2'],
+      ['--records', lookups],
+      ['--records', lookups, '--family', 'mad'],
     ]) {
       const output = join(cli.scratch, `artifact-${digests.length}`);
       const { code } = await cli.run(['compile', '-o', output, '--target', MACHINE, ...more]);
       expect(code).toBe(0);
       const artifact = await openArtifact(output);
       digests.push(artifact.selfTest.steps.digest);
-      reencoded.push(artifact.plan.weights.filter(({ encoding }) => encoding === 't5b').length);
+      reencoded.push(artifact.plan.weights.filter(({ encoding }) => others.includes(encoding)).length);
       codes.push(readFileSync(join(output, 'code', 'wasm-baseline.wasm')));
     }
     expect(new Set(digests).size).toBe(1);
     expect(codes[1]!.equals(codes[0]!)).toBe(false);
     // One product of each layer, unless the user says otherwise.
     const layers = plan.weights.filter(({ encoding }) => encoding === 'i2').length / 4;
-    expect(reencoded).toEqual([0, 0, layers, 0]);
+    expect(reencoded).toEqual([0, 0, layers, 0, layers, 0]);
   });
 });

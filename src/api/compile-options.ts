@@ -33,12 +33,12 @@ export interface CompileOptions extends Omit<WeightOptions, 'byteSums'> {
    */
   readonly encoding?: 'auto' | TernaryEncoding;
   /**
-   * How weights in groups, of 1 to 4 bits, are multiplied: `mad` by multiplying, `lut` by looking up sums of 4
-   * activations, with the same results; `lut-int8` looks them up in 8 bits, to which activations are rounded so that
-   * sums fit (normalized mean squared error of a product up to 6e-5), `lut-fast` adds these by averages too (1e-3).
-   * There, `activations` are what that is rounded from: `f32` (default), `f16` or `int8`.
-   * `popcount` counts bits, with the results of `mad` and slower. `auto` (default) is `lut` where that was
-   * measured to be faster: for 1 bit on processors without a dot product of 4 bytes, for 2 bits without one of 2 either.
+   * How ternary weights, and weights in groups, of 1 to 4 bits, are multiplied: `mad` by multiplying, `lut` by looking
+   * up sums of 4 activations, with the same results. Of weights in groups alone: `lut-int8` looks them up in 8 bits, to
+   * which activations are rounded so that sums fit (normalized mean squared error of a product up to 6e-5), `lut-fast`
+   * adds these by averages too (1e-3); there, `activations` are what that is rounded from: `f32` (default), `f16` or
+   * `int8`. `popcount` counts bits, with the results of `mad` and slower. `auto` (default) is `lut` where that was
+   * measured to be faster: for 1 bit on processors without a dot product of 4 bytes.
    */
   readonly family?: 'auto' | Family;
   /** What the weights are for, where that is not this machine: their encodings are chosen for it; default: this one. */

@@ -27,7 +27,7 @@ import { chooseTuned } from '../tune/choose.ts';
 import { type ActivationOptions, needByteSums } from './activations.ts';
 import type { CacheForm, CompileOptions } from './compile-options.ts';
 import { fetchModel } from './fetch-model.ts';
-import { idleOptions, refuseIdleRounding } from './ignored-options.ts';
+import { idleOptions, refuseEncodedLookups, refuseIdleRounding } from './ignored-options.ts';
 
 export type { CacheForm, CompileOptions } from './compile-options.ts';
 
@@ -36,10 +36,20 @@ export function cacheElement(form: CacheForm = 'f32'): CacheElem {
 }
 
 /** C machines to compile for: all of this architecture for an artifact that may travel, else those of this CPU. */
-async function chooseNative(target: string, host: Host, travels: boolean): Promise<readonly string[]> {
+async function chooseNative(
+  target: string,
+  host: Host,
+  travels: boolean,
+  onWarning: CompileOptions['onWarning'],
+): Promise<readonly string[]> {
   const here = nativeMachines(target, host.cpu);
   if (here.length === 0) return [];
-  if (target === 'auto' && !(await hasCompiler())) return [];
+  if (target === 'auto' && !(await hasCompiler())) {
+    onWarning?.(
+      'no C compiler was found: the model becomes WebAssembly, which is slower than native code; install clang or gcc',
+    );
+    return [];
+  }
   if (target.startsWith('c:') || !travels) return here;
   return machinesFor(host.cpu.arch).map((machine) => machine.name);
 }
@@ -81,11 +91,12 @@ function reencodable(
   first: Machine | undefined,
   { encoding = 'auto', family = 'auto' }: CompileOptions,
 ): readonly TunedSchedule[] {
-  const free = new Set([
-    ...(encoding === 'auto' ? ['lowbit.matmul'] : []),
-    ...(family === 'auto' ? ['lowbit.matmul.group'] : []),
-  ]);
-  return tuned.filter(({ op, machine }) => machine === first?.name && free.has(op));
+  const isFree = ({ op, family: own }: TunedSchedule) => {
+    if (op === 'lowbit.matmul.group') return family === 'auto';
+    if (op !== 'lowbit.matmul' || encoding !== 'auto') return false;
+    return own === 'lut' ? family === 'auto' : family !== 'lut';
+  };
+  return tuned.filter((choice) => choice.machine === first?.name && isFree(choice));
 }
 
 /** Runs a draft on the best of its code that passes the kernel tests; tells which that was. */
@@ -161,6 +172,19 @@ async function cachePath(
   return join(cacheFolder(), 'models', key);
 }
 
+/** Whether the cache has this artifact. One that is damaged, as a power failure leaves it, is told of and made again. */
+async function isSound(path: string, onWarning: CompileOptions['onWarning']): Promise<boolean> {
+  if (!(await isArtifact(path))) return false;
+  try {
+    await openArtifact(path);
+    return true;
+  } catch (error) {
+    if (!(error instanceof LutraError) || error.code !== 'invalid') throw error;
+    onWarning?.(`the compiled model in the cache is damaged and is made again: ${error.message}`);
+    return false;
+  }
+}
+
 /**
  * Compiles a model and returns the folder of the artifact. `source` is a checkpoint folder, `hf:org/name`
  * or `org/name`. Throws what is wrong with the checkpoint, the options or the machine, by name; leaves
@@ -170,10 +194,12 @@ export async function compile(source: string, options: CompileOptions = {}): Pro
   const { target = 'auto', encoding = 'auto', signal, onProgress } = options;
   checkTarget(target);
   refuseIdleRounding(options);
+  refuseEncodedLookups(options);
   const weights = weightOptions(options);
   const folder = await fetchModel(source, options);
   const host = await detectHost();
-  const native = await chooseNative(target, host, options.output !== undefined);
+  const warnings: string[] = [];
+  const native = await chooseNative(target, host, options.output !== undefined, (one) => warnings.push(one));
   if (options.extend !== undefined && options.output === undefined) {
     // What a user's functions compute has no name that a cache could go by.
     throw new LutraError('usage', 'a model with custom operators needs an output folder', {
@@ -199,7 +225,8 @@ export async function compile(source: string, options: CompileOptions = {}): Pro
     options.output === undefined
       ? await cachePath(folder, native, tuned, foreign?.name, options)
       : resolve(options.output);
-  if (options.output === undefined && (await isArtifact(output))) return output;
+  if (options.output === undefined && (await isSound(output, options.onWarning))) return output;
+  for (const warning of warnings) options.onWarning?.(warning);
   const first =
     foreign ??
     runnableMachines(host.cpu).find(({ name }) => native.includes(name)) ??
@@ -216,6 +243,7 @@ export async function compile(source: string, options: CompileOptions = {}): Pro
     weights,
     ternary: (info) => {
       if (encoding !== 'auto') return encoding;
+      if (options.family === 'lut') return 'bit-planes';
       return foreign === undefined ? chooseTernary(native, host, info) : 'i2';
     },
     lookup: chooseLookup(options.family ?? 'auto', first),

@@ -27,6 +27,17 @@ export function refuseIdleRounding({ bits, group, symmetric }: WeightOptions): v
   }
 }
 
+/** Throws `usage` where both say how ternary weights are kept. */
+export function refuseEncodedLookups({
+  encoding = 'auto',
+  family,
+}: Pick<CompileOptions, 'encoding' | 'family'>): void {
+  if (family !== 'lut' || encoding === 'auto') return;
+  throw new LutraError('usage', `the family lut looks up bit planes of weights, not ${encoding}`, {
+    hint: 'Leave out --encoding: what is looked up is kept as bit planes.',
+  });
+}
+
 const OF_CHECKPOINTS = [
   'context',
   'head',
@@ -55,17 +66,18 @@ export function idleOptions({ plan }: Artifact, options: CompileOptions): readon
   const has = (op: string, of?: string) =>
     plan.kernels.some((use) => use.op === op && (of === undefined || use.family === of));
   const inGroups = has('lowbit.matmul.group');
+  const isTernary = has('lowbit.matmul');
   const wanted = family.startsWith('lut') ? 'lut' : family;
   return [
     ...(activations !== undefined && !inGroups
       ? ['--activations changed nothing: this model has no weights in groups']
       : []),
-    ...(encoding !== 'auto' && !has('lowbit.matmul')
+    ...(encoding !== 'auto' && !isTernary
       ? ['--encoding changed nothing: this model has no ternary weights with a scale for each matrix']
       : []),
-    ...(family !== 'auto' && !has('lowbit.matmul.group', wanted)
+    ...(family !== 'auto' && !has('lowbit.matmul.group', wanted) && !has('lowbit.matmul', family)
       ? [
-          `--family ${family} changed nothing: this model has no weights ${inGroups ? 'that can be computed so' : 'in groups'}`,
+          `--family ${family} changed nothing: this model has no weights ${inGroups || isTernary ? 'that can be computed so' : 'in groups'}`,
         ]
       : []),
   ];

@@ -14,7 +14,7 @@ import { roundingErrors, summarizeErrors } from '../models/group/round.ts';
 import { importModel } from '../models/import.ts';
 import type { ModelInfo } from '../models/info.ts';
 import type { WeightOptions } from '../models/quantization.ts';
-import type { HeadForm, TernaryEncoding } from '../passes/pass.ts';
+import type { HeadForm, PassOptions } from '../passes/pass.ts';
 import { runPasses } from '../passes/pipeline.ts';
 import { lookupTables } from '../plan/lookups.ts';
 import { lowerProgram, type OperatorKernels, type Scheduling } from '../plan/lower.ts';
@@ -69,7 +69,7 @@ export interface BuildOptions {
   /** What to make of weights that are floats, and of activations in front of weights in groups. */
   readonly weights?: WeightOptions;
   /** How this model's ternary weights are kept; default `i2`. */
-  readonly ternary?: (info: ModelInfo) => TernaryEncoding;
+  readonly ternary?: (info: ModelInfo) => NonNullable<PassOptions['ternary']>;
   /** Codes that are looked up instead of multiplied by, and in which tables; default: none. */
   readonly lookup?: { readonly bits: readonly CodeBits[]; readonly tables: TableForm };
   readonly extend?: Extend;

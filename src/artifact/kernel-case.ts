@@ -9,6 +9,7 @@ import { partsSize } from '../kernels/attention/parts.ts';
 import { type AttentionShape, CHUNK } from '../kernels/attention/shape.ts';
 import { ROW_PAD } from '../kernels/kernel.ts';
 import { TILE, tileFormat, tileRowBytes } from '../kernels/lowbit.ts';
+import { rowTables } from '../kernels/lowbit-lut.ts';
 import { type TablesShape, tableBytes } from '../kernels/lut/tables.ts';
 import { threadIterations } from '../loops/interpret.ts';
 import { type BufferParam, kindBytes, type LoopFunction } from '../loops/ir.ts';
@@ -114,9 +115,11 @@ function sizesOf(use: KernelUse, extent: Extent): Readonly<Record<string, number
       return { x: rows(k), weight: pad(k), q: rows(k), scale: n, sum: n };
     case 'lowbit.matmul': {
       const m = number('m');
-      const matrixBytes =
-        (Math.min(pad(m), matrixRows) / TILE) * tileRowBytes(k, tileFormat(String(use.shape.encoding)));
+      const lut = use.family === 'lut';
+      const tile = lut ? TILE * (pad(k) / 4) : tileRowBytes(k, tileFormat(String(use.shape.encoding)));
+      const matrixBytes = (Math.min(pad(m), matrixRows) / TILE) * tile;
       return {
+        tables: lut ? n * tableBytes(rowTables(k)) : 0,
         q: rows(k),
         scale: n,
         sum: n,

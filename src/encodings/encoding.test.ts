@@ -26,6 +26,12 @@ const CONSTANTS: readonly Constant[] = [
     encoding: 'i2',
   },
   {
+    name: 'ternary in planes',
+    type: tensor('ternary', 12, 50),
+    source: { kind: 'packed-ternary', tensor: 'trits' },
+    encoding: 'bit-planes',
+  },
+  {
     name: 'table',
     type: tensor('bf16', 9, 70),
     source: { kind: 'tensor', tensor: 'table' },
@@ -101,7 +107,7 @@ describe('encodeConstant', () => {
   });
 
   it('packs a head in int8 rows, close to the table', async () => {
-    const head: Constant = { ...CONSTANTS[1]!, encoding: 'int8-rows' };
+    const head: Constant = { ...CONSTANTS[2]!, encoding: 'int8-rows' };
     const regions = await encodeConstant(head, checkpoint);
     expect(regions.map((region) => region.length)).toEqual([9 * 128, 64 * 4]);
     expect(encodedBytes(head)).toEqual([9 * 128, 64 * 4]);
@@ -111,7 +117,7 @@ describe('encodeConstant', () => {
   });
 
   it('refuses an unknown encoding by name, one that cannot hold the weight, and none', async () => {
-    const [ternary, table] = CONSTANTS as readonly [Constant, Constant];
+    const [ternary, , table] = CONSTANTS as readonly [Constant, Constant, Constant];
     await expect(encodeConstant({ ...table, encoding: 'zip' }, checkpoint)).rejects.toMatchObject({
       code: 'unsupported',
       message: 'no encoding is called zip',

@@ -28,6 +28,7 @@ import {
 import { type GroupedFormat, groupedRowsBytes, unpackGroupedRows } from './grouped-rows.ts';
 import { packScanNorms, scanNormsBytes } from './scan-norms.ts';
 import { type Pause, packGroupedSlices, packInt8Slices } from './slices.ts';
+import { ternaryCodes } from './ternary-blocks.ts';
 import { i2Bytes, packI2, unpackI2 } from './ternary-i2.ts';
 import { packT5b, t5bBytes, unpackT5b } from './ternary-t5b.ts';
 
@@ -79,6 +80,9 @@ function bitsOf(dtype: DType, encoding: string): CodeBits {
   if (bits !== undefined) return bits;
   throw new LutraError('internal', `${encoding} holds codes, not ${dtype}`);
 }
+
+/** Of codes, or of trits + 1. */
+const planesOf = (dtype: DType): CodeBits => (dtype === 'ternary' ? 2 : bitsOf(dtype, 'bit-planes'));
 
 /** Scales and zeros of groups: f16, f32, u8 or i8; or u4. */
 const groupLanes: Encoding = {
@@ -178,10 +182,14 @@ const ENCODINGS: readonly Encoding[] = [
   },
   {
     name: 'bit-planes',
-    bytes: ({ dtype, rows, cols }) => [bitPlanesBytes(bitsOf(dtype, 'bit-planes'), rows, cols)],
-    pack: (weight) => [packBitPlanes(codesOf(weight, 'bit-planes'))],
-    unpack: ([bytes], { dtype, rows, cols }) =>
-      unpackBitPlanes(bytes!, bitsOf(dtype, 'bit-planes'), rows, cols),
+    bytes: ({ dtype, rows, cols }) => [bitPlanesBytes(planesOf(dtype), rows, cols)],
+    pack: (weight) => [
+      packBitPlanes(weight.kind === 'ternary' ? ternaryCodes(weight) : codesOf(weight, 'bit-planes')),
+    ],
+    unpack([bytes], { dtype, rows, cols }) {
+      const codes = unpackBitPlanes(bytes!, planesOf(dtype), rows, cols);
+      return dtype === 'ternary' ? Int8Array.from(codes, (code) => code - 1) : codes;
+    },
   },
   groupLanes,
   {

@@ -1,6 +1,6 @@
 /** What encodings of ternary weights share: going through the blocks of a weight, quickly where words line up. */
 import { type TernaryRows, tritsOf } from '../models/ternary.ts';
-import type { TernaryWeight } from '../models/weights.ts';
+import type { CodesWeight, TernaryWeight } from '../models/weights.ts';
 
 /** How one encoding packs rows. All write from row `firstRow` of the output on. */
 export interface TernaryPacking {
@@ -34,6 +34,17 @@ function packBlock(
   }
   const done = fast ? cols - (cols % packing.tileColumns) : 0;
   if (done < cols) packing.plain(out, tritsOf(block), firstRow, block.rows, cols, done);
+}
+
+/** Trits as codes t + 1 of 2 bits. */
+export function ternaryCodes({ rows, cols, blocks }: TernaryWeight): CodesWeight {
+  const coded = blocks.map((block) => {
+    const trits = tritsOf(block);
+    const codes = new Uint8Array(trits.length);
+    for (let i = 0; i < codes.length; i++) codes[i] = trits[i]! + 1;
+    return { rows: block.rows, codes };
+  });
+  return { kind: 'codes', bits: 2, rows, cols, blocks: coded };
 }
 
 /** Packs all blocks of a weight into `out`, which has the encoding's trits 0 everywhere. */

@@ -4,6 +4,7 @@
  */
 import { PLANE_BITS } from '../encodings/bit-planes.ts';
 import type { AnyKernel, PlainRecord } from './kernel.ts';
+import { rowTables } from './lowbit-lut.ts';
 
 /** A kernel of some shape, without its schedule. */
 interface Use extends Pick<AnyKernel, 'op' | 'family'> {
@@ -38,9 +39,10 @@ export function alternatives({ op, family, shape }: Use): readonly Alternative[]
 
 function others({ op, family, shape }: Use): readonly Alternative[] {
   if (op === 'lowbit.matmul') {
-    return ['i2', 't5b']
-      .filter((encoding) => encoding !== shape.encoding)
-      .map((encoding) => ({ op, family, shape: { ...shape, encoding } }));
+    const forms = { i2: 'mad', t5b: 'mad', 'bit-planes': 'lut' };
+    return Object.entries(forms)
+      .filter(([encoding]) => encoding !== shape.encoding)
+      .map(([encoding, family]) => withTables({ op, family, shape: { ...shape, encoding } }));
   }
   const { tables = 'exact', ...rest } = shape;
   if (op !== 'lowbit.matmul.group' || tables === 'int8' || tables === 'fast') return [];
@@ -56,8 +58,11 @@ function others({ op, family, shape }: Use): readonly Alternative[] {
 /** Lookups of one token need its tables first; several tokens are multiplied, but by means (`fast`). */
 function withTables(use: Use): Alternative {
   const { batch, k, activationGroup, to, tables } = use.shape;
-  if (use.op !== 'lowbit.matmul.group' || use.family === 'mad') return use;
+  if (!use.op.startsWith('lowbit.matmul') || use.family === 'mad') return use;
   if (batch === 'many' && tables !== 'fast') return use;
-  const shape = { k: k!, activationGroup: activationGroup!, to: to!, tables: tables! };
+  const shape =
+    use.op === 'lowbit.matmul'
+      ? { ...rowTables(Number(k)) }
+      : { k: k!, activationGroup: activationGroup!, to: to!, tables: tables! };
   return { ...use, before: { op: 'lut.tables', family: 'default', shape } };
 }

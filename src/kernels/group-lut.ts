@@ -1,5 +1,5 @@
 import { LutraError } from '../common/errors.ts';
-import { FunctionBuilder } from '../loops/builder.ts';
+import { type BufferRef, FunctionBuilder } from '../loops/builder.ts';
 import type { Expr } from '../loops/ir.ts';
 import type { Machine } from '../loops/machine.ts';
 import { SPAN, TILE_ROWS } from './group/bit-planes.ts';
@@ -85,6 +85,26 @@ export function checkPlanes(family: string, shape: LutShape): void {
   }
 }
 
+/** The body of a kernel in family `lut`, as the schedule says; `tableBias` is that of tables of bytes. */
+export function writeLookups(
+  b: FunctionBuilder,
+  p: LutParams,
+  tableBias: BufferRef | undefined,
+  shape: LutShape,
+  schedule: LutSchedule,
+): void {
+  const { method, multiply, dotRows, tokens, rowBlock, unroll } = schedule;
+  if (method === 'scalar') writeLutScalar(b, p, shape);
+  else if (multiplies(shape)) {
+    const unused = { few: 0, fewTokens: 1, prefetchBytes: 0, inPlace: false };
+    writeGemm(b, p, shape, { multiply, rows: dotRows, tokens, rowBlock, unroll, ...unused });
+  } else {
+    const excess = (width: number, part: Expr) => tablesExcess(b, shape, tableBias, width, part);
+    const sums: LutParams = { ...p, excess, unit: shape.tables === 'fast' ? MEANS : 1 };
+    b.thread('tile', rowStride(shape.m) / TILE_ROWS, (tile) => writeLutTile(b, sums, shape, schedule, tile));
+  }
+}
+
 /**
  * The product of `groupMatmul` by lookups: bits of weights, 4 columns at a time, index tables of sums of activations
  * (T-MAC, https://arxiv.org/abs/2407.00088). Its bits are those of family `mad`, but of `fast` tables.
@@ -100,19 +120,7 @@ export const groupLut: Kernel<LutShape, LutSchedule> = {
     const b = new FunctionBuilder(name);
     const tables = b.buffer('tables', 'i8', 'read');
     const tableBias = isBytes(shape.tables) ? b.buffer('tableBias', 'i32', 'read') : undefined;
-    const p: LutParams = { ...groupParams(b, shape), tables };
-    const { method, multiply, dotRows, tokens, rowBlock, unroll } = schedule;
-    if (method === 'scalar') writeLutScalar(b, p, shape);
-    else if (multiplies(shape)) {
-      const unused = { few: 0, fewTokens: 1, prefetchBytes: 0, inPlace: false };
-      writeGemm(b, p, shape, { multiply, rows: dotRows, tokens, rowBlock, unroll, ...unused });
-    } else {
-      const excess = (width: number, part: Expr) => tablesExcess(b, shape, tableBias, width, part);
-      const sums: LutParams = { ...p, excess, unit: shape.tables === 'fast' ? MEANS : 1 };
-      b.thread('tile', rowStride(shape.m) / TILE_ROWS, (tile) =>
-        writeLutTile(b, sums, shape, schedule, tile),
-      );
-    }
+    writeLookups(b, { ...groupParams(b, shape), tables }, tableBias, shape, schedule);
     return b.build();
   },
 };

@@ -95,6 +95,7 @@ reduction has a fixed order (a fixed number of partial sums, attention in chunks
                                                    out f32 w [n, pad(m)]; n      all of weights but the codes as group-lanes
   lut.tables     {k, activationGroup, to, tables: 'exact'|'int8'|'fast'|'bits'}
                                                    q i8 r, tables i8 w, (tableBias i32 w [n, pad(a)]); n
+  lowbit.matmul, lut {as above}                    tables i8 r, then as above
   lowbit.matmul.group, lut {as above, tables}      tables i8 r, (tableBias i32 r,) then as above
   rope.store     {heads, kvHeads, headDim, context, style, cacheElem}
                                                    qkv f32 r [n, pad((heads+2kvHeads)*headDim)], table f32 r [positions, headDim],

@@ -232,18 +232,31 @@ export function widenPairs(b: FunctionBuilder, four: Expr): readonly [even: Expr
   return [b.let('even', shift('right', shift('left', words, 8), 8)), b.let('odd', shift('right', words, 8))];
 }
 
-/** y = (dots of unsigned codes - sum) * weightScale * scale (+ residual), for `dots.type.lanes` rows of a token. */
+/** (dots of unsigned codes - sum) * weightScale * scale, for `dots.type.lanes` rows of a token. */
+export function scaleRows(
+  b: FunctionBuilder,
+  { scale, sum, weightScale }: Pick<LowbitParams, 'scale' | 'sum' | 'weightScale'>,
+  token: Expr,
+  row: Expr,
+  dots: Expr,
+): Expr {
+  const { lanes } = dots.type;
+  const exact = cast(sub(dots, repeat(b.load(sum, token), lanes)), 'f32');
+  return mul(mul(exact, b.load(weightScale, row, lanes)), repeat(b.load(scale, token), lanes));
+}
+
+/** What `scaleRows` gives (+ residual) to where it belongs. */
 export function storeRows(
   b: FunctionBuilder,
-  { scale, sum, weightScale, residual, out }: LowbitParams,
+  p: LowbitParams,
   m: number,
   token: Expr,
   row: Expr,
   dots: Expr,
 ): void {
+  const { residual, out } = p;
   const { lanes } = dots.type;
-  const exact = cast(sub(dots, repeat(b.load(sum, token), lanes)), 'f32');
-  const scaled = mul(mul(exact, b.load(weightScale, row, lanes)), repeat(b.load(scale, token), lanes));
+  const scaled = scaleRows(b, p, token, row, dots);
   const at = b.let('to', add(mul(token, rowStride(m)), row));
   b.store(out, at, residual === undefined ? scaled : add(b.load(residual, at, lanes), scaled));
 }

@@ -11,6 +11,7 @@ import { groupLut } from './group-lut.ts';
 import { groupMatmul } from './group-matmul.ts';
 import { groupPopcount } from './group-popcount.ts';
 import type { AnyKernel } from './kernel.ts';
+import { lowbitLut } from './lowbit-lut.ts';
 import { lowbitMatmul } from './lowbit-matmul.ts';
 import { lutTables } from './lut/tables.ts';
 import { matmul, matmulRows } from './matmul.ts';
@@ -34,6 +35,7 @@ export const KERNELS: readonly AnyKernel[] = [
   rmsNormQuantize,
   quantize,
   lowbitMatmul,
+  lowbitLut,
   quantizeGroup,
   quantizeBlocks,
   rmsNormQuantizeGroup,

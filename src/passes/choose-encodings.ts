@@ -9,7 +9,7 @@
  * const c: u4[768, 256] = ...               const c: u4[768, 256] @code-tiles = ...
  * const s: f16[768, 2] = scales(...)        const s: f16[768, 2] @group-lanes = scales(...)
  *
- * and with the option ternary = 't5b', @t5b instead of @i2, with lookup = [4], @bit-planes instead of @code-tiles,
+ * and with the option ternary = 't5b' or 'bit-planes', that instead of @i2, with lookup = [4], @bit-planes instead of @code-tiles,
  *
  * and with the option head = 'int8', where a head shares its table with the embedding, which stays:
  * y = matmul(x, embed)                ->    const embed.int8: bf16[1024, 256] @int8-rows = ...

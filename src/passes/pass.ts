@@ -23,8 +23,8 @@ export type Family = (typeof FAMILIES)[number];
 
 export interface PassOptions {
   readonly head: HeadForm;
-  /** Default: `i2`. */
-  readonly ternary?: TernaryEncoding;
+  /** Default: `i2`; `bit-planes` are looked up instead of multiplied by. */
+  readonly ternary?: TernaryEncoding | 'bit-planes';
   /** Bits of the codes that kernels look up (encoding `bit-planes`) instead of multiplying by them; default: none. */
   readonly lookup?: readonly CodeBits[];
   /** Encodings of single constants, by name, instead of those that the rules above give them. */

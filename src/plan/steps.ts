@@ -6,7 +6,8 @@ import { partsSize } from '../kernels/attention/parts.ts';
 import { type CachePart, cacheParts } from '../kernels/cache.ts';
 import type { BlockShape, GroupShape } from '../kernels/group/shape.ts';
 import { ROW_PAD } from '../kernels/kernel.ts';
-import { isBytes, tableBytes } from '../kernels/lut/tables.ts';
+import { rowTables } from '../kernels/lowbit-lut.ts';
+import { isBytes, type TablesShape, tableBytes } from '../kernels/lut/tables.ts';
 import type { PlanOptions, ShapeValue } from './types.ts';
 
 /** Where a kernel's buffer comes from. */
@@ -128,51 +129,24 @@ function rowWise(shapeOf: (node: Node, k: number) => StepKernel['shape']): Lower
   };
 }
 
-function lowbitMatmul(residual: boolean): Lowering {
-  return (node, context) => {
-    const weight = context.constants.get(node.inputs[3]!);
-    const [m, k] = weight?.type.shape ?? [];
-    if (weight?.encoding === undefined || typeof m !== 'number' || typeof k !== 'number') {
-      throw new LutraError('internal', `plan: the weight of ${node.outputs[0]?.name} has no encoding`, {
-        hint: 'Run the pass choose-encodings first.',
-      });
-    }
-    const kernel = (batch: string) =>
-      plain('lowbit.matmul', { m, k, residual, batch, encoding: weight.encoding! }, 'mad');
-    const base = simpleStep(node, context, kernel('many'), { single: kernel('one') });
-    return [residual ? { ...base, inPlaceOf: node.inputs[5]! } : base];
-  };
-}
+/** The kernel of a product in batch `one` or `many`. */
+type Product = (batch: string) => StepKernel;
 
-/** The shape that kernels of all families share. */
-type GroupFacts = Omit<GroupShape, 'batch'>;
+const multiply = (node: Node, context: Context, product: Product): readonly Step[] => [
+  simpleStep(node, context, product('many'), { single: product('one') }),
+];
 
-/** `q` and `weight` are names: of activations, and of a constant. */
-type GroupSteps = (
+/** Tables of the activations `q`, and the product that looks up sums in them. */
+function lookUp(
   node: Node,
   context: Context,
-  shape: GroupFacts,
   q: string,
-  weight: string,
-) => readonly Step[];
-
-/** How `quantize.group` writes integers, by their dtype. */
-const activationsOf = (node: Node, dtype: string): GroupShape['to'] =>
-  dtype === 'i16' ? 'int16' : node.attrs.byteSums === true ? 'sums' : 'int8';
-
-const multiplySteps: GroupSteps = (node, context, shape) => {
-  const kernel = (batch: string) => plain('lowbit.matmul.group', { ...shape, batch }, 'mad');
-  return [simpleStep(node, context, kernel('many'), { single: kernel('one') })];
-};
-
-/** Tables of the activations, and the product that looks up sums in them. */
-const lookupSteps: GroupSteps = (node, context, shape, q, weight) => {
-  const { k, activationGroup, to } = shape;
-  const { tablesOf = {} } = context.options;
-  const tables = tablesOf[weight] ?? context.options.tables ?? 'exact';
+  form: TablesShape,
+  product: Product,
+): readonly Step[] {
+  const { k, activationGroup, tables } = form;
   const out = node.outputs[0]!;
   const [rows] = out.type.shape;
-  const form = { k, activationGroup, to, tables };
   const define = (name: string, dtype: 'i8' | 'i32', width: number) => ({
     name: `${out.name}.${name}`,
     type: { dtype, shape: [rows!, width] },
@@ -182,21 +156,69 @@ const lookupSteps: GroupSteps = (node, context, shape, q, weight) => {
     ...(isBytes(tables) ? [define('tableBias', 'i32', Math.ceil(k / activationGroup))] : []),
   ];
   const values = defines.map(({ name }): Operand => ({ kind: 'value', name }));
-  const family = tables === 'bits' ? 'popcount' : 'lut';
-  const kernel = (batch: string) => plain('lowbit.matmul.group', { ...shape, tables, batch }, family);
-  const product = simpleStep(node, context, kernel('many'), { single: kernel('one') });
+  const [step] = multiply(node, context, product);
   return [
     {
       rows: rowsOf(out.type),
-      kernel: plain('lut.tables', form),
+      kernel: plain('lut.tables', { ...form }),
       operands: [{ kind: 'value', name: q }, ...values],
       scalars: ['n'],
       defines,
       alone: tables !== 'fast',
     },
-    { ...product, operands: [...values, ...product.operands] },
+    { ...step!, operands: [...values, ...step!.operands] },
   ];
-};
+}
+
+/** Steps of which the last may take the memory of the residual. */
+const inPlace = (steps: readonly Step[], residual: string): readonly Step[] => [
+  ...steps.slice(0, -1),
+  { ...steps.at(-1)!, inPlaceOf: residual },
+];
+
+function lowbitMatmul(residual: boolean): Lowering {
+  return (node, context) => {
+    const weight = context.constants.get(node.inputs[3]!);
+    const [m, k] = weight?.type.shape ?? [];
+    if (weight?.encoding === undefined || typeof m !== 'number' || typeof k !== 'number') {
+      throw new LutraError('internal', `plan: the weight of ${node.outputs[0]?.name} has no encoding`, {
+        hint: 'Run the pass choose-encodings first.',
+      });
+    }
+    const { encoding } = weight;
+    const kernel = (family: string) => (batch: string) =>
+      plain('lowbit.matmul', { m, k, residual, batch, encoding }, family);
+    const steps =
+      encoding === 'bit-planes'
+        ? lookUp(node, context, node.inputs[0]!, rowTables(k), kernel('lut'))
+        : multiply(node, context, kernel('mad'));
+    return residual ? inPlace(steps, node.inputs[5]!) : steps;
+  };
+}
+
+/** The shape that kernels of all families share. */
+type GroupFacts = Omit<GroupShape, 'batch'>;
+
+/** How `quantize.group` writes integers, by their dtype. */
+const activationsOf = (node: Node, dtype: string): GroupShape['to'] =>
+  dtype === 'i16' ? 'int16' : node.attrs.byteSums === true ? 'sums' : 'int8';
+
+/** The product by lookups, where options say in which tables; `q` and `weight` are names. */
+function groupLookUp(
+  node: Node,
+  context: Context,
+  shape: GroupFacts,
+  q: string,
+  weight: string,
+): readonly Step[] {
+  const { k, activationGroup, to } = shape;
+  const { tablesOf = {} } = context.options;
+  const tables = tablesOf[weight] ?? context.options.tables ?? 'exact';
+  const family = tables === 'bits' ? 'popcount' : 'lut';
+  return lookUp(node, context, q, { k, activationGroup, to, tables }, (batch) =>
+    plain('lowbit.matmul.group', { ...shape, tables, batch }, family),
+  );
+}
 
 function groupMatmul(residual: boolean): Lowering {
   return (node, context) => {
@@ -221,10 +243,12 @@ function groupMatmul(residual: boolean): Lowering {
       residual,
       encoding: weight.encoding!,
     };
-    const steps = common.encoding === 'bit-planes' ? lookupSteps : multiplySteps;
-    const lowered = steps(node, context, common, q, weight.name);
-    if (!residual) return lowered;
-    return [...lowered.slice(0, -1), { ...lowered.at(-1)!, inPlaceOf: node.inputs[5]! }];
+    const mad = (batch: string) => plain('lowbit.matmul.group', { ...common, batch }, 'mad');
+    const steps =
+      common.encoding === 'bit-planes'
+        ? groupLookUp(node, context, common, q, weight.name)
+        : multiply(node, context, mad);
+    return residual ? inPlace(steps, node.inputs[5]!) : steps;
   };
 }
 
@@ -251,8 +275,8 @@ function blockMatmul(residual: boolean): Lowering {
       encoding: weight.encoding!,
     };
     const kernel = (batch: string) => plain('lowbit.matmul.blocks', { ...shape, batch }, 'mad');
-    const step = simpleStep(node, context, kernel('many'), { single: kernel('one') });
-    return [residual ? { ...step, inPlaceOf: node.inputs[5]! } : step];
+    const steps = multiply(node, context, kernel);
+    return residual ? inPlace(steps, node.inputs[5]!) : steps;
   };
 }
 

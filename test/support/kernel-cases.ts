@@ -1,5 +1,7 @@
 /** Integer kernels on random shapes, the same for every target. */
 import { randomUniform } from '../../src/common/random.ts';
+import { packBitPlanes } from '../../src/encodings/bit-planes.ts';
+import { ternaryCodes } from '../../src/encodings/ternary-blocks.ts';
 import { packI2 } from '../../src/encodings/ternary-i2.ts';
 import { packT5b } from '../../src/encodings/ternary-t5b.ts';
 import type { BlockShape, GroupShape } from '../../src/kernels/group/shape.ts';
@@ -8,6 +10,7 @@ import { groupLut } from '../../src/kernels/group-lut.ts';
 import { groupMatmul } from '../../src/kernels/group-matmul.ts';
 import { groupPopcount } from '../../src/kernels/group-popcount.ts';
 import { rowStride } from '../../src/kernels/kernel.ts';
+import { lowbitLut, rowTables } from '../../src/kernels/lowbit-lut.ts';
 import { lowbitMatmul } from '../../src/kernels/lowbit-matmul.ts';
 import { isBytes, lutTables, type TableForm, tableBytes } from '../../src/kernels/lut/tables.ts';
 import { quantize } from '../../src/kernels/quantize.ts';
@@ -16,6 +19,7 @@ import { bytesOf, randomFloats, randomInts } from '../../src/kernels/testing.ts'
 import { runFunction } from '../../src/loops/interpret.ts';
 import type { LoopFunction } from '../../src/loops/ir.ts';
 import type { Machine } from '../../src/loops/machine.ts';
+import type { TernaryWeight } from '../../src/models/weights.ts';
 import { C_MACHINES } from '../../src/targets/c/machines.ts';
 
 /** One kernel on one input: what `callKernel` and the interpreter take. */
@@ -26,13 +30,16 @@ export interface KernelTestCase {
   readonly scalars: readonly number[];
 }
 
-function matmulCase(i: number): KernelTestCase {
+const packTritPlanes = (weight: TernaryWeight) => packBitPlanes(ternaryCodes(weight));
+
+/** Ternary weights, encoded as i2 and t5b in turns, or looked up: any bytes below 32 are tables. */
+function matmulCase(i: number, lut = false): KernelTestCase {
   const random = randomUniform(100 + i);
   const between = (low: number, high: number) => low + Math.floor(random() * (high - low + 1));
   const [m, k] = [between(1, 150), between(1, 400)];
   const n = i % 2 === 0 ? 1 : between(2, 19);
   const residual = random() < 0.5;
-  const encoding = i % 8 < 4 ? 'i2' : 't5b';
+  const encoding = lut ? 'bit-planes' : i % 8 < 4 ? 'i2' : 't5b';
   const shape = { m, k, residual, batch: n === 1 ? 'one' : 'many', encoding } as const;
   const trits = Int8Array.from(randomInts(i + 1, m * k, -1, 1));
   const q = new Int8Array(n * rowStride(k));
@@ -41,7 +48,7 @@ function matmulCase(i: number): KernelTestCase {
     q.subarray(r * rowStride(k), (r + 1) * rowStride(k)).reduce((a, b) => a + b, 0),
   );
   const out = new Float32Array(n * rowStride(m));
-  const pack = encoding === 'i2' ? packI2 : packT5b;
+  const pack = { i2: packI2, t5b: packT5b, 'bit-planes': packTritPlanes }[encoding];
   const weight = pack({ kind: 'ternary', rows: m, cols: k, blocks: [{ form: 'trits', rows: m, trits }] });
   const inputs = [
     bytesOf(q),
@@ -50,11 +57,21 @@ function matmulCase(i: number): KernelTestCase {
     weight,
     bytesOf(randomFloats(i, rowStride(m))),
   ];
-  const name = `matmul_${i}`;
+  const name = `matmul_${lut ? 'lut' : 'mad'}_${i}`;
+  const tables = lut ? [Uint8Array.from(randomInts(i + 8, n * tableBytes(rowTables(k)), 0, 31))] : [];
+  const build = (machine: Machine) =>
+    lut
+      ? lowbitLut.build(name, shape, lowbitLut.defaultSchedule(shape, machine))
+      : lowbitMatmul.build(name, shape, lowbitMatmul.defaultSchedule(shape, machine));
   return {
     name,
-    build: (machine) => lowbitMatmul.build(name, shape, lowbitMatmul.defaultSchedule(shape, machine)),
-    buffers: [...inputs, ...(residual ? [bytesOf(randomFloats(i + 7, out.length))] : []), bytesOf(out)],
+    build,
+    buffers: [
+      ...tables,
+      ...inputs,
+      ...(residual ? [bytesOf(randomFloats(i + 7, out.length))] : []),
+      bytesOf(out),
+    ],
     scalars: [n],
   };
 }
@@ -233,6 +250,7 @@ const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 
 export const KERNEL_CASES: readonly KernelTestCase[] = [
   ...range(24).map((i) => (i % 4 === 3 ? quantizeCase(i) : matmulCase(i))),
+  ...range(4).map((i) => matmulCase(i + 30, true)),
   ...range(10).map((i) => groupCase(i)),
   ...range(4).map((i) => groupCase(i, 'exact')),
   ...range(2).map((i) => groupCase(i + 8, i === 0 ? 'int8' : 'fast')),

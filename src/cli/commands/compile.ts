@@ -29,7 +29,7 @@ export function addCompileCommand(program: Command, deps: Deps): void {
     .addOption(
       new Option(
         '--family <name>',
-        'weights in groups, multiplied (mad) or looked up: lut (same output), lut-int8, lut-fast (not lossless); auto (default) takes what is faster here',
+        'ternary weights and those in groups, multiplied (mad) or looked up: lut (same output); of groups also lut-int8, lut-fast (not lossless); auto (default) takes what is faster here',
       ).choices(['auto', ...FAMILIES]),
     )
     .option('--standalone', 'a C project for a device without Node: library, command, weights')

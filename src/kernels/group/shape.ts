@@ -81,6 +81,8 @@ export interface GroupParams {
   readonly unit?: number;
   /** Where scales are integers in units of a block's. */
   readonly blocks?: BlockParams;
+  /** Whether a scale is of a whole row, and one of activations of a whole token, as in `lowbit.matmul`. */
+  readonly wholeRows?: boolean;
   readonly out: BufferRef;
   readonly n: Expr;
 }

@@ -4,6 +4,7 @@ import { add, cast, float, int, mul, repeat, shift, sub } from '../../loops/expr
 import type { Expr } from '../../loops/ir.ts';
 import { rowStride } from '../kernel.ts';
 import { sumBlocks } from './blocks.ts';
+import { sumRows } from './rows.ts';
 import {
   type GroupParams,
   type GroupShape,
@@ -66,6 +67,10 @@ export function sumGroups(
 ): void {
   if (p.blocks !== undefined) {
     sumBlocks(b, p, p.blocks, place, totals, partDots);
+    return;
+  }
+  if (p.wholeRows === true) {
+    sumRows(b, p, shape, place, totals, partDots);
     return;
   }
   const { k, group, activationGroup } = shape;
