@@ -3,7 +3,7 @@
  * one token, one thread.
  *
  *   npm run build
- *   node bench/tables.mjs                              from a matrix that stays in the cache, and from memory
+ *   node bench/tables.mjs                              from caches and from memory, and how time grows with the bits
  *   node bench/tables.mjs --target wasm:baseline
  *   node bench/tables.mjs --schedules exact            all schedules of `lut`, best first
  *   node bench/tables.mjs --errors                     what tables of bytes cost, of random and of trained weights
@@ -21,7 +21,7 @@ import { detectCpu } from '../dist/targets/cpu.js';
 import { machineNamed } from '../dist/tune/kernels.js';
 import { fillSection } from './lib/report.mjs';
 import { tableErrors } from './lib/table-errors.mjs';
-import { measure } from './lib/tables.mjs';
+import { measure, measureBursts } from './lib/tables.mjs';
 
 const { values: options } = parseArgs({
   options: {
@@ -38,6 +38,9 @@ const { values: options } = parseArgs({
 
 const K = 4096;
 const GROUP = 128;
+/** Rows of which K columns of 4 bits, 512 KiB, stay in a second-level cache. */
+const FEW_ROWS = 256;
+const BURSTS = 100;
 const ROUNDS = options.rounds === undefined ? undefined : Number(options.rounds);
 
 const machine = machineNamed(options.target ?? runnableMachines(await detectCpu())[0].name);
@@ -168,8 +171,39 @@ async function families(m, bitsAsked) {
   ];
 }
 
+const middle = (values, share = 0.5) =>
+  [...values].sort((a, b) => a - b)[Math.floor(share * (values.length - 1))];
+
+/** How time grows with the bits, of weights that stay near the processor: every width against the first, round by round. */
+async function growthInCache(bitsAsked) {
+  const rows = [];
+  for (const tables of ['exact', 'int8', 'fast']) {
+    const found = await measureBursts(
+      machine,
+      bitsAsked.map((bits) => lut(FEW_ROWS, bits, tables)),
+      BURSTS,
+    );
+    const cells = found.map((seconds, i) => {
+      const growth = seconds.map((s, round) => s / found[0][round]);
+      const linear = bitsAsked[i] / bitsAsked[0];
+      const [low, ratio, high] = [0.1, 0.5, 0.9].map((share) => middle(growth, share));
+      const off = `${(100 * (ratio / linear - 1)).toFixed(0)} %`;
+      const grown = `${ratio.toFixed(2)} (${low.toFixed(2)} to ${high.toFixed(2)}), ${off}`;
+      return `${(middle(seconds) * 1e6).toFixed(1)}${i === 0 ? '' : `; ${grown}`}`;
+    });
+    rows.push([{ exact: '`lut`', int8: '`lut-int8`', fast: '`lut-fast`' }[tables], ...cells]);
+  }
+  const widths = bitsAsked.map((bits) => `${bits} bit${bits > 1 ? 's' : ''}`);
+  const head = `${FEW_ROWS} x ${K}; us; times that of ${widths[0]} (10 % to 90 % of rounds), off linear`;
+  return markdown([[head, ...widths], ...rows]);
+}
+
 async function printFamilies(sizes, bitsAsked) {
   const tables = [];
+  if (machine.name.startsWith('c:')) {
+    tables.push(await growthInCache(bitsAsked));
+    console.log(`${tables.at(-1)}\n`);
+  }
   for (const m of sizes) {
     tables.push(markdown(await families(m, bitsAsked)));
     console.log(`${tables.at(-1)}\n`);
@@ -180,7 +214,7 @@ async function printFamilies(sizes, bitsAsked) {
   const making = forms.map((form, i) => `${form} ${(seconds[i] * 1e6).toFixed(1)} us`).join(', ');
   const note = `Making tables of ${K} columns for a token: ${making}.`;
   console.log(note);
-  const command = `On ${machine.name}, one thread, by \`node bench/tables.mjs --docs\`; the least time of a call of 100:`;
+  const command = `On ${machine.name}, one thread, by \`node bench/tables.mjs --docs\`; the least time of a call of 100, of ${FEW_ROWS} rows medians of ${BURSTS} rounds of many calls:`;
   document('tables', [command, ...tables, note].join('\n\n'));
 }
 

@@ -1,8 +1,10 @@
 /** Times kernels of lowbit.matmul.group and their tables, for `bench/tables.mjs` and `bench/ladder.mjs`. */
 import { tableBytes } from '../../dist/kernels/lut/tables.js';
+import { FunctionBuilder } from '../../dist/loops/builder.js';
+import { float, int } from '../../dist/loops/expr.js';
 import { kindBytes } from '../../dist/loops/ir.js';
 import { legalize } from '../../dist/loops/legalize.js';
-import { compileKernels } from '../../dist/tune/kernels.js';
+import { compileKernels, startTeam } from '../../dist/tune/kernels.js';
 
 /** Of how many calls the least time counts: of so many, some are not disturbed. */
 const CALLS = 100;
@@ -73,4 +75,51 @@ export async function measure(machine, contenders, rounds = CALLS) {
   }
   await compiled.close();
   return best.map((seconds, i) => seconds - idle[i]);
+}
+
+/** Long enough a burst of calls for the clock, and short enough for a round of all to see one speed of the processor. */
+const BURST_SECONDS = 0.003;
+
+/** What calling a kernel costs, and waiting for its end. */
+function idleKernel() {
+  const b = new FunctionBuilder('idle');
+  const out = b.buffer('out', 'f32', 'write');
+  b.thread('i', 1, () => b.store(out, int(0), float(1)));
+  return b.build();
+}
+
+/**
+ * Seconds of a call of each contender, `{kernel, shape, schedule}`, in each of `rounds` rounds in which they take turns, many
+ * calls at a time from native code, so that what fits a cache stays there; less the least of a kernel that does nothing.
+ * Throws `unsupported` for WebAssembly.
+ */
+export async function measureBursts(machine, contenders, rounds) {
+  const functions = [
+    ...contenders.map(({ kernel, shape, schedule }, i) => kernel.build(`kernel${i}`, shape, schedule)),
+    idleKernel(),
+  ].map((fn) => legalize(fn, machine));
+  const all = [...contenders.map(sizes), {}];
+  const kernels = functions.map((fn, i) => ({
+    fn,
+    scalars: fn.scalars.map(() => 1),
+    buffers: fn.buffers.map(({ name }) => ({ bytes: Math.max(all[i][name] ?? 0, 64), copies: 1 })),
+  }));
+  const team = await startTeam(
+    machine.name,
+    kernels.map((kernel) => [kernel]),
+    1,
+    (contender, _kernel, buffer, memory) => {
+      const { elem, name } = functions[contender].buffers[buffer];
+      fill(memory, elem, name);
+    },
+  );
+  const found = [];
+  for (let round = 0; round < rounds; round++) {
+    const seconds = [];
+    for (const i of kernels.keys()) seconds.push(await team.secondsOfCall(i, BURST_SECONDS));
+    found.push(seconds);
+  }
+  await team.close();
+  const idle = Math.min(...found.map((seconds) => seconds.at(-1)));
+  return contenders.map((_, i) => found.map((seconds) => seconds[i] - idle));
 }
