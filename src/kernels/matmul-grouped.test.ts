@@ -3,8 +3,9 @@ import { narrowFloats, widenHalves } from '../common/halves.ts';
 import { packGroupedRows, unpackGroupedRows } from '../encodings/grouped-rows.ts';
 import { packScanNorms } from '../encodings/scan-norms.ts';
 import { rowStride } from './kernel.ts';
+import type { MatmulGroupedShape } from './matmul/grouped.ts';
 import { matmul } from './matmul.ts';
-import { type MatmulGroupedShape, matmulGrouped } from './matmul-grouped.ts';
+import { matmulGrouped } from './matmul-grouped.ts';
 import { groupsOf, matmulQuantize, planesStride } from './matmul-quantize.ts';
 import {
   cropRows,

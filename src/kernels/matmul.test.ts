@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { widenHalves } from '../common/halves.ts';
 import { rowStride } from './kernel.ts';
+import type { MatmulShape } from './matmul/dots.ts';
 import { matmul, matmulRows } from './matmul.ts';
-import type { MatmulShape } from './matmul-dots.ts';
 import {
   cropRows,
   type Elements,

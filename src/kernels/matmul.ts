@@ -11,7 +11,7 @@ import {
   WAYS,
   writeDot,
   writeDots,
-} from './matmul-dots.ts';
+} from './matmul/dots.ts';
 import { forTiles } from './tiles.ts';
 
 /**

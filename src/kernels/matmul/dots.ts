@@ -1,6 +1,6 @@
 /** Dots of rows of a table with activations: what the output head and other products of floats are made of. */
-import { range } from '../common/math.ts';
-import type { BufferRef, FunctionBuilder } from '../loops/builder.ts';
+import { range } from '../../common/math.ts';
+import type { BufferRef, FunctionBuilder } from '../../loops/builder.ts';
 import {
   add,
   and,
@@ -16,11 +16,11 @@ import {
   shuffle,
   sub,
   vector,
-} from '../loops/expr.ts';
-import type { Expr } from '../loops/ir.ts';
-import { rowStride } from './kernel.ts';
-import { forGroups, keepFirst, LANES, rowStart } from './lanes.ts';
-import { forRows } from './tiles.ts';
+} from '../../loops/expr.ts';
+import type { Expr } from '../../loops/ir.ts';
+import { rowStride } from '../kernel.ts';
+import { forGroups, keepFirst, LANES, rowStart } from '../lanes.ts';
+import { forRows } from '../tiles.ts';
 
 export type MatmulShape = {
   readonly m: number;
