@@ -53,29 +53,39 @@ function build(name: string, shape: AttentionShape, s: AttentionSchedule): LoopF
 
 const divisors = (n: number) => Array.from({ length: n }, (_, i) => i + 1).filter((d) => n % d === 0);
 
+/** Vectors of values that one or two rows add up at a time, whatever the registers: what is read in order comes faster. */
+const WIDE = 8;
+
+/**
+ * Keys are read in the order in which they lie: several blocks at a time are as many streams, and slower both with
+ * AVX2 and in WebAssembly. So are values, where few rows share them; where rows fill the registers, they come first.
+ */
 function defaultSchedule(shape: AttentionShape, machine: Machine): AttentionSchedule {
-  const { heads, kvHeads, headDim } = shape;
+  const { heads, kvHeads, headDim, cacheElem } = shape;
   const accumulators = accumulatorsOf(machine);
   const rows = divisors(heads / kvHeads).findLast((d) => d <= accumulators) ?? 1;
   const each = Math.max(1, Math.floor(accumulators / rows));
+  const few = rows === 1 || rows < accumulators;
+  const valueTiles = few ? Math.max(each, Math.floor(WIDE / rows)) : each;
   return {
     tokens: 1,
     rows,
-    keyBlocks: Math.min(each, 4),
-    valueTiles: Math.min(each, Math.ceil(headDim / LANES)),
-    positions: 32,
+    keyBlocks: 1,
+    valueTiles: Math.min(valueTiles, Math.ceil(headDim / LANES)),
+    positions: cacheElem === 'i8' ? 64 : 32,
   };
 }
 
 function schedules(shape: AttentionShape, machine: Machine): readonly AttentionSchedule[] {
   const chosen = defaultSchedule(shape, machine);
+  const rows = divisors(shape.heads / shape.kvHeads);
   const all = [
-    ...variations(chosen, { rows: divisors(shape.heads / shape.kvHeads), keyBlocks: [1, 2] }),
-    ...variations(chosen, { valueTiles: [1, 2], positions: [16, 64] }),
+    ...variations(chosen, { rows, keyBlocks: [2] }),
+    ...variations(chosen, { valueTiles: [1, 2, 4], positions: [16, 32, 64] }),
   ];
   const most = 2 * accumulatorsOf(machine);
   return defaultFirst(
-    defaultSchedule(shape, machine),
+    chosen,
     all.filter((s) => s.rows * Math.max(s.keyBlocks, s.valueTiles) <= most),
   );
 }
