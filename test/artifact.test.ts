@@ -207,6 +207,18 @@ describe('loading', () => {
 });
 
 describe('compiling', () => {
+  it('makes again what is damaged in the cache, and says so', async () => {
+    const warnings: string[] = [];
+    const options = { target: 'wasm', context: 32, onWarning: (message: string) => warnings.push(message) };
+    const path = await compile('models/tiny-bitnet', options);
+    expect(await compile('models/tiny-bitnet', options)).toBe(path);
+    expect(warnings).toEqual([]);
+    truncateSync(join(path, WEIGHTS_FILE), 100);
+    await using model = await load('models/tiny-bitnet', options);
+    expect(model.target).toMatch(/^wasm:/);
+    expect(warnings).toEqual([expect.stringMatching(/cache is damaged and is made again: .* has 100 bytes/)]);
+  });
+
   it('leaves nothing behind when it is cancelled', async () => {
     const folder = mkdtempSync(join(scratch, 'cancel-'));
     const controller = new AbortController();

@@ -248,6 +248,9 @@ describe('bad input', () => {
     expectFailure(failed, 6, 'no C compiler was found');
     const auto = await cli.run(['run', 'embedded', 'What is 4 + 106?', '-t', '1'], { env });
     expect(auto).toMatchObject({ code: 0, out: '4 + 106 = 110\n' });
+    expect(auto.error).toMatch(/^lutra: warning: there is no C compiler, so the model becomes WebAssembly/);
+    const again = await cli.run(['run', 'embedded', 'What is 4 + 106?', '-t', '1'], { env });
+    expect(again).toMatchObject({ code: 0, error: '' });
   });
 
   it('keeps the stack for --verbose', async () => {

@@ -36,20 +36,10 @@ export function cacheElement(form: CacheForm = 'f32'): CacheElem {
 }
 
 /** C machines to compile for: all of this architecture for an artifact that may travel, else those of this CPU. */
-async function chooseNative(
-  target: string,
-  host: Host,
-  travels: boolean,
-  onWarning: CompileOptions['onWarning'],
-): Promise<readonly string[]> {
+async function chooseNative(target: string, host: Host, travels: boolean): Promise<readonly string[]> {
   const here = nativeMachines(target, host.cpu);
   if (here.length === 0) return [];
-  if (target === 'auto' && !(await hasCompiler())) {
-    onWarning?.(
-      'no C compiler was found: the model becomes WebAssembly, which is slower than native code; install clang or gcc',
-    );
-    return [];
-  }
+  if (target === 'auto' && !(await hasCompiler())) return [];
   if (target.startsWith('c:') || !travels) return here;
   return machinesFor(host.cpu.arch).map((machine) => machine.name);
 }
@@ -198,8 +188,7 @@ export async function compile(source: string, options: CompileOptions = {}): Pro
   const weights = weightOptions(options);
   const folder = await fetchModel(source, options);
   const host = await detectHost();
-  const warnings: string[] = [];
-  const native = await chooseNative(target, host, options.output !== undefined, (one) => warnings.push(one));
+  const native = await chooseNative(target, host, options.output !== undefined);
   if (options.extend !== undefined && options.output === undefined) {
     // What a user's functions compute has no name that a cache could go by.
     throw new LutraError('usage', 'a model with custom operators needs an output folder', {
@@ -226,7 +215,13 @@ export async function compile(source: string, options: CompileOptions = {}): Pro
       ? await cachePath(folder, native, tuned, foreign?.name, options)
       : resolve(options.output);
   if (options.output === undefined && (await isSound(output, options.onWarning))) return output;
-  for (const warning of warnings) options.onWarning?.(warning);
+  const lacksCompiler = target === 'auto' && native.length === 0 && runnableMachines(host.cpu).length > 0;
+  // With `arch` it is compiled elsewhere.
+  if (lacksCompiler && options.arch === undefined) {
+    options.onWarning?.(
+      'there is no C compiler, so the model becomes WebAssembly, which is slower than native code; clang or gcc will do',
+    );
+  }
   const first =
     foreign ??
     runnableMachines(host.cpu).find(({ name }) => native.includes(name)) ??
