@@ -25,7 +25,7 @@ function defaultSchedule(shape: LutShape, machine: Machine): LutSchedule {
     lanes,
     rows: scalar ? lanes : TILE_ROWS,
     // One plane of sums stays in registers; more of them only get in each other's way.
-    columns: shape.bits === 1 && shape.tables === 'exact' ? 4 * SPAN : SPAN,
+    columns: shape.bits === 1 && shape.tables !== 'int8' ? 4 * SPAN : SPAN,
     sums: 'words',
     prefetchBytes: 0,
     multiply: 'madd',
