@@ -180,6 +180,14 @@ describe.skipIf(!canBuild)(`a standalone model on this machine${buildNote}`, () 
     });
     expect(await failure(program, ['-w', weights, '12x'])).toMatchObject({ code: 2 });
     expect(await failure(program, ['-w', weights, '-n'])).toMatchObject({ code: 2 });
+    expect(await failure(program, ['-w', weights, '-t', '257', '1'])).toEqual({
+      code: 2,
+      stderr: 'lutra: -t is not a number from 1 to 256: 257\n',
+    });
+    expect(await failure(program, ['-w', weights, '--temperature', '-1', '1'])).toEqual({
+      code: 2,
+      stderr: 'lutra: --temperature is not a number from 0 to 100: -1\n',
+    });
     expect(await failure(program, ['--nonsense', '1'])).toMatchObject({ code: 2 });
     expect(await failure(program, ['-w', 'nowhere.bin', '1'])).toEqual({
       code: 1,

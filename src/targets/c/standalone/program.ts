@@ -48,18 +48,18 @@ static void check_status(lutra_status status, const char *what) {
   exit(1);
 }
 
-static long long whole_number(const char *text, const char *option, long long low, long long high) {
+static long long whole_number(const char *text, const char *refusal, long long low, long long high) {
   char *end;
   errno = 0;
   const long long value = strtoll(text, &end, 10);
-  if (end == text || *end != 0 || errno != 0 || value < low || value > high) fail(option, text);
+  if (end == text || *end != 0 || errno != 0 || value < low || value > high) fail(refusal, text);
   return value;
 }
 
-static double decimal(const char *text, const char *option) {
+static double decimal(const char *text, const char *refusal) {
   char *end;
   const double value = strtod(text, &end);
-  if (end == text || *end != 0 || !(value >= 0 && value <= 100)) fail(option, text);
+  if (end == text || *end != 0 || !(value >= 0 && value <= 100)) fail(refusal, text);
   return value;
 }
 
@@ -95,13 +95,21 @@ static Arguments parse(int argc, char **argv) {
     } else {
       const char *value = ++i < argc ? argv[i] : NULL;
       if (value == NULL) fail("unknown option, or its value is missing (see --help)", option);
-      if (strcmp(option, "-w") == 0) a.weights = value;
-      else if (strcmp(option, "-n") == 0) a.new_tokens = whole_number(value, option, 0, INT32_MAX);
-      else if (strcmp(option, "-t") == 0) a.load.threads = (int32_t)whole_number(value, option, 1, 256);
-      else if (strcmp(option, "--temperature") == 0) a.temperature = decimal(value, option);
-      else if (strcmp(option, "--seed") == 0) a.seed = (uint64_t)whole_number(value, option, 0, INT64_MAX);
-      else if (strcmp(option, "--variant") == 0) a.load.variant = value;
-      else fail("unknown option (see --help)", option);
+      if (strcmp(option, "-w") == 0) {
+        a.weights = value;
+      } else if (strcmp(option, "-n") == 0) {
+        a.new_tokens = whole_number(value, "-n is not a number of tokens", 0, INT32_MAX);
+      } else if (strcmp(option, "-t") == 0) {
+        a.load.threads = (int32_t)whole_number(value, "-t is not a number from 1 to 256", 1, 256);
+      } else if (strcmp(option, "--temperature") == 0) {
+        a.temperature = decimal(value, "--temperature is not a number from 0 to 100");
+      } else if (strcmp(option, "--seed") == 0) {
+        a.seed = (uint64_t)whole_number(value, "--seed is not a number", 0, INT64_MAX);
+      } else if (strcmp(option, "--variant") == 0) {
+        a.load.variant = value;
+      } else {
+        fail("unknown option (see --help)", option);
+      }
     }
   }
   if (!a.info && !a.check && a.count == 0) read_tokens(&a);
