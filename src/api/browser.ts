@@ -153,6 +153,7 @@ export async function load(url: string | URL, options: BrowserLoadOptions = {}):
     { isTrusted: async () => false, passed: async () => undefined },
   );
   const { name, context, needs } = manifest;
-  const facts = { name, context, vocab: needs.vocab, text: textOf({ path: String(folder), textFiles }) };
+  const { vocab, scans = false } = needs;
+  const facts = { name, context, vocab, scans, text: textOf({ path: String(folder), textFiles }) };
   return new LoadedModel(executable, facts, maxBatch);
 }

@@ -42,6 +42,7 @@ export async function load(
     name: manifest.name,
     context: manifest.context,
     vocab: manifest.needs.vocab,
+    scans: manifest.needs.scans ?? false,
     text: textOf(artifact),
   };
   return new LoadedModel(executable, facts, maxBatch);

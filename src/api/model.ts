@@ -15,6 +15,8 @@ export interface ModelFacts {
   readonly name: string;
   readonly context: number;
   readonly vocab: number;
+  /** Whether the output head is `exact`. */
+  readonly scans: boolean;
   readonly text: TextSource;
 }
 
@@ -54,6 +56,10 @@ export class LoadedModel implements Model, SessionModel {
 
   get vocab(): number {
     return this.#facts.vocab;
+  }
+
+  get scans(): boolean {
+    return this.#facts.scans;
   }
 
   get generationConfig(): Readonly<Record<string, unknown>> {

@@ -26,6 +26,9 @@ export interface SessionModel {
   /** Made when first needed, so that models without a template work with raw prompts. */
   template(): ChatTemplate;
   readonly context: number;
+  readonly vocab: number;
+  /** Whether the output head is `exact`. */
+  readonly scans: boolean;
   /** What guessing costs: learned by all sessions. */
   readonly guessCosts: GuessCosts;
   /** generation_config.json, parsed. */
@@ -161,7 +164,7 @@ export class ModelSession implements Session {
     });
     let lookahead: Lookahead | undefined;
     let logits: Logits;
-    const counts = createLogitCounts();
+    const counts = createLogitCounts(this.#model.scans, this.#model.vocab);
     try {
       [logits] = (await this.#sequence.forwardSelected(
         this.#reuse(promptTokens),

@@ -3,12 +3,12 @@ import type { GenerationResult } from './types.ts';
 
 export interface LogitCounts {
   note(logits: Logits): void;
-  /** Nothing where no token's logits were chosen from. */
+  /** Nothing where the head has no bounds to choose logits by. */
   summary(): Pick<GenerationResult, 'head'>;
 }
 
-/** Counts how many logits tokens were drawn from. */
-export function createLogitCounts(): LogitCounts {
+/** Counts how many logits of `vocab` tokens were drawn from; `scans`: whether the head is `exact`. */
+export function createLogitCounts(scans: boolean, vocab: number): LogitCounts {
   const chosen: number[] = [];
   let full = 0;
   return {
@@ -17,9 +17,10 @@ export function createLogitCounts(): LogitCounts {
       else chosen.push(logits.ids.length);
     },
     summary() {
-      if (chosen.length === 0) return {};
+      if (!scans) return {};
       const ranked = [...chosen].sort((a, b) => a - b);
-      return { head: { median: ranked[ranked.length >> 1]!, max: ranked.at(-1)!, full } };
+      // Where none were chosen, every token took all.
+      return { head: { median: ranked[ranked.length >> 1] ?? vocab, max: ranked.at(-1) ?? vocab, full } };
     },
   };
 }

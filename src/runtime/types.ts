@@ -49,8 +49,8 @@ export interface GenerationResult {
   /** Tokens guessed, and how many of them were right, where `speculate` was asked for. */
   readonly speculation?: { readonly proposed: number; readonly accepted: number };
   /**
-   * Where the output head is `exact`: of how many logits a token took the exact value, and how many tokens needed
-   * all of them.
+   * Where the output head is `exact`: of how many logits a token took the exact value where bounds sufficed, and how
+   * many tokens needed all of them, as all do that are drawn without top-k and min-p.
    */
   readonly head?: { readonly median: number; readonly max: number; readonly full: number };
   readonly timings: { readonly prefillSeconds: number; readonly decodeSeconds: number };
