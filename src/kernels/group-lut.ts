@@ -20,12 +20,13 @@ function defaultSchedule(shape: LutShape, machine: Machine): LutSchedule {
   const scalar = vectorBytes === 4;
   // More than a register: tables are loaded once for them all.
   const lanes = scalar ? 16 : Math.min(TILE_ROWS, 2 * vectorBytes);
+  // One plane of sums stays in registers of 32 bytes; more of them, or of 16 bytes, get in each other's way.
+  const isHeld = shape.bits === 1 && shape.tables !== 'int8' && vectorBytes >= 32;
   const base: LutSchedule = {
     method: scalar && (shape.tables === 'exact' || multiplies(shape)) ? 'scalar' : 'lookup',
     lanes,
     rows: scalar ? lanes : TILE_ROWS,
-    // One plane of sums stays in registers; more of them only get in each other's way.
-    columns: shape.bits === 1 && shape.tables !== 'int8' ? 4 * SPAN : SPAN,
+    columns: isHeld ? 4 * SPAN : SPAN,
     sums: 'words',
     prefetchBytes: 0,
     multiply: 'madd',
