@@ -1,24 +1,8 @@
 import { rowStride } from '../kernels/kernel.ts';
-import { kindBytes, LINE, type ScalarKind, type Stmt } from '../loops/ir.ts';
+import { kindBytes, LINE, type ScalarKind } from '../loops/ir.ts';
+import { statements } from '../loops/walk.ts';
 import type { LookupTable } from '../targets/executable.ts';
 import type { Plan } from './types.ts';
-
-type Call = Extract<Stmt, { kind: 'call' }>;
-
-function callsIn(body: readonly Stmt[]): readonly Call[] {
-  return body.flatMap((s) => {
-    switch (s.kind) {
-      case 'call':
-        return [s];
-      case 'for':
-        return callsIn(s.body);
-      case 'if':
-        return callsIn([...s.whenTrue, ...s.whenFalse]);
-      default:
-        return [];
-    }
-  });
-}
 
 /**
  * The tables of a plan of which a step reads only the rows of its tokens: what the embedding reads, unless
@@ -27,15 +11,15 @@ function callsIn(body: readonly Stmt[]): readonly Call[] {
 export function lookupTables(plan: Pick<Plan, 'kernels' | 'main' | 'weights'>): readonly LookupTable[] {
   const uses = new Map(plan.kernels.map((use) => [use.name, use]));
   const regions = plan.weights.flatMap((slot) => slot.regions);
-  const calls = callsIn(plan.main.body);
   const readers = new Map<number, Set<string>>();
-  for (const { fn, buffers } of calls) {
-    for (const { buffer, offset } of buffers) {
+  for (const s of statements(plan.main.body)) {
+    if (s.kind !== 'call') continue;
+    for (const { buffer, offset } of s.buffers) {
       if (buffer !== 'weights') continue;
       // Whose place is computed could be any.
       if (offset.kind !== 'const') return [];
       const at = offset.value * LINE;
-      readers.set(at, (readers.get(at) ?? new Set()).add(fn));
+      readers.set(at, (readers.get(at) ?? new Set()).add(s.fn));
     }
   }
   return regions.flatMap(({ offset, bytes }): LookupTable[] => {

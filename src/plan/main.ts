@@ -6,7 +6,8 @@ import { type BufferRef, FunctionBuilder } from '../loops/builder.ts';
 import { add, compare, div, int, max, min, mul, select, sub } from '../loops/expr.ts';
 import { type Expr, LINE, type LoopFunction, MAIN_BUFFERS, MAIN_SCALARS } from '../loops/ir.ts';
 import { SEQUENCE_FIELDS } from '../loops/step.ts';
-import { keptValues, type Operand, type Step, type StepKernel } from './steps.ts';
+import type { Operand, Step, StepKernel } from './steps/step.ts';
+import { keptValues } from './steps.ts';
 
 /** Everything `main` needs to know about where things are. Offsets are in bytes, multiples of LINE. */
 export interface Addresses {

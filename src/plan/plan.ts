@@ -8,7 +8,8 @@ import { LINE } from '../loops/ir.ts';
 import { MAX_SEQUENCES } from '../targets/executable.ts';
 import { type Interval, placeBuffers } from './layout.ts';
 import { buildMain } from './main.ts';
-import { keptValues, lowerGraph, type Step, type StepKernel } from './steps.ts';
+import type { Step, StepKernel } from './steps/step.ts';
+import { keptValues, lowerGraph } from './steps.ts';
 import type { KernelUse, Plan, PlanOptions } from './types.ts';
 import { placeWeights } from './weights.ts';
 
