@@ -1,17 +1,80 @@
-/** What encodings of ternary weights share: going through the blocks of a weight, quickly where words line up. */
+/**
+ * What encodings of ternary weights share. Rows are padded to a multiple of 64 and columns to one of 64 and of a tile's,
+ * both with trit 0, and stored in tiles of 16 rows and 64 bytes, [row tile][column tile]. In a tile, byte 4r + j has the
+ * codes t + 1 of row r in columns j, 4 + j, 8 + j, ..., as digits of a number.
+ */
+import { alignUp } from '../common/math.ts';
 import { type TernaryRows, tritsOf } from '../models/ternary.ts';
 import type { CodesWeight, TernaryWeight } from '../models/weights.ts';
 
-/** How one encoding packs rows. All write from row `firstRow` of the output on. */
-export interface TernaryPacking {
-  /** Columns of a tile: what the quick ways pack is a multiple of it. */
+const PAD = 64;
+export const TILE_ROWS = 16;
+const TILE_BYTES = 64;
+
+/** One such encoding. Its quick ways to pack write from row `firstRow` of the output on. */
+export interface TernaryTiles {
+  /** Columns of a tile: four for each digit. */
   readonly tileColumns: number;
-  /** Columns `from` to `cols` of every row, one element at a time. */
-  plain(out: Uint8Array, trits: Int8Array, firstRow: number, rows: number, cols: number, from: number): void;
-  /** The whole tiles of trits, as words. */
+  /** What the digits of a byte count, in the order of their columns, */
+  readonly weights: readonly number[];
+  /** to this base. */
+  readonly base: 3 | 4;
+  /** Packs the whole tiles of trits, as words: a word of the source is 4 adjacent columns. */
   trits(out: Int32Array, source: Int32Array, firstRow: number, rows: number, cols: number): void;
   /** The whole tiles of Hugging Face's packing: there, field i of a word is 4 columns of row r + i quarter. */
   transcode(out: Int32Array, source: Int32Array, firstRow: number, quarter: number, cols: number): void;
+}
+
+const columnTiles = (cols: number, { tileColumns }: TernaryTiles) =>
+  Math.ceil(alignUp(cols, PAD) / tileColumns);
+
+/** Words of 4 bytes from one row of tiles to the next. */
+export function tileRowWords(cols: number, tiles: TernaryTiles): number {
+  return (columnTiles(cols, tiles) * TILE_BYTES) / 4;
+}
+
+/** Bytes of an encoded matrix. */
+export function ternaryBytes(rows: number, cols: number, tiles: TernaryTiles): number {
+  return (alignUp(rows, PAD) / TILE_ROWS) * columnTiles(cols, tiles) * TILE_BYTES;
+}
+
+/** Where the code of one element lies: its byte, and what the code counts there. */
+function position(row: number, col: number, rowTiles: number, { tileColumns, weights }: TernaryTiles) {
+  const tile = (row >> 4) * rowTiles + Math.floor(col / tileColumns);
+  const within = col % tileColumns;
+  return { byte: tile * TILE_BYTES + 4 * (row & 15) + (within & 3), weight: weights[within >> 2]! };
+}
+
+/** Packs columns `from` to `cols` of every row, one element at a time, over trits 0. */
+function packPlain(
+  out: Uint8Array,
+  trits: Int8Array,
+  firstRow: number,
+  rows: number,
+  cols: number,
+  from: number,
+  tiles: TernaryTiles,
+): void {
+  const rowTiles = columnTiles(cols, tiles);
+  for (let r = 0; r < rows; r++) {
+    for (let c = from; c < cols; c++) {
+      const { byte, weight } = position(firstRow + r, c, rowTiles, tiles);
+      out[byte] = out[byte]! + weight * trits[r * cols + c]!;
+    }
+  }
+}
+
+/** The plain reading of the layout: trits, [rows, cols]. */
+export function unpackTernary(bytes: Uint8Array, rows: number, cols: number, tiles: TernaryTiles): Int8Array {
+  const rowTiles = columnTiles(cols, tiles);
+  const trits = new Int8Array(rows * cols);
+  for (let r = 0; r < rows; r++) {
+    for (let c = 0; c < cols; c++) {
+      const { byte, weight } = position(r, c, rowTiles, tiles);
+      trits[r * cols + c] = (Math.floor(bytes[byte]! / weight) % tiles.base) - 1;
+    }
+  }
+  return trits;
 }
 
 const viewWords = (bytes: Uint8Array | Int8Array) =>
@@ -22,18 +85,18 @@ function packBlock(
   block: TernaryRows,
   firstRow: number,
   cols: number,
-  packing: TernaryPacking,
+  tiles: TernaryTiles,
 ): void {
   const data = block.form === 'packed' ? block.bytes : block.trits;
   // Rows start at whole words, which hosts (all little endian) read as 4 columns.
   const fast = cols % 4 === 0 && data.byteOffset % 4 === 0;
   if (fast) {
     const [words, source] = [viewWords(out), viewWords(data)];
-    if (block.form === 'packed') packing.transcode(words, source, firstRow, block.rows / 4, cols);
-    else packing.trits(words, source, firstRow, block.rows, cols);
+    if (block.form === 'packed') tiles.transcode(words, source, firstRow, block.rows / 4, cols);
+    else tiles.trits(words, source, firstRow, block.rows, cols);
   }
-  const done = fast ? cols - (cols % packing.tileColumns) : 0;
-  if (done < cols) packing.plain(out, tritsOf(block), firstRow, block.rows, cols, done);
+  const done = fast ? cols - (cols % tiles.tileColumns) : 0;
+  if (done < cols) packPlain(out, tritsOf(block), firstRow, block.rows, cols, done, tiles);
 }
 
 /** Trits as codes t + 1 of 2 bits. */
@@ -47,15 +110,13 @@ export function ternaryCodes({ rows, cols, blocks }: TernaryWeight): CodesWeight
   return { kind: 'codes', bits: 2, rows, cols, blocks: coded };
 }
 
-/** Packs all blocks of a weight into `out`, which has the encoding's trits 0 everywhere. */
-export function packTernary(
-  out: Uint8Array,
-  { cols, blocks }: TernaryWeight,
-  packing: TernaryPacking,
-): Uint8Array {
+/** Packs all blocks of a weight. */
+export function packTernary({ rows, cols, blocks }: TernaryWeight, tiles: TernaryTiles): Uint8Array {
+  const zeroTrits = tiles.weights.reduce((sum, weight) => sum + weight, 0);
+  const out = new Uint8Array(ternaryBytes(rows, cols, tiles)).fill(zeroTrits);
   let firstRow = 0;
   for (const block of blocks) {
-    packBlock(out, block, firstRow, cols, packing);
+    packBlock(out, block, firstRow, cols, tiles);
     firstRow += block.rows;
   }
   return out;

@@ -15,41 +15,10 @@
  */
 import { alignUp } from '../common/math.ts';
 import type { TernaryWeight } from '../models/weights.ts';
-import { packTernary } from './ternary-blocks.ts';
+import { packTernary, type TernaryTiles, ternaryBytes, unpackTernary } from './ternary-blocks.ts';
 
 const PAD = 64;
 const TILE = 16;
-/** Four codes 1. */
-const ZERO_TRITS = 0x55;
-
-/** Bytes of an encoded matrix. */
-export function i2Bytes(rows: number, cols: number): number {
-  return (alignUp(rows, PAD) * alignUp(cols, PAD)) / 4;
-}
-
-/** Where the code of one element lies: its byte, and the lowest bit in it. */
-function position(row: number, col: number, colTiles: number): { byte: number; shift: number } {
-  const tile = (row >> 4) * colTiles + (col >> 4);
-  return { byte: tile * PAD + 4 * (row & 15) + (col & 3), shift: 2 * ((col >> 2) & 3) };
-}
-
-/** Packs columns `from` to `cols` of every row, one element at a time. */
-function packPlain(
-  out: Uint8Array,
-  trits: Int8Array,
-  firstRow: number,
-  rows: number,
-  cols: number,
-  from: number,
-): void {
-  const colTiles = alignUp(cols, PAD) / TILE;
-  for (let r = 0; r < rows; r++) {
-    for (let c = from; c < cols; c++) {
-      const { byte, shift } = position(firstRow + r, c, colTiles);
-      out[byte] = (out[byte]! & ~(3 << shift)) | ((trits[r * cols + c]! + 1) << shift);
-    }
-  }
-}
 
 /**
  * Packs the whole tiles of trits. A word of the source is 4 adjacent columns, and so is a field of a word of
@@ -118,22 +87,19 @@ function transcode(
   }
 }
 
-const PACKING = { tileColumns: TILE, plain: packPlain, trits: packTrits, transcode };
+const TILES: TernaryTiles = {
+  tileColumns: TILE,
+  weights: [1, 4, 16, 64],
+  base: 4,
+  trits: packTrits,
+  transcode,
+};
 
-export function packI2(weight: TernaryWeight): Uint8Array {
-  const out = new Uint8Array(i2Bytes(weight.rows, weight.cols)).fill(ZERO_TRITS);
-  return packTernary(out, weight, PACKING);
-}
+/** Bytes of an encoded matrix. */
+export const i2Bytes = (rows: number, cols: number): number => ternaryBytes(rows, cols, TILES);
+
+export const packI2 = (weight: TernaryWeight): Uint8Array => packTernary(weight, TILES);
 
 /** The plain reading of the layout: trits, [rows, cols]. */
-export function unpackI2(bytes: Uint8Array, rows: number, cols: number): Int8Array {
-  const colTiles = alignUp(cols, PAD) / TILE;
-  const trits = new Int8Array(rows * cols);
-  for (let r = 0; r < rows; r++) {
-    for (let c = 0; c < cols; c++) {
-      const { byte, shift } = position(r, c, colTiles);
-      trits[r * cols + c] = ((bytes[byte]! >> shift) & 3) - 1;
-    }
-  }
-  return trits;
-}
+export const unpackI2 = (bytes: Uint8Array, rows: number, cols: number): Int8Array =>
+  unpackTernary(bytes, rows, cols, TILES);
