@@ -3,7 +3,7 @@ import type { GenerationResult } from './types.ts';
 
 export interface LogitCounts {
   note(logits: Logits): void;
-  /** Nothing where the head has no bounds to choose logits by. */
+  /** Nothing where no token was drawn, or the head has no bounds to choose logits by. */
   summary(): Pick<GenerationResult, 'head'>;
 }
 
@@ -17,7 +17,7 @@ export function createLogitCounts(scans: boolean, vocab: number): LogitCounts {
       else chosen.push(logits.ids.length);
     },
     summary() {
-      if (!scans) return {};
+      if (!scans || chosen.length + full === 0) return {};
       const ranked = [...chosen].sort((a, b) => a - b);
       // Where none were chosen, every token took all.
       return { head: { median: ranked[ranked.length >> 1] ?? vocab, max: ranked.at(-1) ?? vocab, full } };
