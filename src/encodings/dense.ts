@@ -7,9 +7,9 @@
  * - `int8-rows`: q = round-half-even(w * (127 / max|w|)), scale = max|w| / 127 of the row: rows of i8 padded
  *   as above, and apart from them the scales, f32, their number padded likewise.
  */
-import { widenHalves } from '../common/halves.ts';
 import { alignUp } from '../common/math.ts';
 import { type StoredFloats, toF32 } from '../models/tensors.ts';
+import { ROUND, readRow } from './stored-rows.ts';
 
 const PAD = 64;
 
@@ -64,26 +64,12 @@ export function int8RowsBytes(rows: number, cols: number): readonly [number, num
   return [rows * alignUp(cols, PAD), alignUp(rows, PAD) * 4];
 }
 
-/** Copies row `r` into `values`, as f32. */
-function readRow(stored: StoredFloats, r: number, values: Float32Array): void {
-  const [from, to] = [r * values.length, (r + 1) * values.length];
-  values.set(
-    stored.dtype === 'f32'
-      ? stored.values.subarray(from, to)
-      : widenHalves(stored.bits.subarray(from, to), stored.dtype),
-  );
-}
-
-/** Adding and subtracting it rounds a small float64 to an integer, ties to even. */
-const ROUND = 1.5 * 2 ** 52;
-
 export function packInt8Rows(stored: StoredFloats, rows: number, cols: number): [Uint8Array, Uint8Array] {
   const stride = alignUp(cols, PAD);
   const elements = new Int8Array(rows * stride);
   const scales = new Float32Array(alignUp(rows, PAD));
-  const values = new Float32Array(cols);
   for (let r = 0; r < rows; r++) {
-    readRow(stored, r, values);
+    const values = readRow(stored, r, cols);
     let largest = 0;
     for (let c = 0; c < cols; c++) {
       const magnitude = Math.abs(values[c]!);

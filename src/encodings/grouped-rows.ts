@@ -17,7 +17,8 @@
  */
 import { bf16ToF32, f32ToBf16 } from '../common/halves.ts';
 import { alignUp } from '../common/math.ts';
-import { type StoredFloats, toF32 } from '../models/tensors.ts';
+import type { StoredFloats } from '../models/tensors.ts';
+import { ROUND, readRow } from './stored-rows.ts';
 
 export interface GroupedFormat {
   readonly bits: 4 | 6;
@@ -53,9 +54,6 @@ export function groupedRowsBytes(format: GroupedFormat, rows: number, cols: numb
  * ones make room, larger ones cut it off for the sake of all others.
  */
 const DIVISORS = { 4: [7, 7.5, 8, 8.5, 9, 9.5], 6: [31.5, 32, 33, 34] };
-
-/** Adding and subtracting it rounds a small float64 to an integer, ties to even. */
-const ROUND = 1.5 * 2 ** 52;
 
 /** A smaller largest weight would have a scale that is subnormal: the group is zero. */
 const SMALLEST = 2 ** -110;
@@ -253,11 +251,4 @@ function codeAt(table: Uint8Array, block: number, r: number, column: number, bit
   const field = Math.floor((column % 16) / 4);
   if (field < 3) return table[step + 64 * field]! & 63;
   return [0, 1, 2].reduce((code, v) => code | ((table[step + 64 * v]! >> 6) << (2 * v)), 0);
-}
-
-function readRow(stored: StoredFloats, r: number, cols: number): Float32Array {
-  const [from, to] = [r * cols, (r + 1) * cols];
-  return stored.dtype === 'f32'
-    ? stored.values.subarray(from, to)
-    : toF32({ dtype: stored.dtype, bits: stored.bits.subarray(from, to) });
 }

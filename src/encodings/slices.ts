@@ -2,18 +2,12 @@
 import type { StoredFloats } from '../models/tensors.ts';
 import { int8RowsBytes, packInt8Rows } from './dense.ts';
 import { type GroupedFormat, groupedRowsBytes, packGroupedRows, type RowNorms } from './grouped-rows.ts';
+import { rowsOf } from './stored-rows.ts';
 
 /** A multiple of the rows that lie together in any layout. */
 const SLICE = 1024;
 
 export type Pause = () => Promise<void>;
-
-function rowsOf(stored: StoredFloats, from: number, rows: number, cols: number): StoredFloats {
-  const [begin, end] = [from * cols, (from + rows) * cols];
-  return stored.dtype === 'f32'
-    ? { dtype: 'f32', values: stored.values.subarray(begin, end) }
-    : { ...stored, bits: stored.bits.subarray(begin, end) };
-}
 
 async function forSlices(rows: number, pause: Pause, body: (from: number, count: number) => void) {
   for (let from = 0; from < rows; from += SLICE) {

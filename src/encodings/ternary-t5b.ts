@@ -28,7 +28,10 @@ function joinCodes(c0: number, c1: number, c2: number, c3: number, c4: number): 
   return (Math.imul(c0, 81) + c1 + Math.imul(c2, 3) + Math.imul(c3, 9) + Math.imul(c4, 27)) | 0;
 }
 
-/** Packs the whole tiles of one row: of each byte of the source the field of 2 bits from bit `shift` on, plus `more`, modulo 4. */
+/**
+ * Packs the whole tiles of one row. A word of the source is 4 adjacent columns; of its bytes the codes are the 2 bits from
+ * bit `shift` on, plus `more`, modulo 4: so trits become codes, and codes stay.
+ */
 function packRow(
   out: Int32Array,
   row: number,
