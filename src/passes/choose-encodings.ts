@@ -80,7 +80,10 @@ const ROUNDED: Readonly<Record<Exclude<HeadForm, 'stored' | 'exact' | 'none'>, s
 /** What `exact` heads are scanned by. */
 const SCAN = 'int6-g64-scan';
 
-/** Gives every product by floats, as output heads are, a rounded table: its own, if nothing but such products reads that. */
+/**
+ * Gives every product by floats, as output heads are, a rounded table: the one it has, if nothing but such products
+ * reads that.
+ */
 function quantizeHeads(graph: Graph, form: keyof typeof ROUNDED): Graph {
   const index = indexGraph(graph);
   const fresh = freshNames(graph);
