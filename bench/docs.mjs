@@ -7,7 +7,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { barPlot, linePlot } from '../dist/common/plot.js';
-import { fillSection, markdownReport } from './lib/report.mjs';
+import { fillSection, latestFigures, markdownReport } from './lib/report.mjs';
 
 const DOCS = fileURLToPath(new URL('../docs', import.meta.url));
 
@@ -17,7 +17,7 @@ const [results, ...more] = files.map((file) => JSON.parse(readFileSync(file, 'ut
 if (results.format !== 'lutra-bench' || results.version !== 1) {
   throw new Error(`${files[0]} holds no results of npm run bench that this version can read`);
 }
-const figures = [...results.figures, ...more.flatMap((one) => one.figures)];
+const figures = latestFigures([results, ...more]);
 const point = (x, { median, min, max }) => ({ x, y: median, low: min, high: max });
 
 /** Series of the figures that match, split by a name and placed by a number. */

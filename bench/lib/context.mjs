@@ -55,9 +55,9 @@ export function createContext({ quick, machine, nodes, models, log }) {
   }
 
   /**
-   * Runs tasks in turns, forwards and backwards, so that noise hits all alike. Each gives one number a round; where
-   * it has a meter, that is read before it.
-   * @param {readonly { run: () => Promise<number>, machine?: { read: () => Promise<object> } }[]} tasks
+   * Runs tasks in turns, forwards and backwards, so that noise hits all alike. Each gives what it measured in a round,
+   * mostly a number; where it has a meter, that is read before it.
+   * @param {readonly { run: () => Promise<unknown>, machine?: { read: () => Promise<object> } }[]} tasks
    */
   async function inTurns(tasks, rounds) {
     const values = tasks.map(() => []);

@@ -169,14 +169,20 @@ const SECTIONS = /** @type {const} */ ([
   ['Beside node-llama-cpp', /^peers\./],
 ]);
 
+/** The figures of several runs: of those with the same id the last. @param {readonly Results[]} runs */
+export function latestFigures(runs) {
+  return [...new Map(runs.flatMap(({ figures }) => figures.map((figure) => [figure.id, figure]))).values()];
+}
+
 /**
  * @param {Results} results whose limits are told
- * @param {readonly Results[]} more other runs, on the same machine, whose figures are listed too
+ * @param {readonly Results[]} more other runs, on the same machine, whose figures are listed too: instead of those of
+ *   the same id, where a suite was measured again
  */
 export function markdownReport(results, more = []) {
   const [machine = '', ...run] = machineText(results);
   const runs = [run, ...more.map((one) => machineText(one).slice(1))].map((lines) => lines.join(', '));
-  const figures = [results, ...more].flatMap((one) => one.figures);
+  const figures = latestFigures([results, ...more]);
   const parts = [
     [machine, ...runs].map((line) => `- ${line}\n`).join(''),
     '\n',

@@ -113,6 +113,9 @@ describe('markdownReport', () => {
     );
     expect(text).toContain('### Decode and prefill, native');
     expect(text).toContain('### Beside node-llama-cpp');
+    const again = { ...results, figures: [{ ...results.figures[0]!, median: 12.5 }] };
+    expect(markdownReport(results, [again])).toMatch(/native decode, 2t \\\| int8 \| 12\.5 /);
+    expect(markdownReport(results, [again])).not.toContain('30.3');
   });
 
   test('markdownTable', () => {

@@ -1,13 +1,17 @@
 import { choicesOf } from '../models.mjs';
 import { spread } from '../statistics.mjs';
-import { MODEL, perSecond, USUAL_HEAD } from './common.mjs';
+import { MODEL, USUAL_HEAD } from './common.mjs';
 
-/** Decode at positions of a long context, for every kind of KV cache. */
+/**
+ * Decode at positions of a long context, for every kind of KV cache. A round goes over the positions again and again, a
+ * few tokens at each, so that a machine whose speed changes within seconds has the same for all of them.
+ */
 export async function context(ctx) {
   const { quick, cores, models, inTurns, open, callsOf, limitsOf, rateFigure, figure } = ctx;
   const positions = quick ? [64, 2000] : [64, 1000, 2000, 4000];
   const threads = Math.min(2, cores);
-  const tokens = quick ? 16 : 32;
+  const piece = 4;
+  const pieces = quick ? 4 : 10;
   const figures = [];
   for (const cache of await choicesOf('cache')) {
     const path = await models.artifact({ preset: MODEL, head: USUAL_HEAD, cache, context: 4096 });
@@ -16,14 +20,22 @@ export async function context(ctx) {
       const machine = await limitsOf(worker.facts.target, threads);
       // Fills the caches of all positions before any is timed.
       for (const position of positions) await worker.ask('decode', { position, tokens: 1 });
-      const { values, limits, stolen } = await inTurns(
-        positions.map((position) => ({
-          machine,
-          run: () => perSecond(tokens)(worker.ask('decode', { position, tokens })),
-        })),
-        quick ? 3 : 7,
-      );
+      const run = async () => {
+        const seconds = positions.map(() => 0);
+        for (let n = 0; n < pieces; n++) {
+          for (const [i, position] of positions.entries()) {
+            seconds[i] += (await worker.ask('decode', { position, tokens: piece })).seconds;
+          }
+        }
+        return seconds.map((each) => (pieces * piece) / each);
+      };
+      const {
+        values: [rounds],
+        limits: [limits],
+        stolen,
+      } = await inTurns([{ machine, run }], quick ? 3 : 9);
       for (const [i, position] of positions.entries()) {
+        const values = rounds.map((rates) => rates[i]);
         figures.push(
           await rateFigure({
             id: `context.${cache}.${position}`,
@@ -34,15 +46,15 @@ export async function context(ctx) {
             cache,
             position,
             threads,
-            tokens,
-            calls: await callsOf(path, { position, count: tokens }),
-            values: values[i],
-            limits: limits[i],
+            tokens: piece,
+            calls: await callsOf(path, { position, count: piece }),
+            values,
+            limits,
             stolen,
           }),
         );
         if (position === positions[0]) continue;
-        const shares = values[i].map((value, round) => (100 * value) / values[0][round]);
+        const shares = rounds.map((rates) => (100 * rates[i]) / rates[0]);
         figures.push(
           figure({
             id: `context.${cache}.share.${position}`,
