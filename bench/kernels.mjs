@@ -42,18 +42,20 @@ const { values: options } = parseArgs({
 const ROUNDS = Number(options.rounds);
 /** Seconds a measurement takes at least. */
 const SHORTEST = 0.05;
-const HEADS = { heads: 20, kvHeads: 5, headDim: 128, context: 2048 };
+/** Of bitnet-2b-4t, whose heads of keys and values four others share, and of Llama-2-7B, where each has its own. */
+const SHARED = { heads: 20, kvHeads: 5, headDim: 128, context: 2048 };
+const OWN = { heads: 32, kvHeads: 32, headDim: 128, context: 2048 };
 
 /** As steps do it: chunks of few tokens are left to be merged. */
 const isApart = (n, pos) => n <= PART_TOKENS && pos + n > CHUNK;
 
-const attention = (n, pos, cacheElem = 'f32') => ({
+const attention = (n, pos, cacheElem = 'f32', heads = SHARED) => ({
   op: n === 1 ? 'attention.parts' : 'attention',
-  label: `${n} token${n > 1 ? 's' : ''} at ${pos}, ${cacheElem}`,
-  shape: { ...HEADS, cacheElem },
+  label: `${n} token${n > 1 ? 's' : ''} at ${pos}, ${cacheElem}, ${heads.heads} heads of ${heads.kvHeads}`,
+  shape: { ...heads, cacheElem },
   scalars: n === 1 ? [pos] : [n, pos, Number(isApart(n, pos))],
   rows: n,
-  work: (n * (pos + n / 2) * HEADS.heads * HEADS.headDim * 4) / 1e9,
+  work: (n * (pos + n / 2) * heads.heads * heads.headDim * 4) / 1e9,
   unit: 'GFLOP/s',
 });
 
@@ -180,7 +182,9 @@ const CASES = [
     groupedHead(32768, 4, 32, false, n),
     groupedHead(32768, 6, 64, true, n),
   ]),
-  ...['f32', 'f16', 'i8'].map((cacheElem) => attention(1, 1900, cacheElem)),
+  ...[SHARED, OWN].flatMap((heads) =>
+    ['f32', 'f16', 'i8'].map((cacheElem) => attention(1, 1900, cacheElem, heads)),
+  ),
   attention(64, 0),
   attention(32, 1900),
   rowWise('rmsNorm.quantize', { k: 2560, eps: 1e-5 }),
