@@ -1,6 +1,6 @@
 import { type Artifact, isArtifact, openArtifact } from '../artifact/open.ts';
 import { modelSource } from '../checkpoint/resolve.ts';
-import { type CompileOptions, compile } from './compile.ts';
+import { type CompileOptions, compiledArtifact } from './compile.ts';
 import { refuseForCompiled } from './ignored-options.ts';
 
 /**
@@ -9,7 +9,7 @@ import { refuseForCompiled } from './ignored-options.ts';
  */
 export async function artifactOf(source: string, options: CompileOptions): Promise<Artifact> {
   const path = modelSource(source);
-  const compiled = await isArtifact(path);
-  if (compiled) refuseForCompiled(source, options);
-  return openArtifact(compiled ? path : await compile(path, options));
+  if (!(await isArtifact(path))) return compiledArtifact(path, options);
+  refuseForCompiled(source, options);
+  return openArtifact(path);
 }

@@ -3,7 +3,7 @@ import { join, resolve } from 'node:path';
 import { type BuildOptions, buildArtifact, type Draft } from '../artifact/build.ts';
 import { cacheFolder, fingerprintFolder } from '../artifact/cache.ts';
 import { ARTIFACT_VERSION, memoryNeeds } from '../artifact/manifest.ts';
-import { isArtifact, openArtifact } from '../artifact/open.ts';
+import { type Artifact, isArtifact, openArtifact } from '../artifact/open.ts';
 import { runSteps } from '../artifact/self-test.ts';
 import { LutraError } from '../common/errors.ts';
 import { VERSION } from '../common/version.ts';
@@ -162,16 +162,18 @@ async function cachePath(
   return join(cacheFolder(), 'models', key);
 }
 
-/** Whether the cache has this artifact. One that is damaged, as a power failure leaves it, is told of and made again. */
-async function isSound(path: string, onWarning: CompileOptions['onWarning']): Promise<boolean> {
-  if (!(await isArtifact(path))) return false;
+/** The artifact that the cache has. One that is damaged, as a power failure leaves it, is told of, and none. */
+async function openCached(
+  path: string,
+  onWarning: CompileOptions['onWarning'],
+): Promise<Artifact | undefined> {
+  if (!(await isArtifact(path))) return undefined;
   try {
-    await openArtifact(path);
-    return true;
+    return await openArtifact(path);
   } catch (error) {
     if (!(error instanceof LutraError) || error.code !== 'invalid') throw error;
     onWarning?.(`the compiled model in the cache is damaged and is made again: ${error.message}`);
-    return false;
+    return undefined;
   }
 }
 
@@ -181,6 +183,11 @@ async function isSound(path: string, onWarning: CompileOptions['onWarning']): Pr
  * nothing half-written, also when cancelled.
  */
 export async function compile(source: string, options: CompileOptions = {}): Promise<string> {
+  return (await compiledArtifact(source, options)).path;
+}
+
+/** The same, and the artifact, opened. */
+export async function compiledArtifact(source: string, options: CompileOptions): Promise<Artifact> {
   const { target = 'auto', encoding = 'auto', signal, onProgress } = options;
   checkTarget(target);
   refuseIdleRounding(options);
@@ -214,7 +221,8 @@ export async function compile(source: string, options: CompileOptions = {}): Pro
     options.output === undefined
       ? await cachePath(folder, native, tuned, foreign?.name, options)
       : resolve(options.output);
-  if (options.output === undefined && (await isSound(output, options.onWarning))) return output;
+  const cached = options.output === undefined ? await openCached(output, options.onWarning) : undefined;
+  if (cached !== undefined) return cached;
   const lacksCompiler = target === 'auto' && native.length === 0 && runnableMachines(host.cpu).length > 0;
   // With `arch` it is compiled elsewhere.
   if (lacksCompiler && options.arch === undefined) {
@@ -252,5 +260,5 @@ export async function compile(source: string, options: CompileOptions = {}): Pro
   const artifact = await openArtifact(output);
   for (const what of verified) await rememberVerified(output, artifact.manifest, what, host.cpu);
   for (const what of idleOptions(artifact, options)) options.onWarning?.(what);
-  return output;
+  return artifact;
 }
