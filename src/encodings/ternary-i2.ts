@@ -13,12 +13,15 @@
  * so that masking one field of the 64 bytes leaves, for each of 16 rows, the codes of 4 adjacent columns:
  * one `dot4` of a vector whose 32-bit lanes are rows.
  */
-import { alignUp } from '../common/math.ts';
 import type { TernaryWeight } from '../models/weights.ts';
-import { packTernary, type TernaryTiles, ternaryBytes, unpackTernary } from './ternary-blocks.ts';
-
-const PAD = 64;
-const TILE = 16;
+import {
+  packTernary,
+  type TernaryTiles,
+  TILE_ROWS,
+  ternaryBytes,
+  tileRowWords,
+  unpackTernary,
+} from './ternary-blocks.ts';
 
 /**
  * Packs the whole tiles of trits. A word of the source is 4 adjacent columns, and so is a field of a word of
@@ -26,12 +29,12 @@ const TILE = 16;
  */
 function packTrits(out: Int32Array, source: Int32Array, firstRow: number, rows: number, cols: number): void {
   const tiles = cols >> 4;
-  const colTiles = alignUp(cols, PAD) / TILE;
+  const rowWords = tileRowWords(cols, TILES);
   const code = (word: number) => ((word & 0x03030303) + 0x01010101) & 0x03030303;
   for (let r = 0; r < rows; r++) {
     const row = firstRow + r;
     let from = (r * cols) >> 2;
-    let to = (row >> 4) * colTiles * TILE + (row & 15);
+    let to = (row >> 4) * rowWords + (row & 15);
     for (let t = 0; t < tiles; t++) {
       out[to] =
         code(source[from]!) |
@@ -39,7 +42,7 @@ function packTrits(out: Int32Array, source: Int32Array, firstRow: number, rows: 
         (code(source[from + 2]!) << 4) |
         (code(source[from + 3]!) << 6);
       from += 4;
-      to += TILE;
+      to += TILE_ROWS;
     }
   }
 }
@@ -57,7 +60,7 @@ function transcode(
   cols: number,
 ): void {
   const tiles = cols >> 4;
-  const rowWords = alignUp(cols, PAD);
+  const rowWords = tileRowWords(cols, TILES);
   const start = (row: number) => (row >> 4) * rowWords + (row & 15);
   for (let r = 0; r < quarter; r++) {
     let from = (r * cols) >> 2;
@@ -79,16 +82,16 @@ function transcode(
       out[to2] = (high02 & 0x33333333) | ((high13 & 0x33333333) << 2);
       out[to3] = ((high02 >>> 2) & 0x33333333) | (high13 & ~0x33333333);
       from += 4;
-      to0 += TILE;
-      to1 += TILE;
-      to2 += TILE;
-      to3 += TILE;
+      to0 += TILE_ROWS;
+      to1 += TILE_ROWS;
+      to2 += TILE_ROWS;
+      to3 += TILE_ROWS;
     }
   }
 }
 
 const TILES: TernaryTiles = {
-  tileColumns: TILE,
+  tileColumns: 16,
   weights: [1, 4, 16, 64],
   base: 4,
   trits: packTrits,
