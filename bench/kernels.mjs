@@ -18,6 +18,8 @@ import v8 from 'node:v8';
 import { PART_TOKENS, partsSize } from '../dist/kernels/attention/parts.js';
 import { CHUNK } from '../dist/kernels/attention/shape.js';
 import { cacheParts } from '../dist/kernels/cache.js';
+import { rowTables } from '../dist/kernels/lowbit-lut.js';
+import { tableBytes } from '../dist/kernels/lut/tables.js';
 import { KERNELS } from '../dist/kernels/registry.js';
 import { kindBytes, MAIN_BUFFERS, MAIN_SCALARS } from '../dist/loops/ir.js';
 import { legalize } from '../dist/loops/legalize.js';
@@ -197,7 +199,7 @@ function bufferBytes({ op, family, shape, rows }) {
   const { m, k } = shape;
   switch (op) {
     case 'lowbit.matmul':
-      if (family === 'lut') return [rows * pad(k) * 8, ...bufferBytes({ op, shape, rows })];
+      if (family === 'lut') return [rows * tableBytes(rowTables(k)), ...bufferBytes({ op, shape, rows })];
       return [rows * pad(k), rows * 4, rows * 4, (pad(m) * pad(k)) / 4, pad(m) * 4, rows * pad(m) * 4];
     case 'lowbit.matmul.group': {
       const planes = shape.to === 'int16' ? 2 : 1;

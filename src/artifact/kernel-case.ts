@@ -5,6 +5,7 @@
 import { z } from 'zod';
 import { LutraError } from '../common/errors.ts';
 import { alignUp } from '../common/math.ts';
+import { bitPlanesBytes } from '../encodings/bit-planes.ts';
 import { partsSize } from '../kernels/attention/parts.ts';
 import { type AttentionShape, CHUNK } from '../kernels/attention/shape.ts';
 import { ROW_PAD } from '../kernels/kernel.ts';
@@ -116,14 +117,14 @@ function sizesOf(use: KernelUse, extent: Extent): Readonly<Record<string, number
     case 'lowbit.matmul': {
       const m = number('m');
       const lut = use.family === 'lut';
-      const tile = lut ? TILE * (pad(k) / 4) : tileRowBytes(k, tileFormat(String(use.shape.encoding)));
-      const matrixBytes = (Math.min(pad(m), matrixRows) / TILE) * tile;
+      const matrix = Math.min(pad(m), matrixRows);
+      const tiled = () => (matrix / TILE) * tileRowBytes(k, tileFormat(String(use.shape.encoding)));
       return {
         tables: lut ? n * tableBytes(rowTables(k)) : 0,
         q: rows(k),
         scale: n,
         sum: n,
-        weight: matrixBytes,
+        weight: lut ? bitPlanesBytes(2, matrix, k) : tiled(),
         weightScale: pad(m),
         residual: rows(m),
         out: rows(m),
