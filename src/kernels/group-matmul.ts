@@ -1,7 +1,6 @@
 import { LutraError } from '../common/errors.ts';
 import { FunctionBuilder } from '../loops/builder.ts';
 import type { Machine } from '../loops/machine.ts';
-import type { VectorSchedule } from './group/dots.ts';
 import { SPANS } from './group/fields.ts';
 import { writeGemm } from './group/gemm.ts';
 import { writeGemv } from './group/packed.ts';
@@ -14,9 +13,7 @@ import {
   planesOf,
   TILE,
 } from './group/shape.ts';
-import { type Kernel, rowStride, variations } from './kernel.ts';
-
-type Multiply = VectorSchedule['multiply'];
+import { type Kernel, rowStride, type VectorMultiply, variations } from './kernel.ts';
 
 const SCALAR: GroupSchedule = {
   multiply: 'scalar',
@@ -31,8 +28,8 @@ const SCALAR: GroupSchedule = {
 };
 
 /** The instructions worth trying, the best guess first; eight bits are too many for all but a full dot4. */
-function multiplications({ bits }: GroupShape, { native, dotCodeMax }: Machine): readonly Multiply[] {
-  const found: Multiply[] = [];
+function multiplications({ bits }: GroupShape, { native, dotCodeMax }: Machine): readonly VectorMultiply[] {
+  const found: VectorMultiply[] = [];
   const fits = bits < 8 || dotCodeMax === 255;
   if (native.has('dot4') && fits) found.push('dot4');
   if (native.has('dot2') && bits < 8) found.push('dot2');
@@ -44,7 +41,7 @@ function multiplications({ bits }: GroupShape, { native, dotCodeMax }: Machine):
  * each place of a field cost more than shifts save, but where there are few others; `dot4` has to wait for its own.
  */
 function gemvSchedule(
-  multiply: Multiply,
+  multiply: VectorMultiply,
   { bits }: GroupShape,
   machine: Machine,
   sums: number,
@@ -61,7 +58,7 @@ function gemvSchedule(
   };
 }
 
-function gemmSchedule(multiply: Multiply, shape: GroupShape, machine: Machine): GroupSchedule {
+function gemmSchedule(multiply: VectorMultiply, shape: GroupShape, machine: Machine): GroupSchedule {
   const { vectorBytes, vectorRegisters } = machine;
   const rows = vectorBytes / 2;
   const elementBytes = multiply === 'madd' ? 2 : 1;

@@ -3,7 +3,7 @@ import { TILE_ROWS } from './group/bit-planes.ts';
 import { writeGemm } from './group/gemm.ts';
 import { groupParams } from './group/shape.ts';
 import { checkPlanes, groupLut } from './group-lut.ts';
-import { type Kernel, rowStride } from './kernel.ts';
+import { type Kernel, type Multiply, rowStride } from './kernel.ts';
 import { writePopcountTile } from './lut/popcount.ts';
 import { writeLutScalar } from './lut/scalar.ts';
 import type { LutShape } from './lut/shape.ts';
@@ -12,7 +12,7 @@ type PopcountSchedule = {
   /** Rows whose bits are counted at a time: 16, 32 or 64. */
   readonly lanes: number;
   /** For several tokens codes are unpacked and multiplied, as in `lut`, by */
-  readonly multiply: 'dot4' | 'dot2' | 'madd' | 'scalar';
+  readonly multiply: Multiply;
   /** so many rows and tokens in registers at a time, */
   readonly rows: number;
   readonly tokens: number;

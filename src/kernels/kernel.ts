@@ -20,6 +20,12 @@ export interface Kernel<Shape, Schedule> {
   build(name: string, shape: Shape, schedule: Schedule): LoopFunction;
 }
 
+/** What multiplies codes by activations: `dot4` into i32, `dot2` into i16 that are widened in time, `madd` of i16, */
+export type VectorMultiply = 'dot4' | 'dot2' | 'madd';
+
+/** or scalar code. */
+export type Multiply = VectorMultiply | 'scalar';
+
 /** Schedules to try: the default, then those of `others` that differ from it. */
 export function defaultFirst<Schedule extends object>(
   chosen: Schedule,

@@ -1,15 +1,8 @@
 import { LutraError } from '../common/errors.ts';
 import { FunctionBuilder } from '../loops/builder.ts';
 import type { Machine } from '../loops/machine.ts';
-import { type Kernel, rowStride, variations } from './kernel.ts';
-import {
-  type LowbitSchedule,
-  type LowbitShape,
-  lowbitParams,
-  TILE,
-  tileFormat,
-  type VectorSchedule,
-} from './lowbit.ts';
+import { type Kernel, rowStride, type VectorMultiply, variations } from './kernel.ts';
+import { type LowbitSchedule, type LowbitShape, lowbitParams, TILE, tileFormat } from './lowbit.ts';
 import { writeGemm } from './lowbit-gemm.ts';
 import { writeGemv } from './lowbit-packed.ts';
 import { writeScalar } from './lowbit-scalar.ts';
@@ -19,8 +12,6 @@ import { writeScalar } from './lowbit-scalar.ts';
  * `t5b` up to 4 * 162 * 128 to that of leading codes.
  */
 const MAX_COLUMNS = 1 << 18;
-
-type VectorMultiply = VectorSchedule['multiply'];
 
 const SCALAR: LowbitSchedule = {
   multiply: 'scalar',

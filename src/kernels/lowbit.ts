@@ -18,7 +18,7 @@ import {
   vector,
 } from '../loops/expr.ts';
 import type { Expr } from '../loops/ir.ts';
-import { rowStride } from './kernel.ts';
+import { type Multiply, rowStride, type VectorMultiply } from './kernel.ts';
 import { forSteps } from './tiles.ts';
 
 export type LowbitShape = {
@@ -31,8 +31,7 @@ export type LowbitShape = {
 };
 
 export type LowbitSchedule = {
-  /** What multiplies: `dot4` into i32, `dot2` into i16 that are widened in time, `madd` of i16, scalar code. */
-  readonly multiply: 'dot4' | 'dot2' | 'madd' | 'scalar';
+  readonly multiply: Multiply;
   /** Rows in registers at a time: 4, 8 or 16, in batch `many` also 32. */
   readonly rows: number;
   /** Tokens in registers at a time; 1 in batch `one`. */
@@ -59,7 +58,7 @@ export type LowbitSchedule = {
 };
 
 /** A schedule that is not scalar. */
-export type VectorSchedule = LowbitSchedule & { readonly multiply: 'dot4' | 'dot2' | 'madd' };
+export type VectorSchedule = LowbitSchedule & { readonly multiply: VectorMultiply };
 
 export interface LowbitParams {
   readonly q: BufferRef;
@@ -220,10 +219,11 @@ export function broadcastFour(b: FunctionBuilder, { q }: LowbitParams, at: Expr,
   return b.let('four', repeat(b.load(q, at, 4), rows));
 }
 
-/** Bytes shifted right as 16-bit lanes: what crosses from one byte to its neighbour must be masked away. */
-export function shiftBytes(bytes: Expr, by: number): Expr {
+/** Bytes shifted as 16-bit lanes: what crosses from one byte to its neighbour must be masked away. */
+export function shiftBytes(bytes: Expr, by: number, op: 'left' | 'right' = 'right'): Expr {
+  if (by === 0) return bytes;
   const words = vector('u16', bytes.type.lanes / 2);
-  return bitcast(shift('right', bitcast(bytes, words), by), bytes.type);
+  return bitcast(shift(op, bitcast(bytes, words), by), bytes.type);
 }
 
 /** i8 quadruples (k0 k1 k2 k3) as i16 pairs: the even ones (k0 k2), and the odd ones (k1 k3). */

@@ -3,7 +3,7 @@ import { range } from '../../common/math.ts';
 import type { FunctionBuilder } from '../../loops/builder.ts';
 import { add, constant, dot2, dot4, madd, repeat } from '../../loops/expr.ts';
 import type { Expr } from '../../loops/ir.ts';
-import { rowStride } from '../kernel.ts';
+import { rowStride, type VectorMultiply } from '../kernel.ts';
 import { widenPairs } from '../lowbit.ts';
 import {
   type GroupParams,
@@ -15,7 +15,7 @@ import {
 } from './shape.ts';
 
 /** A schedule that is not scalar. */
-export type VectorSchedule = GroupSchedule & { readonly multiply: 'dot4' | 'dot2' | 'madd' };
+export type VectorSchedule = GroupSchedule & { readonly multiply: VectorMultiply };
 
 /** What every product is written with. */
 export interface Writer {

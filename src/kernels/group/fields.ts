@@ -2,6 +2,7 @@
 import type { FunctionBuilder } from '../../loops/builder.ts';
 import { and, binary, bitcast, shift, vector } from '../../loops/expr.ts';
 import type { Expr } from '../../loops/ir.ts';
+import { shiftBytes } from '../lowbit.ts';
 
 /** Columns that lie together, and their tiles. */
 export const SPANS: Readonly<Record<number, { readonly columns: number; readonly tiles: number }>> = {
@@ -20,12 +21,6 @@ export interface Field {
   readonly codes: Expr;
 }
 
-/** Bytes shifted as 16-bit lanes: what crosses from one byte to its neighbour must be masked away. */
-function shiftBytes(op: 'left' | 'right', bytes: Expr, by: number): Expr {
-  if (by === 0) return bytes;
-  return bitcast(shift(op, bitcast(bytes, vector('u16', bytes.type.lanes / 2)), by), bytes.type);
-}
-
 /** The scales that fields of codes come in when they are left in place. */
 export function fieldScales(bits: number): readonly number[] {
   if (bits === 1) return [0, 1, 2, 3];
@@ -35,7 +30,7 @@ export function fieldScales(bits: number): readonly number[] {
 /** The upper third of codes of 3 or 6 bits, which is field `field` of the bytes `high`. */
 function highBits(bits: 3 | 6, high: Expr, field: number): Expr {
   const down = (bits / 3) * (field - 2);
-  const moved = down < 0 ? shiftBytes('left', high, -down) : shiftBytes('right', high, down);
+  const moved = down < 0 ? shiftBytes(high, -down, 'left') : shiftBytes(high, down);
   return and(moved, bits === 3 ? 4 : 0x30);
 }
 
@@ -59,7 +54,7 @@ export function forFields(
     const perTile = 12 / bits;
     for (let field = 0; field < 2 * perTile; field++) {
       const lowBits = (2 * bits) / 3;
-      const moved = shiftBytes('right', tiles[Math.floor(field / perTile)]!, lowBits * (field % perTile));
+      const moved = shiftBytes(tiles[Math.floor(field / perTile)]!, lowBits * (field % perTile));
       const low = and(moved, 2 ** lowBits - 1);
       const codes = b.let('codes', binary('or', low, highBits(bits, tiles[2]!, field)));
       body({ column: 4 * field, scale: 0, codes });
@@ -68,10 +63,10 @@ export function forFields(
   }
   const perHalf = 4 / bits;
   for (const half of [0, 1]) {
-    const nibbles = half === 0 ? tile : b.let('high', shiftBytes('right', tile, 4));
+    const nibbles = half === 0 ? tile : b.let('high', shiftBytes(tile, 4));
     for (let field = 0; field < perHalf; field++) {
       const scale = inPlace ? bits * field : 0;
-      const from = inPlace ? nibbles : shiftBytes('right', nibbles, bits * field);
+      const from = inPlace ? nibbles : shiftBytes(nibbles, bits * field);
       const codes = b.let('codes', and(from, (2 ** bits - 1) << scale));
       body({ column: 4 * (half * perHalf + field), scale, codes });
     }

@@ -2,7 +2,7 @@
 import type { BufferRef, FunctionBuilder } from '../../loops/builder.ts';
 import { add, and, concat, mul, shift } from '../../loops/expr.ts';
 import type { Expr } from '../../loops/ir.ts';
-import { rowStride } from '../kernel.ts';
+import { type Multiply, rowStride } from '../kernel.ts';
 
 export type GroupShape = {
   readonly m: number;
@@ -44,8 +44,7 @@ export interface BlockParams {
 }
 
 export type GroupSchedule = {
-  /** What multiplies: `dot4` into i32, `dot2` into i16 that are widened in time, `madd` of i16, scalar code. */
-  readonly multiply: 'dot4' | 'dot2' | 'madd' | 'scalar';
+  readonly multiply: Multiply;
   /** Rows in registers at a time: 4, 8 or 16, in batch `many` also 32. */
   readonly rows: number;
   /** Tokens in registers at a time; 1 in batch `one`. */

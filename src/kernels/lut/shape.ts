@@ -2,6 +2,7 @@ import type { BufferRef, FunctionBuilder } from '../../loops/builder.ts';
 import { add, int, mul } from '../../loops/expr.ts';
 import type { Expr } from '../../loops/ir.ts';
 import { type GroupShape, PLANE_SHIFT } from '../group/shape.ts';
+import type { VectorMultiply } from '../kernel.ts';
 import { EXACT_BIAS, QUAD, type TableForm } from './tables.ts';
 
 /** `lowbit.matmul.group` by lookups: its shape, and which tables (`tables.ts`) it reads. */
@@ -24,7 +25,7 @@ export type LutSchedule = {
   /** How far ahead weights are prefetched; 0: not at all. */
   readonly prefetchBytes: number;
   /** Batch `many` of `exact` tables does without them: codes are unpacked and multiplied, as in `mad`, by */
-  readonly multiply: 'dot4' | 'dot2' | 'madd';
+  readonly multiply: VectorMultiply;
   /** so many rows and tokens in registers at a time, */
   readonly dotRows: number;
   readonly tokens: number;

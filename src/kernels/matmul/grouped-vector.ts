@@ -21,7 +21,7 @@ import {
   vector,
 } from '../../loops/expr.ts';
 import type { Expr } from '../../loops/ir.ts';
-import { rowStride } from '../kernel.ts';
+import { rowStride, type VectorMultiply } from '../kernel.ts';
 import { shiftBytes } from '../lowbit.ts';
 import { groupsOf, PLANE_BITS, planesStride } from '../matmul-quantize.ts';
 import { forSteps, forTiles } from '../tiles.ts';
@@ -36,7 +36,7 @@ import {
 } from './grouped.ts';
 
 /** A schedule that is not scalar. */
-export type VectorSchedule = MatmulGroupedSchedule & { readonly multiply: 'dot4' | 'dot2' | 'madd' };
+export type VectorSchedule = MatmulGroupedSchedule & { readonly multiply: VectorMultiply };
 
 interface Product {
   readonly b: FunctionBuilder;

@@ -3,7 +3,7 @@ import { BLOCK_ROWS, blockBytes } from '../../encodings/grouped-rows.ts';
 import type { BufferRef, FunctionBuilder } from '../../loops/builder.ts';
 import { add, float, mul, repeat, sub } from '../../loops/expr.ts';
 import type { Expr } from '../../loops/ir.ts';
-import { rowStride } from '../kernel.ts';
+import { type Multiply, rowStride } from '../kernel.ts';
 import { groupsOf } from '../matmul-quantize.ts';
 
 export type MatmulGroupedShape = {
@@ -17,8 +17,7 @@ export type MatmulGroupedShape = {
 };
 
 export type MatmulGroupedSchedule = {
-  /** What multiplies: `dot4` into i32, `dot2` into i16 that are widened in time, `madd` of i16, scalar code. */
-  readonly multiply: 'dot4' | 'dot2' | 'madd' | 'scalar';
+  readonly multiply: Multiply;
   /** Rows in registers at a time: 4, 8 or 16. */
   readonly rows: number;
   /** Tokens in registers at a time. */
